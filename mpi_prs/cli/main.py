@@ -1,0 +1,186 @@
+"""The commands. This room alone prints for people; each command is a few calls into the rooms below."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mpi_prs import __version__
+from mpi_prs.engine import messages
+from mpi_prs.engine.messages import Tag
+from mpi_prs.engine.mpi import connect
+from mpi_prs.engine.transport import Transport
+from mpi_prs.engine.worker import serve
+from mpi_prs.errors import EXIT_FAILED, ConfigError, LaunchError, MpiPrsError
+
+
+@dataclass
+class Session:
+    """What the commands share: the ranks, if there are any, and whether the workers know how it ends."""
+
+    transport: Transport | None
+    workers_told: bool = False
+
+    def ranks(self) -> Transport:
+        """The MPI ranks.
+
+        Raises:
+            LaunchError: there is no MPI, or there are no workers.
+        """
+        if self.transport is None:
+            self.transport = connect()
+        if self.transport.rank == 0 and self.transport.size < 2:
+            raise LaunchError(
+                "one rank is the master, so at least two are needed: mpirun -n 8 python -m mpi_prs run CONFIG. "
+                "Without MPI, on this machine alone: python -m mpi_prs run CONFIG --local 4"
+            )
+        return self.transport
+
+    def release(self, exit_code: int) -> None:
+        """Let workers that were never started go, and finish MPI."""
+        if self.transport is None:
+            return
+        if self.transport.rank == 0 and not self.workers_told:
+            for rank in range(1, self.transport.size):
+                self.transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=True))
+        self.transport.close()
+
+
+def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
+    """Run one command on this rank; returns the exit code."""
+    session = Session(transport)
+    exit_code = EXIT_FAILED
+    try:
+        # click returns the code of ctx.exit(), and what the command returned
+        exit_code = commands.main(list(arguments), prog_name="mpi-prs", standalone_mode=False, obj=session) or 0
+    except MpiPrsError as error:
+        exit_code = error.exit_code
+        click.echo(f"error: {error}", err=True)
+    except click.ClickException as error:
+        exit_code = error.exit_code
+        error.show()
+    except click.Abort:
+        exit_code = 130
+        click.echo("interrupted", err=True)
+    finally:
+        session.release(exit_code)
+    return exit_code
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mpi-prs")
+@click.pass_context
+def commands(context: click.Context) -> int | None:
+    """ParallelRunStep on MPI: run an entry script over many files, on every GPU and core.
+
+    Without a command the default config is run: MPI_PRS_CONFIG, else mpi_prs.yaml in this folder, else the digits demo
+    of the checkout.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    from mpi_prs.job.config import default_config
+
+    config = default_config(os.environ, Path.cwd())
+    if config is None:
+        raise ConfigError(
+            "no command, and no job config: give one (mpirun -n 8 python -m mpi_prs run CONFIG), set MPI_PRS_CONFIG, or "
+            "put mpi_prs.yaml into this folder. All commands: python -m mpi_prs --help"
+        )
+    click.echo(f"no command given: running the default config {config}", err=True)
+    code: int = context.invoke(run, config=config)
+    return code
+
+
+@commands.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--local", type=click.IntRange(min=1), metavar="N", help="Without MPI: N user processes on this machine.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
+@click.option("--output", metavar="DIR", help="Another output folder than the config's.")
+@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew.")
+@click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too.")
+@click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only.")
+@click.option("--dry-run", is_flag=True, help="List inputs and mini-batches and check the script; run nothing.")
+@click.pass_obj
+def run(
+    session: Session,
+    config: Path,
+    local: int | None = None,
+    overrides: tuple[str, ...] = (),
+    output: str | None = None,
+    overwrite: bool = False,
+    only_failed: bool = False,
+    accept_changes: bool = False,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Run the job CONFIG, or resume it; under mpirun or srun on all ranks."""
+    from mpi_prs.cli.run import run_job, show_plan
+    from mpi_prs.job.config import load_config
+    from mpi_prs.job.opening import RunOptions
+
+    if overwrite and only_failed:
+        raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
+    if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
+        session.workers_told = True
+        sys.exit(serve(session.ranks()))
+    job = load_config(config, overrides, output)
+    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    if dry_run:
+        return show_plan(job, limit)
+    return run_job(session, job, options, local)
+
+
+@commands.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
+def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...]) -> int:
+    """Call init() and one run() in this very process: print and breakpoint() work as usual.
+
+    The mini-batch is made of the ITEMs, or is the first one of the job.
+    """
+    from mpi_prs.cli.debug import debug_script
+    from mpi_prs.job.config import load_config
+
+    return debug_script(load_config(config, overrides), items)
+
+
+@commands.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def status(run_folder: Path) -> int:
+    """Where the run in the output folder RUN stands."""
+    import time
+
+    from mpi_prs.monitor.status import run_directory_of, status_text
+
+    click.echo(status_text(run_directory_of(run_folder), time.time()))
+    return 0
+
+
+@commands.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def failed(run_folder: Path) -> int:
+    """What failed in the run in the output folder RUN, grouped by reason."""
+    from mpi_prs.monitor.failed import failed_report
+    from mpi_prs.monitor.status import run_directory_of
+
+    click.echo(failed_report(run_directory_of(run_folder)))
+    return 0
+
+
+@commands.command()
+def schema() -> int:
+    """The JSON Schema of a job config, for editors."""
+    from mpi_prs.job.config import config_schema
+
+    click.echo(json.dumps(config_schema(), indent=2))
+    return 0
+
+

@@ -1,0 +1,128 @@
+"""``run``: from a job config to an exit code, with what a person wants to see on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mpi_prs.data.manifest import Manifest, write_manifest
+from mpi_prs.errors import EXIT_COMPLETE, ScriptError
+from mpi_prs.job.config import JobConfig, check_entry_script
+from mpi_prs.job.execute import execute, run_in_this_process
+from mpi_prs.job.opening import OpenRun, RunOptions, open_run
+from mpi_prs.monitor.progress import Progress
+
+if TYPE_CHECKING:
+    from mpi_prs.cli.main import Session
+
+_MOST_WARNINGS = 50
+_CHECK = Path(__file__).parent.parent / "entry_script" / "check.py"
+
+
+def run_job(session: Session, config: JobConfig, options: RunOptions, local: int | None) -> int:
+    """Run or resume the job; returns the exit code."""
+    check_entry_script(config)
+    transport = None if local is not None else session.ranks()
+    progress = Progress(sys.stderr)
+    console = _ConsoleLog(progress)
+    logging.getLogger("mpi_prs").addHandler(console)
+    try:
+        run = open_run(config, options, progress.listing)
+        try:
+            if run.output is None:
+                return _say_complete(config, run)
+            progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items)
+            click.echo(f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches", err=True)
+            click.echo(f"output: {config.output}", err=True)
+            if transport is None:
+                assert local is not None
+                result = run_in_this_process(config, options, run, local, progress)
+            else:
+                session.workers_told = True
+                result = execute(config, options, run, transport, progress)
+        finally:
+            run.close()
+    finally:
+        logging.getLogger("mpi_prs").removeHandler(console)
+        progress.close()
+    click.echo(result.summary.text(), err=True)
+    if result.message:
+        click.echo(("" if result.exit_code == EXIT_COMPLETE else "error: ") + result.message, err=True)
+    return result.exit_code
+
+
+def _say_complete(config: JobConfig, run: OpenRun) -> int:
+    failed = len(run.ledger.failed)
+    click.echo(f"{config.name} is complete already: {len(run.ledger.done)} mini-batches done, {failed} failed", err=True)
+    click.echo(f"output: {config.output}", err=True)
+    if failed:
+        click.echo("--only-failed tries the failed ones again; --overwrite starts anew", err=True)
+    return EXIT_COMPLETE
+
+
+class _ConsoleLog(logging.Handler):
+    """Shows the program's log above the progress; after many warnings the log file alone has them."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+        self._warnings = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self._warnings += 1
+            if self._warnings == _MOST_WARNINGS + 1:
+                self._progress.print("(further warnings are in the log and in the output of `mpi-prs failed`)")
+            if self._warnings > _MOST_WARNINGS and record.levelno < logging.ERROR:
+                return
+        self._progress.print(record.getMessage())
+
+
+def show_plan(config: JobConfig, limit: int | None) -> int:
+    """``--dry-run``: what would be run, and whether the script can be."""
+    check_entry_script(config)
+    with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
+        path = Path(folder, "manifest.arrow")
+        write_manifest(path, config.file_inputs(), config.mini_batch_size)
+        manifest = Manifest.open(path)
+        count = manifest.mini_batches if limit is None else min(limit, manifest.mini_batches)
+        click.echo(f"{config.name}: {manifest.items} items in {manifest.mini_batches} mini-batches")
+        if limit is not None:
+            click.echo(f"--limit: the first {count} of them")
+        for number in sorted({*range(min(2, count)), count - 1}):
+            paths = manifest.paths(number)
+            click.echo(f"mini-batch {number}: {len(paths)} items")
+            for name in [*paths[:3], *(["…"] if len(paths) > 3 else [])]:
+                click.echo(f"  {os.fsencode(name).decode('utf-8', 'replace')}")
+    _import_script(config)
+    click.echo(f"entry script: {config.entry_script} imports, and has run()")
+    click.echo(f"output: {config.output} (nothing has been written)")
+    return EXIT_COMPLETE
+
+
+def _import_script(config: JobConfig) -> None:
+    """Import the script where it would be imported: with its interpreter, in a process of its own."""
+    settings = {
+        "entry_script": str(config.entry_script),
+        "source_directory": str(config.source_directory),
+        "arguments": list(config.arguments),
+    }
+    done = subprocess.run(
+        [str(config.environment or sys.executable), str(_CHECK), json.dumps(settings)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **config.environment_variables},
+        check=False,
+    )
+    if done.returncode:
+        text = done.stderr.decode("utf-8", "replace").strip()
+        raise ScriptError(f"the entry script {config.entry_script} cannot be imported:\n{text}")

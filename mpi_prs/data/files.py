@@ -1,0 +1,368 @@
+"""The listing of a file dataset: from paths, folders and globs to one ordered stream of absolute paths.
+
+Paths are bytes throughout, as the filesystem keeps them, so that a name of any encoding survives. Nothing here holds
+more than the names of one folder and of the folders above it, for ten million files must fit.
+"""
+
+# pathlib has no paths of bytes:
+# ruff: noqa: PTH100, PTH112, PTH114, PTH115, PTH116, PTH118, PTH120
+
+from __future__ import annotations
+
+import codecs
+import errno
+import fnmatch
+import itertools
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mpi_prs.errors import InputError
+
+CHECKED_FILES = 1000
+"""So many files at the head of each input are checked to be readable. Checking all would cost a round trip to the file
+server for each; one that cannot be read further on is a load error of its mini-batch."""
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """One input of a file dataset. Exactly one of ``files`` and ``files_from`` is given.
+
+    Attributes:
+        files: paths, folders or globs; relative ones are relative to ``base``.
+        files_from: a text file that lists one path a line.
+        base: the folder that relative paths start from; itself relative to the working directory.
+    """
+
+    files: tuple[str, ...] = ()
+    files_from: Path | None = None
+    base: Path = Path()
+
+
+def list_files(input: FileInput) -> Iterator[bytes]:
+    """The files of one input as absolute paths.
+
+    ``files``: pattern by pattern in the order given, and within a pattern sorted by the bytes of the path. A file that
+    two patterns match is listed twice: remembering ten million paths would cost a gigabyte.
+
+    - A path that exists is taken as it is, even if it holds ``*``, ``?`` or ``[``.
+    - A folder stands for all files under it.
+    - A glob matches files alone: ``*`` and ``?`` (one character) stay within a name, ``**`` crosses any number of
+      folders, ``[a-z]`` and ``[!a-z]`` are sets, and ``[*]`` is a literal star. ``day-*/`` and ``day-*/**`` are the
+      files under the folders that match.
+    - Hidden names (a leading dot) are skipped, in folders as in globs, unless the pattern spells out the dot.
+    - Links to files and folders are followed; a link back to a folder that it lies in is not. Broken links, sockets,
+      pipes and devices are skipped, unless they are named themselves.
+
+    ``files_from``: in the order of the list. Each line is the path of a file, as raw bytes, with no globs; blank lines
+    and lines that start with ``#`` are skipped, and Windows line ends are fine.
+
+    Costs one scan of each folder (no ``stat`` of a file, unless it is a link), or one ``stat`` for each path named; and
+    a check of the first files that they can be read (``CHECKED_FILES``).
+
+    Raises:
+        InputError: something named does not exist, a pattern matches nothing, or a file or folder cannot be read.
+    """
+    base = os.fsencode(os.path.abspath(input.base))
+    paths = _listed_in(input.files_from, base) if input.files_from is not None else _matching(input.files, base)
+    for path in itertools.islice(paths, CHECKED_FILES):
+        if not os.access(path, os.R_OK):
+            raise InputError(
+                f"cannot read the file {_shown(path)}: check its permissions, or leave it out of the inputs"
+            )
+        yield path
+    yield from paths
+
+
+def _matching(patterns: Iterable[str], base: bytes) -> Iterator[bytes]:
+    for text in patterns:
+        pattern = os.fsencode(text)
+        if not pattern or b"\0" in pattern:
+            raise InputError(
+                f"inputs: {text!r} is not a path: expected a file, a folder or a glob such as data/**/*.png"
+            )
+        named = _absolute(base, pattern)
+        mode = _mode(named)
+        if stat.S_ISREG(mode):
+            yield named
+            continue
+        if stat.S_ISDIR(mode):
+            walk = _Walk(named, [_segment(b"**")])
+        elif mode or not _GLOB.search(pattern):
+            raise _not_a_file(named, mode)
+        else:
+            walk = _glob(pattern, base)
+        paths = iter(walk)
+        first = next(paths, None)
+        if first is None:
+            raise _no_match(text, walk, is_folder=stat.S_ISDIR(mode))
+        yield first
+        yield from paths
+
+
+def _listed_in(list_file: Path, base: bytes) -> Iterator[bytes]:
+    shown = _shown(os.fsencode(list_file))
+    try:
+        with open(os.path.join(base, os.fsencode(list_file)), "rb") as lines:
+            found = False
+            for number, line in _content(lines):
+                if b"\0" in line:
+                    raise InputError(f"{shown}, line {number}: a NUL byte; expected text with one path a line")
+                path = _absolute(base, line)
+                mode = _mode(path)
+                if stat.S_ISDIR(mode):
+                    raise InputError(
+                        f"{shown}, line {number}: {_shown(path)} is a folder; a list names files alone. "
+                        "List its files, or name the folder in `files`"
+                    )
+                if not stat.S_ISREG(mode):
+                    raise InputError(f"{shown}, line {number}: {_not_a_file(path, mode)}")
+                found = True
+                yield path
+    except OSError as error:
+        raise InputError(f"cannot read {shown}, the list of files: {error.strerror}") from error
+    if not found:
+        raise InputError(f"{shown} lists no files: expected one path a line")
+
+
+def _content(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that name something, with their numbers."""
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip() and not line.startswith(b"#"):
+            yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+# Globs
+
+_GLOB = re.compile(rb"[*?[]")
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """What stands between two slashes of a pattern."""
+
+    text: bytes
+    matches: Callable[[bytes], object]
+    literal: bool
+
+    @property
+    def any_depth(self) -> bool:
+        return self.text == b"**"
+
+
+def _segment(text: bytes) -> _Segment:
+    if not _GLOB.search(text):
+        return _Segment(text, text.__eq__, literal=True)
+    not_hidden = "" if text.startswith(b".") else r"(?!\.)"
+    if b"?" in text or b"[" in text:  # one character may be several bytes
+        characters = re.compile(not_hidden + fnmatch.translate(os.fsdecode(text))).match
+        return _Segment(text, lambda name: characters(os.fsdecode(name)), literal=False)
+    # Latin-1 maps bytes to characters one to one, and back
+    expression = (not_hidden + fnmatch.translate(text.decode("latin-1"))).encode("latin-1")
+    return _Segment(text, re.compile(expression).match, literal=False)
+
+
+def _glob(pattern: bytes, base: bytes) -> _Walk:
+    """The walk below the part of a pattern that has no wildcard: only there are folders scanned."""
+    wildcard = _GLOB.search(pattern)
+    cut = pattern.rfind(b"/", 0, wildcard.start() if wildcard else None) + 1
+    segments: list[_Segment] = []
+    for text in pattern[cut:].split(b"/"):
+        if text not in (b"", b".") and not (text == b"**" and segments and segments[-1].any_depth):
+            segments.append(_segment(text))
+    if pattern.endswith(b"/") and not segments[-1].any_depth:
+        segments.append(_segment(b"**"))
+    return _Walk(_absolute(base, pattern[:cut]), segments)
+
+
+class _Walk:
+    """The files below a folder that match the segments of a pattern, sorted; each once, in one scan of each folder.
+
+    A state is the number of the segment that the next name has to match. ``**`` makes several possible at once, so a
+    folder is entered with a set of states.
+
+    Attributes:
+        root: the folder where the walk begins, absolute.
+        folders_matched: so many folders match the whole pattern; known when the walk is over.
+    """
+
+    def __init__(self, root: bytes, segments: Sequence[_Segment]) -> None:
+        self.root = root
+        self.folders_matched = 0
+        self._segments = segments
+        self._last = len(segments) - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        if not stat.S_ISDIR(_mode(self.root)):
+            return
+        folder = self.root.rstrip(b"/") + b"/"
+        states = self._with_skipped({0})
+        # An explicit stack: a path through nested generators would cost a step for each folder above it
+        stack = [(folder, states, self._names(folder, states))]
+        while stack:
+            folder, states, names = stack[-1]
+            if not names:
+                stack.pop()
+                continue
+            name = names.pop()
+            if name.endswith(b"/"):
+                states = self._enter(states, name[:-1])
+                folder += name
+                stack.append((folder, states, self._names(folder, states)))
+            else:
+                yield folder + name
+
+    def _names(self, folder: bytes, states: frozenset[int]) -> list[bytes]:
+        """The names in a folder that the walk goes on with, the first one last.
+
+        The name of a folder ends with a slash: so sorted, names come in the order of the full paths below them.
+        """
+        if len(states) == 1 and (segment := self._segments[min(states)]).literal:
+            return self._literal(folder, segment.text, is_last=self._last in states)
+        final = self._segments[self._last]
+        matches = final.matches if self._last in states else None
+        descends = states != {self._last} or final.any_depth
+        names = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    matched = matches is not None and matches(name)
+                    if matched and _is_file(entry):
+                        names.append(name)
+                    elif (matched or descends) and _is_folder(entry):
+                        self.folders_matched += bool(matched) and not final.any_depth
+                        below = self._enter(states, name)
+                        if below and not (entry.is_symlink() and self._is_loop(entry.path, below)):
+                            names.append(name + b"/")
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        names.sort(reverse=True)
+        return names
+
+    def _literal(self, folder: bytes, name: bytes, *, is_last: bool) -> list[bytes]:
+        """Looks a name up without a scan: it may lie in a folder that can be searched and not read."""
+        mode = _mode(folder + name)
+        if is_last:
+            self.folders_matched += stat.S_ISDIR(mode)
+            return [name] if stat.S_ISREG(mode) else []
+        return [name + b"/"] if stat.S_ISDIR(mode) else []
+
+    def _enter(self, states: frozenset[int], name: bytes) -> frozenset[int]:
+        """The states in the folder ``name`` of a folder; none if nothing there can match."""
+        reached = set()
+        for state in states:
+            segment = self._segments[state]
+            if segment.matches(name):
+                if segment.any_depth:
+                    reached.add(state)
+                elif state < self._last:
+                    reached.add(state + 1)
+        return self._with_skipped(reached)
+
+    def _with_skipped(self, states: set[int]) -> frozenset[int]:
+        """The states, and those reached when a ``**`` stands for no folder at all."""
+        skipped = {state + 1 for state in states if state < self._last and self._segments[state].any_depth}
+        return frozenset(states | skipped)
+
+    def _is_loop(self, link: bytes, states: frozenset[int]) -> bool:
+        """Whether a linked folder contains the link, and ``**`` would go round in it."""
+        if not any(self._segments[state].any_depth for state in states):
+            return False
+        target = os.stat(link)
+        above = os.path.dirname(link)
+        while not os.path.samestat(target, os.stat(above)):
+            if above == b"/":
+                return False
+            above = os.path.dirname(above)
+        return True
+
+
+# The filesystem
+
+
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
+    return stat.S_ISREG(_mode(entry.path)) if entry.is_symlink() else entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    return stat.S_ISDIR(_mode(entry.path)) if entry.is_symlink() else entry.is_dir()
+
+
+def _mode(path: bytes) -> int:
+    """The mode of what a path leads to; 0 if it leads nowhere."""
+    try:
+        return os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return 0
+        raise _unreadable(path, error) from error
+
+
+def _absolute(base: bytes, path: bytes) -> bytes:
+    """The path from the base, without ``.``, ``//`` and, where no link makes a difference, ``..``."""
+    joined = os.path.join(base, path)
+    tidy = os.path.normpath(joined)
+    if b".." in path and os.path.realpath(tidy) != os.path.realpath(joined):
+        return joined
+    return tidy
+
+
+# Messages
+
+
+def _shown(path: bytes) -> str:
+    """A path for a message: any terminal can print it, and it stays on one line."""
+    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+
+
+def _unreadable(path: bytes, error: OSError) -> InputError:
+    return InputError(
+        f"cannot read {_shown(path)}: {error.strerror}. Check its permissions and those of the folders above it"
+        if isinstance(error, PermissionError)
+        else f"cannot read {_shown(path)}: {error.strerror}"
+    )
+
+
+def _not_a_file(path: bytes, mode: int) -> InputError:
+    if mode:
+        return InputError(f"{_shown(path)} is neither a file nor a folder (a pipe, a socket or a device): name a file")
+    if os.path.islink(path):
+        return InputError(
+            f"{_shown(path)} is a broken link: it leads to {_shown(os.readlink(path))}, which is not there"
+        )
+    return InputError(f"{_shown(path)} does not exist. {_surroundings(path)}")
+
+
+def _no_match(pattern: str, walk: _Walk, *, is_folder: bool) -> InputError:
+    shown = _shown(os.fsencode(pattern))
+    if is_folder:
+        return InputError(
+            f"the folder {shown} has no files under it (hidden ones do not count). {_surroundings(walk.root)}"
+        )
+    hint = ""
+    if walk.folders_matched:
+        hint = (
+            f" It matches folders ({walk.folders_matched}), and a glob takes files alone: write {shown}/** for theirs."
+        )
+    elif "[" in pattern:
+        hint = " A [ opens a set of characters; write [[] for a literal one."
+    return InputError(f"no file matches {shown}. {_surroundings(walk.root)}{hint}")
+
+
+def _surroundings(path: bytes) -> str:
+    """The nearest folder that exists, and how full it is: most often it shows at once what is wrong."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    try:
+        with os.scandir(path) as entries:
+            count = sum(1 for _ in entries)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return f"The nearest folder that exists is {_shown(path)}, with {count} {'entry' if count == 1 else 'entries'}."

@@ -1,0 +1,343 @@
+"""The master: rank 0. It hands out mini-batches, writes the output and the journal, and never runs user code.
+
+One thread, one loop::
+
+    messages ──► scheduler (decides) ──► ASSIGN
+        └──RESULTS──► rows, then journal record
+
+It asks for messages without blocking, and backs off to some milliseconds when there are none: the workers hold enough
+work to bridge that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mpi_prs.engine import messages
+from mpi_prs.engine.messages import Tag, WorkerSettings
+from mpi_prs.engine.scheduler import Counts, Phase, Scheduler, Verdict
+from mpi_prs.engine.transport import Transport, Waiter
+from mpi_prs.entry_script.failure import Failure, FailureKind
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
+from mpi_prs.output.append_row import AppendRow
+from mpi_prs.output.record import RECORD
+
+_log = logging.getLogger("mpi_prs.master")
+
+_LONGEST_WAIT = 0.003
+_TICK = 0.1
+_MESSAGES_IN_A_ROW = 256
+_HELLO_SECONDS = 120.0
+_BYE_SECONDS = 20.0
+
+
+class StopRequest(enum.IntEnum):
+    """What a signal asks for."""
+
+    NONE = 0
+    DRAIN = 1
+    NOW = 2
+
+
+@dataclass
+class Tally:
+    """What this start has seen, for the progress and the summary."""
+
+    started: float
+    mini_batches: int = 0
+    run_seconds: float = 0.0
+    ready_processes: int = 0
+    init_seconds: float = 0.0  # until the first user process was ready
+    failures: Counter[str] = field(default_factory=Counter)
+    init_failures: list[Failure] = field(default_factory=list)
+    lost_workers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended: the phase, the reason in words, and the exit code that goes with it."""
+
+    phase: Phase
+    reason: str
+    exit_code: int
+
+
+class Master:
+    """The master of one start of a run.
+
+    Args:
+        transport: rank 0's view.
+        scheduler: with everything restored that earlier starts have done.
+        output: the open output and journal.
+        settings: what the workers need to know; ``first_process`` and ``node_processes`` are filled in here.
+        stop_requested: asked often; what signals have asked for so far.
+        on_tick: called about ten times a second, for the progress.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        scheduler: Scheduler,
+        output: AppendRow,
+        settings: WorkerSettings,
+        stop_requested: Callable[[], StopRequest],
+        on_tick: Callable[[Master], None],
+    ) -> None:
+        self.scheduler = scheduler
+        self.tally = Tally(time.monotonic())
+        self.nodes: dict[int, str] = {}  # rank → node
+        self._transport = transport
+        self._output = output
+        self._settings = settings
+        self._stop_requested = stop_requested
+        self._on_tick = on_tick
+        self._waiter = Waiter(transport, _LONGEST_WAIT)
+        self._ticked = 0.0
+        self._heard: set[int] = set()  # workers that have said something since the last assignment
+
+    def run(self) -> Ending:
+        """The whole start; workers are stopped at the end in any case.
+
+        Raises:
+            LaunchError: no worker reported, or a worker does not see the run directory.
+            JobStopped: the output cannot be written (disk full); everything recorded so far holds.
+        """
+        exit_code, graceful = EXIT_RESUMABLE, False
+        try:
+            self._start_workers(self._wait_for_workers())
+            ending = self._serve()
+            exit_code, graceful = ending.exit_code, ending.phase in (Phase.COMPLETE, Phase.DRAINED)
+            return ending
+        except (LaunchError, OutputError, JobStopped) as error:
+            exit_code = error.exit_code
+            raise
+        finally:
+            self._stop_workers(exit_code, graceful)
+
+    # Beginning
+
+    def _wait_for_workers(self) -> list[int]:
+        """Every worker says HELLO; those that do not within two minutes are left out, loudly."""
+        waiting = set(range(1, self._transport.size))
+        deadline = time.monotonic() + _HELLO_SECONDS
+        while waiting and time.monotonic() < deadline and not self._stop_requested():
+            message = self._transport.receive()
+            if message is None:
+                waiting -= set(self._transport.lost())
+                self._waiter.wait(0.05)
+            elif message[1] == Tag.HELLO:
+                waiting.discard(message[0])
+                self.nodes[message[0]] = messages.unpack_json(message[2])["node"]
+        if waiting and not self._stop_requested():
+            ranks = ", ".join(map(str, sorted(waiting)))
+            if not self.nodes:
+                raise LaunchError(f"no worker has reported within {_HELLO_SECONDS:.0f} s (ranks {ranks})")
+            _log.warning("ranks %s have not reported within %.0f s: going on without them", ranks, _HELLO_SECONDS)
+        return sorted(self.nodes)
+
+    def _start_workers(self, ranks: Sequence[int]) -> None:
+        processes = self._settings.processes
+        on_node = Counter(self.nodes[rank] for rank in ranks)
+        given: Counter[str] = Counter()
+        now = time.monotonic()
+        for rank in ranks:
+            node = self.nodes[rank]
+            settings = replace(
+                self._settings, first_process=given[node] * processes, node_processes=on_node[node] * processes
+            )
+            given[node] += 1
+            self._transport.send(rank, Tag.START, settings.pack())
+            self.scheduler.add_worker(rank, processes, node, now)
+        nodes = {str(rank): self.nodes[rank] for rank in ranks}
+        self._output.event("workers", nodes=nodes, processes=processes, time=time.time())
+        _log.info("%d workers on %d nodes: %d user processes", len(ranks), len(on_node), len(ranks) * processes)
+
+    # The loop
+
+    def _serve(self) -> Ending:
+        scheduler = self.scheduler
+        while scheduler.phase in (Phase.RUNNING, Phase.DRAINING):
+            taken = 0
+            while taken < _MESSAGES_IN_A_ROW and (message := self._transport.receive()) is not None:
+                self._take(*message)
+                taken += 1
+            for rank in self._transport.lost():
+                self._lose(rank, "its MPI process has died")
+            self._assign()
+            now = time.monotonic()
+            self._output.sync_if_due(now)
+            if now - self._ticked >= _TICK:
+                self._tick(now, idle=taken < _MESSAGES_IN_A_ROW)
+            if taken:
+                self._waiter.reset()
+            else:
+                self._waiter.wait(_TICK)
+        return self._ending()
+
+    def _take(self, source: int, tag: int, body: bytes) -> None:
+        now = time.monotonic()
+        self.scheduler.heard_from(source, now)
+        if tag == Tag.RESULTS:
+            self._heard.add(source)
+            self._take_results(source, body, now)
+        elif tag == Tag.SPILLED:
+            self._heard.add(source)
+            self._take_spilled(source, body, now)
+        elif tag == Tag.FAILED:
+            self._heard.add(source)
+            self._take_failure(source, Failure.from_json(body), now)
+        elif tag == Tag.READY:
+            self._heard.add(source)
+            self._take_ready(source, messages.unpack_json(body))
+        elif tag == Tag.GONE:
+            self.scheduler.process_gone(source, messages.unpack_json(body)["process"])
+        elif tag == Tag.INIT_FAILED:
+            self._take_init_failure(source, Failure.from_json(body))
+        elif tag == Tag.GIVEN_BACK:
+            self.scheduler.given_back(source, messages.unpack_ranges(body))
+        elif tag == Tag.BYE:
+            self._take_bye(source, messages.unpack_json(body)["problem"])
+
+    def _take_results(self, source: int, body: bytes, now: float) -> None:
+        """The hot path: some 3 µs a mini-batch in the scheduler, some 15 µs a message for the two writes."""
+        records, rows = messages.unpack_results(body)
+        accepted = self.scheduler.finished(source, records, now)
+        if accepted is None:
+            self._output.append(source, records, rows)
+        else:
+            _log.warning("dropped %d answers of worker %d that came late", accepted.count(False), source)
+            self._output.append_some(source, records, rows, accepted)
+        self.tally.mini_batches += len(records) // RECORD.size
+
+    def _take_spilled(self, source: int, body: bytes, now: float) -> None:
+        record, name = messages.unpack_spilled(body)
+        path = Path(name)
+        if self.scheduler.finished(source, record, now) is None:
+            self._output.append_file(source, record, path)
+            self.tally.mini_batches += 1
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    def _take_failure(self, source: int, failure: Failure, now: float) -> None:
+        verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now)
+        if verdict is Verdict.STALE:
+            return
+        self.tally.failures[failure.kind.value] += 1
+        event = "failed" if verdict is Verdict.FAILED else "attempt_failed"
+        self._output.event(event, worker=source, time=time.time(), **failure.to_dict())
+        _log.warning(
+            "mini-batch %d, try %d, process %d on %s: %s%s",
+            failure.mini_batch,
+            failure.attempt,
+            failure.process,
+            failure.node,
+            failure.message,
+            " (given up)" if verdict is Verdict.FAILED else "",
+        )
+
+    def _take_ready(self, source: int, fields: dict[str, float]) -> None:
+        if not self.tally.ready_processes:
+            self.tally.init_seconds = time.monotonic() - self.tally.started
+            _log.info("the first user process is ready after %.1f s", self.tally.init_seconds)
+        self.tally.ready_processes += 1
+        self.scheduler.process_ready(source, int(fields["process"]))
+
+    def _take_init_failure(self, source: int, failure: Failure) -> None:
+        self.tally.init_failures.append(failure)
+        _log.warning("process %d on %s: %s", failure.process, failure.node, failure.message)
+        if len(self.tally.init_failures) == 1 and failure.traceback:
+            _log.warning("the traceback, shown once:\n%s", failure.traceback.rstrip())
+        if self.scheduler.init_failed(source, failure.process):
+            self._transport.send(source, Tag.RESTART, messages.pack_json(process=failure.process))
+        else:
+            _log.warning("process %d on %s is given up", failure.process, failure.node)
+
+    def _take_bye(self, source: int, problem: str | None) -> None:
+        if problem is not None:
+            raise LaunchError(
+                f"a worker does not see the run directory: {problem}. The output folder must be on a filesystem that "
+                "all nodes share"
+            )
+        self._lose(source, "it has left")
+
+    def _lose(self, rank: int, why: str) -> None:
+        if rank not in self.scheduler.workers:
+            return
+        node = self.nodes.get(rank, "?")
+        _log.error("worker %d on %s is lost (%s): its mini-batches are handed out again", rank, node, why)
+        self.tally.lost_workers.append(f"worker {rank} on {node}: {why}")
+        self._output.event("worker_lost", worker=rank, node=node, why=why, time=time.time())
+        for number in self.scheduler.worker_lost(rank, why):
+            message = f"its workers were lost {self.scheduler.policy.run_max_try} times"
+            failure = Failure(FailureKind.WORKER_LOST, message, mini_batch=number, node=node)
+            self.tally.failures[failure.kind.value] += 1
+            self._output.event("failed", worker=rank, time=time.time(), **failure.to_dict())
+        self._heard.update(self.scheduler.workers)
+
+    def _assign(self) -> None:
+        """Give work to the workers that may have room; to all of them when something is to be tried again."""
+        heard = self._heard
+        if self.scheduler.has_retries:
+            heard = set(self.scheduler.workers)
+        for rank in heard:
+            ranges = self.scheduler.assign(rank)
+            if ranges:
+                self._transport.send(rank, Tag.ASSIGN, messages.pack_ranges(ranges))
+        self._heard.clear()
+
+    def _tick(self, now: float, *, idle: bool) -> None:
+        self._ticked = now
+        if idle:  # what was said while the master was busy has been read: silence now is silence
+            for rank, why in self.scheduler.tick(now):
+                self._lose(rank, why)
+        self._heard.update(self.scheduler.workers)
+        request = self._stop_requested()
+        if request is StopRequest.NOW:
+            self.scheduler.stop("stopped at once by a second signal")
+        elif request is StopRequest.DRAIN and self.scheduler.phase is Phase.RUNNING:
+            _log.warning(
+                "stopping: running mini-batches may finish within %g s; a second signal stops at once",
+                self._settings.stop_grace,
+            )
+            self.scheduler.drain("stopped by a signal")
+            for rank in self.scheduler.workers:
+                self._transport.send(rank, Tag.DRAIN, messages.pack_json(grace=self._settings.stop_grace))
+        self._on_tick(self)
+
+    # The end
+
+    def _ending(self) -> Ending:
+        scheduler = self.scheduler
+        if scheduler.phase is Phase.COMPLETE:
+            return Ending(scheduler.phase, "", EXIT_COMPLETE)
+        if scheduler.phase is Phase.ABORTED:
+            return Ending(scheduler.phase, scheduler.reason, EXIT_FAILED)
+        return Ending(scheduler.phase, scheduler.reason, EXIT_RESUMABLE)
+
+    def _stop_workers(self, exit_code: int, graceful: bool) -> None:
+        """Tell every worker to end its user processes, and wait for the word that it has."""
+        waiting = set(range(1, self._transport.size)) - set(self.scheduler.lost_workers)
+        for rank in waiting:
+            self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=graceful))
+        deadline = time.monotonic() + _BYE_SECONDS + (self._settings.stop_grace if graceful else 0.0)
+        while waiting and time.monotonic() < deadline:
+            message = self._transport.receive()
+            if message is not None and message[1] == Tag.BYE:
+                waiting.discard(message[0])
+            elif message is None:
+                waiting -= set(self._transport.lost())
+                self._waiter.wait(0.05)
+        if waiting:
+            _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
+
+    @property
+    def counts(self) -> Counts:
+        """The totals."""
+        return self.scheduler.counts()

@@ -1,0 +1,150 @@
+"""Everything that crosses MPI: the tags, and how each body is packed and unpacked.
+
+=====================  ==================================================================================
+worker → master
+``HELLO``              JSON: node, pid, what it sees of the run directory
+``READY``              JSON: a user process has finished ``init()``
+``INIT_FAILED``        JSON: a Failure; the worker waits for RESTART
+``RESULTS``            number of records, records of 48 bytes, then their rows in the same order
+``SPILLED``            one record, then the path of the file that holds its rows
+``FAILED``             JSON: the Failure of one attempt
+``GONE``               JSON: a user process has ended; a new one is on its way
+``GIVEN_BACK``         ranges that were not started, while draining
+``HEARTBEAT``          empty: I am alive
+``BYE``                JSON: everything of this worker is stopped
+master → worker
+``START``              JSON: :class:`WorkerSettings`
+``ASSIGN``             ranges of mini-batches: first, count, attempt
+``RESTART``            JSON: try again to start this user process
+``DRAIN``              JSON: start nothing new; what runs may go on for some seconds
+``STOP``               JSON: end all user processes, say BYE, leave with this exit code
+=====================  ==================================================================================
+
+No path and no data goes out to the workers: they open the manifest themselves. Each pair of functions below is one
+message, packed at one side and unpacked at the other.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mpi_prs.output.record import RECORD
+
+
+class Tag(enum.IntEnum):
+    """The kind of a message; it is the MPI tag as well."""
+
+    HELLO = 1
+    READY = 2
+    INIT_FAILED = 3
+    RESULTS = 4
+    SPILLED = 5
+    FAILED = 6
+    HEARTBEAT = 7
+    BYE = 8
+    GONE = 9
+    GIVEN_BACK = 10
+    START = 20
+    ASSIGN = 21
+    DRAIN = 22
+    STOP = 23
+    RESTART = 24
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker must know of the job; plain types, so that a worker needs no config library.
+
+    Attributes:
+        run_root: the output folder, absolute, on the shared filesystem.
+        token: names this start of the run; workers prove with it that they see the run directory.
+        processes: user processes of this worker.
+        first_process: number of its first user process on its node.
+        node_processes: user processes on its node, of all workers.
+        heartbeat_interval: seconds.
+        window: seconds of work that a user process may have waiting.
+        Others: as in the job config.
+    """
+
+    run_root: str
+    token: str
+    processes: int
+    first_process: int
+    node_processes: int
+    interpreter: str
+    entry_script: str
+    source_directory: str
+    arguments: Sequence[str]
+    environment_variables: dict[str, str]
+    to_csv: dict[str, Any] | None
+    run_invocation_timeout: float
+    task_overhead_timeout: float
+    init_timeout: float
+    logging_level: str
+    heartbeat_interval: float
+    window: float
+    stop_grace: float
+
+    def pack(self) -> bytes:
+        """The body of START."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def unpack(cls, body: bytes) -> WorkerSettings:
+        """The inverse of :meth:`pack`."""
+        return cls(**json.loads(body))
+
+
+def pack_json(**fields: Any) -> bytes:
+    """A small message as JSON."""
+    return json.dumps(fields).encode()
+
+
+def unpack_json(body: bytes) -> dict[str, Any]:
+    """The inverse of :func:`pack_json`."""
+    fields: dict[str, Any] = json.loads(body)
+    return fields
+
+
+_RANGE = struct.Struct("<qII")
+
+
+def pack_ranges(ranges: Iterable[tuple[int, int, int]]) -> bytes:
+    """Ranges of mini-batches ``(first, count, attempt)``, 16 bytes each."""
+    return b"".join(_RANGE.pack(*item) for item in ranges)
+
+
+def unpack_ranges(body: bytes) -> list[tuple[int, int, int]]:
+    """The inverse of :func:`pack_ranges`."""
+    return list(_RANGE.iter_unpack(body))
+
+
+_COUNT = struct.Struct("<I")
+
+
+def pack_results(count: int, records: Iterable[bytes], rows: Iterable[bytes]) -> bytes:
+    """Results of ``count`` mini-batches: one copy of everything, nothing a mini-batch."""
+    return b"".join((_COUNT.pack(count), *records, *rows))
+
+
+def unpack_results(body: bytes) -> tuple[memoryview, memoryview]:
+    """The records and the rows of a RESULTS message; no copy."""
+    (count,) = _COUNT.unpack_from(body)
+    view = memoryview(body)
+    end = _COUNT.size + count * RECORD.size
+    return view[_COUNT.size : end], view[end:]
+
+
+def pack_spilled(record: bytes, path: str) -> bytes:
+    """A record, and the file with its rows."""
+    return record + path.encode("utf-8", "surrogateescape")
+
+
+def unpack_spilled(body: bytes) -> tuple[bytes, str]:
+    """The inverse of :func:`pack_spilled`."""
+    return body[: RECORD.size], body[RECORD.size :].decode("utf-8", "surrogateescape")

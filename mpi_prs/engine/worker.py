@@ -1,0 +1,425 @@
+"""The worker: holds mini-batches, keeps its user processes busy, reports what came of it.
+
+::
+
+    master ──ASSIGN──► queue of ranges ──load──► user process (one frame ahead of what it runs)
+    master ◄──RESULTS, coalesced── answers ◄──────────┘
+
+One thread, one loop. While something runs it sleeps on the processes' channels; it looks for messages every few
+milliseconds. It never runs user code and imports little: ten thousand of them start from one shared filesystem.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import shutil
+import signal
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+
+from mpi_prs.data.manifest import Manifest
+from mpi_prs.engine import messages
+from mpi_prs.engine.messages import Tag, WorkerSettings
+from mpi_prs.engine.node import node_name, placement
+from mpi_prs.engine.transport import MASTER, Transport, Waiter
+from mpi_prs.entry_script.guard_client import Guard
+from mpi_prs.entry_script.supervisor import Chunk, News, ProcessPlace, ProcessSettings, State, UserProcess
+from mpi_prs.errors import EXIT_RESUMABLE, OutputError
+from mpi_prs.output.record import RECORD, RUN
+from mpi_prs.run_directory import RunDirectory
+
+_LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
+_CHECK_EVERY = 0.05  # looks at clocks and slots
+_COALESCE_SECONDS = 0.002
+_COALESCE_BYTES = 256 << 10
+_FRAME_MINI_BATCHES = 512
+_RESTART_PAUSE = 0.2
+_LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
+
+
+class Worker:
+    """One worker rank, from HELLO to BYE."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._node = node_name()
+        self._selector = selectors.DefaultSelector()
+        self._waiter = Waiter(transport, _LONGEST_WAIT)
+        self._parent = os.getppid()
+        self._log = logging.getLogger(f"mpi_prs.worker{transport.rank}")
+        self._queue: deque[Chunk] = deque()
+        self._queued = 0
+        self._processes: dict[int, UserProcess] = {}
+        self._restart_at: dict[int, float] = {}
+        self._records: list[bytes] = []
+        self._rows: list[bytes] = []
+        self._results = 0
+        self._result_bytes = 0
+        self._result_since = 0.0
+        self._mean_run = 0.0
+        self._sent_at = time.monotonic()
+        self._checked_at = 0.0
+        self._drain_by: float | None = None
+        self._exit_code: int | None = None
+        self._graceful = False
+        self._settings: WorkerSettings | None = None
+
+    def run(self) -> int:
+        """Work until the master says stop; returns the exit code that the master asked for."""
+        if self._transport.wake_descriptor is not None:
+            self._selector.register(self._transport.wake_descriptor, selectors.EVENT_READ)
+        self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid()))
+        settings = self._wait_for_start()
+        if settings is None:
+            return self._exit_code if self._exit_code is not None else EXIT_RESUMABLE
+        self._set_up(settings)
+        try:
+            while self._exit_code is None:
+                if self._take_messages():
+                    self._waiter.reset()
+                self._dispatch()
+                self._flush_results()
+                for process in self._sleep():
+                    self._take_news(process, time.monotonic())
+                self._look_around()
+            self._stop_processes()
+        finally:
+            self._tear_down()
+        return self._exit_code
+
+    # Beginning and end
+
+    def _wait_for_start(self) -> WorkerSettings | None:
+        while self._exit_code is None:
+            message = self._transport.receive()
+            if message is None:
+                if self._master_is_gone():
+                    return None
+                self._waiter.wait(0.05)
+            elif message[1] == Tag.START:
+                settings = WorkerSettings.unpack(message[2])
+                problem = self._see_run_directory(settings)
+                if problem is None:
+                    return settings
+                self._send(Tag.BYE, messages.pack_json(problem=problem))
+            elif message[1] == Tag.STOP:
+                self._exit_code = messages.unpack_json(message[2])["exit_code"]
+        return None
+
+    def _see_run_directory(self, settings: WorkerSettings) -> str | None:
+        """Whether this node sees what the master wrote; a shared filesystem may need a moment."""
+        directory = RunDirectory(Path(settings.run_root))
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                if settings.token in directory.token.read_text():
+                    self._manifest = Manifest.open(directory.manifest)
+                    return None
+                problem = f"{directory.token} has another content here than on the master's node"
+            except (OSError, OutputError) as error:
+                problem = str(error)
+            if time.monotonic() > deadline:
+                return f"node {self._node}: {problem}"
+            time.sleep(0.2)
+
+    def _set_up(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        directory = RunDirectory(Path(settings.run_root))
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"mpi_prs-{self._transport.rank}-"))
+        self._guard = Guard(self._scratch)
+        self._process_settings = ProcessSettings(
+            interpreter=settings.interpreter,
+            entry_script=settings.entry_script,
+            source_directory=settings.source_directory,
+            arguments=settings.arguments,
+            to_csv=settings.to_csv,
+            run_invocation_timeout=settings.run_invocation_timeout,
+            task_overhead_timeout=settings.task_overhead_timeout,
+            init_timeout=settings.init_timeout,
+            logging_level=settings.logging_level,
+            node=self._node,
+            spill=str(directory.spill),
+        )
+        self._places = {}
+        for index in range(settings.processes):
+            number = settings.first_process + index
+            variables = placement(os.environ, number, settings.processes, settings.node_processes)
+            scratch = self._scratch / f"process{number:03d}"
+            self._places[number] = ProcessPlace(
+                number=number,
+                scratch=scratch,
+                stdout=directory.user_log("stdout", self._node, number),
+                stderr=directory.user_log("stderr", self._node, number),
+                error=directory.user_log("error", self._node, number),
+                environment={
+                    **os.environ,
+                    **variables,
+                    "AZUREML_BI_OUTPUT_PATH": settings.run_root,
+                    **settings.environment_variables,
+                },
+                placement=" ".join(f"{key}={value}" for key, value in variables.items()) or "all cores",
+            )
+            self._start_process(number)
+        self._log.info(
+            "worker %d on node %s, pid %d: user processes %s",
+            self._transport.rank,
+            self._node,
+            os.getpid(),
+            ", ".join(map(str, self._places)),
+        )
+
+    def _start_process(self, number: int) -> None:
+        process = UserProcess(self._process_settings, self._places[number], self._guard)
+        self._processes[number] = process
+        self._selector.register(process.channel, selectors.EVENT_READ, process)
+        self._selector.register(process.death, selectors.EVENT_READ, process)
+        self._log.debug("user process %d: pid %d", number, process.pid)
+
+    def _stop_processes(self) -> None:
+        """End all user processes: ``shutdown()`` for those that have nothing to do, SIGKILL for the rest."""
+        assert self._settings is not None
+        by = time.monotonic() + (self._settings.stop_grace if self._graceful else 0.0)
+        for process in self._processes.values():
+            if process.outstanding_count or not self._graceful:
+                process.kill()
+            else:
+                process.stop(by)
+        while any(process.state is not State.GONE for process in self._processes.values()):
+            self._selector.select(_CHECK_EVERY)
+            now = time.monotonic()
+            for process in self._processes.values():
+                if process.state is not State.GONE:
+                    process.poll(now)
+            self._heartbeat(now)
+
+    def _tear_down(self) -> None:
+        for process in self._processes.values():
+            if process.state is not State.GONE:
+                process.kill()
+        self._guard.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._selector.close()
+        self._send(Tag.BYE, messages.pack_json(problem=None))
+        self._log.info("worker %d has ended", self._transport.rank)
+
+    # Messages
+
+    def _take_messages(self) -> bool:
+        taken = False
+        while (message := self._transport.receive()) is not None:
+            taken = True
+            _source, tag, body = message
+            if tag == Tag.ASSIGN:
+                for item in messages.unpack_ranges(body):
+                    self._queue.append(Chunk(*item))
+                    self._queued += item[1]
+            elif tag == Tag.RESTART:
+                self._restart_at[messages.unpack_json(body)["process"]] = time.monotonic() + _RESTART_PAUSE
+            elif tag == Tag.DRAIN:
+                self._drain(messages.unpack_json(body)["grace"])
+            elif tag == Tag.STOP:
+                fields = messages.unpack_json(body)
+                self._exit_code, self._graceful = fields["exit_code"], fields["graceful"]
+        return taken
+
+    def _drain(self, grace: float) -> None:
+        """Give back what no process has, and let the processes finish what they have."""
+        self._drain_by = time.monotonic() + grace
+        self._log.info("draining: running mini-batches may go on for %g s", grace)
+        self._give_back(list(self._queue))
+        self._queue.clear()
+        self._queued = 0
+        for process in self._processes.values():
+            if process.state is not State.GONE:
+                process.skip_unstarted()
+
+    def _give_back(self, chunks: list[Chunk]) -> None:
+        self._send_results()
+        ranges = messages.pack_ranges((chunk.first, chunk.count, chunk.attempt) for chunk in chunks)
+        self._send(Tag.GIVEN_BACK, ranges)
+
+    def _send(self, tag: Tag, body: bytes = b"") -> None:
+        self._transport.send(MASTER, tag, body)
+        self._sent_at = time.monotonic()
+
+    # User processes
+
+    def _take_news(self, process: UserProcess, now: float) -> None:
+        if process.state is State.GONE:
+            return
+        news = process.poll(now)
+        number = process.place.number
+        if news.became_ready:
+            self._send(Tag.READY, messages.pack_json(process=number, seconds=now - process.started))
+        if news.finished:
+            self._collect(news, now)
+        if news.spilled or news.failures or news.gone:
+            self._send_results()  # what was finished before goes first
+        for record, path in news.spilled:
+            self._send(Tag.SPILLED, messages.pack_spilled(record, path))
+        for failure in news.failures:
+            self._log.warning("user process %d, mini-batch %d: %s", number, failure.mini_batch, failure.message)
+            self._send(Tag.FAILED, failure.to_json())
+        if news.unstarted:
+            self._put_back(news.unstarted)
+        if news.gone:
+            self._forget(process)
+            self._plan_restart(process, news, now)
+
+    def _collect(self, news: News, now: float) -> None:
+        if not self._results:
+            self._result_since = now
+        self._results += news.finished
+        self._records += news.records
+        self._rows += news.rows
+        self._result_bytes += sum(map(len, news.rows))
+        last = RECORD.unpack_from(news.records[-1], len(news.records[-1]) - RECORD.size)
+        self._mean_run = 0.8 * self._mean_run + 0.2 * last[RUN] if self._mean_run else last[RUN]
+
+    def _put_back(self, chunks: list[Chunk]) -> None:
+        """What a process had not started: for another one here, or back to the master."""
+        if self._drain_by is not None:
+            self._give_back(chunks)
+            return
+        for chunk in reversed(chunks):
+            self._queue.appendleft(chunk)
+            self._queued += chunk.count
+
+    def _forget(self, process: UserProcess) -> None:
+        for key in [key for key in self._selector.get_map().values() if key.data is process]:
+            self._selector.unregister(key.fileobj)
+        process.close()
+
+    def _plan_restart(self, process: UserProcess, news: News, now: float) -> None:
+        """A user process ended by itself: replace it, soon."""
+        number = process.place.number
+        if news.init_failure is not None:
+            self._log.warning("user process %d: %s", number, news.init_failure.message)
+            self._send(Tag.INIT_FAILED, news.init_failure.to_json())
+            return  # the master says whether to go on with it
+        self._send(Tag.GONE, messages.pack_json(process=number))
+        # A process that dies while it has nothing to do, time after time, must not be restarted in a tight loop.
+        self._restart_at[number] = now if process.finished_any or news.failures else now + 1.0
+
+    def _dispatch(self) -> None:
+        """Load mini-batches for every process that will soon run dry."""
+        if not self._queue:
+            return
+        assert self._settings is not None
+        ready = [process for process in self._processes.values() if process.state is State.READY]
+        if not ready:
+            return
+        # A frame takes half of the window, so that one waits in the channel while another is worked on.
+        chunk = int(self._settings.window / 2 / self._mean_run) if self._mean_run else 1
+        chunk = max(1, min(_FRAME_MINI_BATCHES, chunk, self._queued // len(ready)))
+        while self._queue:
+            process = min(ready, key=lambda process: process.outstanding_count)
+            if process.outstanding_count > chunk:
+                return
+            if process.outstanding_count and self._mean_run > _LONG_RUN and self._queued < len(ready):
+                return
+            self._hand_over(process, chunk)
+
+    def _hand_over(self, process: UserProcess, most: int) -> None:
+        chunk = self._queue[0]
+        count = min(most, chunk.count)
+        process.send(self._manifest.load(chunk.first, count), chunk.attempt)
+        self._queued -= count
+        if count == chunk.count:
+            self._queue.popleft()
+        else:
+            chunk.first += count
+            chunk.count -= count
+
+    # Results
+
+    def _flush_results(self) -> None:
+        """Send what has been collected: at once when mini-batches are long, in larger pieces when they are short."""
+        if self._results and (
+            self._mean_run > _COALESCE_SECONDS
+            or self._result_bytes > _COALESCE_BYTES
+            or time.monotonic() - self._result_since >= _COALESCE_SECONDS
+            or not any(process.outstanding_count for process in self._processes.values())
+        ):
+            self._send_results()
+
+    def _send_results(self) -> None:
+        if self._results:
+            self._send(Tag.RESULTS, messages.pack_results(self._results, self._records, self._rows))
+            self._records.clear()
+            self._rows.clear()
+            self._results = self._result_bytes = 0
+
+    # Time
+
+    def _look_around(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_EVERY:
+            return
+        self._checked_at = now
+        self._heartbeat(now)
+        for process in list(self._processes.values()):
+            self._take_news(process, now)
+        for number, at in list(self._restart_at.items()):
+            if now >= at and self._drain_by is None:
+                del self._restart_at[number]
+                self._start_process(number)
+        if self._drain_by is not None and now >= self._drain_by:
+            self._drain_by = float("inf")
+            for process in self._processes.values():
+                if process.outstanding_count:
+                    self._log.info("user process %d did not finish within the grace time", process.place.number)
+                    process.kill()
+        if self._master_is_gone():
+            self._log.error("the master or the launcher is gone; stopping")
+            self._exit_code, self._graceful = EXIT_RESUMABLE, False
+
+    def _heartbeat(self, now: float) -> None:
+        assert self._settings is not None
+        if now - self._sent_at > self._settings.heartbeat_interval:
+            self._send(Tag.HEARTBEAT)
+
+    def _master_is_gone(self) -> bool:
+        return MASTER in self._transport.lost() or os.getppid() != self._parent
+
+    def _sleep(self) -> set[UserProcess]:
+        """Until a process says something, or it is time to look for messages. Returns the processes that spoke."""
+        starving = False
+        blocked = self._transport.sending
+        for process in self._processes.values():
+            if process.state is State.READY:
+                starving |= not process.outstanding_count
+                if process.channel.wants_to_write:
+                    process.channel.flush()
+                    blocked |= process.channel.wants_to_write
+        if self._results:
+            timeout = max(0.0, _COALESCE_SECONDS - (time.monotonic() - self._result_since))
+        elif starving:  # the next message is what we wait for
+            timeout = self._waiter.next_timeout(_LONGEST_WAIT)
+        else:
+            timeout = _LONGEST_WAIT
+        if blocked:
+            timeout = min(timeout, 0.001)
+        return {key.data for key, _ in self._selector.select(timeout) if key.data is not None}
+
+
+def leave_stop_signals_to_the_master() -> None:
+    """A launcher sends stop signals to every rank; the master decides, and tells the workers.
+
+    A handler that does nothing, not SIG_IGN: that would be inherited by the user processes.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+
+
+def serve(transport: Transport) -> int:
+    """The life of a worker rank: returns the exit code that the master asked for."""
+    leave_stop_signals_to_the_master()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    exit_code = Worker(transport).run()
+    transport.close()
+    return exit_code

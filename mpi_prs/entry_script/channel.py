@@ -1,0 +1,261 @@
+"""What a worker and a user process say to each other, and how.
+
+A socket pair carries frames: a header (kind, count, length) and a body. A small shared memory, the *slot*, shows the
+worker what the process is doing right now, so that a hung ``run()`` is noticed although the process says nothing.
+
+====================  =======================================================================================
+worker → process
+``SETTINGS``          JSON: everything the process needs to know, once, first
+``WORK``              ``count`` mini-batches: first number and attempt, items (u32 each), sizes (u32 each), payloads
+``STOP``              call ``shutdown()`` and end
+process → worker
+``READY``             ``init()`` is done
+``INIT_FAILED``       JSON: a :class:`~mpi_prs.entry_script.failure.Failure`
+``RESULTS``           ``count`` records (48 bytes each), then their rows
+``SPILLED``           one record, then the path of the file that holds its rows
+``FAILED``            JSON: a Failure of one attempt
+``SKIPPED``           ``count`` mini-batches were not started, because the slot says to skip them
+====================  =======================================================================================
+
+Answers come in the order of the work. Standard library only: the user process imports this module.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+
+class Kind(enum.IntEnum):
+    """The kind of a frame."""
+
+    SETTINGS = 1
+    WORK = 2
+    STOP = 3
+    READY = 4
+    INIT_FAILED = 5
+    RESULTS = 6
+    SPILLED = 7
+    FAILED = 8
+    SKIPPED = 9
+
+
+HEADER = struct.Struct("<BxxxIQ")  # kind, count, bytes of the body
+WORK_HEADER = struct.Struct("<qI")  # first mini-batch, attempt; the attempt is the same for all of them
+
+SPILL_THRESHOLD = 4 << 20
+"""Rows of one mini-batch that are longer than this many bytes go through a file instead of the channel and MPI."""
+
+CHANNEL_LOST_EXIT = 113
+"""Exit code of a user process that finds its channel closed under it by the script."""
+
+
+class Frame(NamedTuple):
+    """One frame as it was received."""
+
+    kind: int
+    count: int
+    body: memoryview
+
+
+class ChannelLost(Exception):
+    """The descriptor of the channel is closed, or is no longer the channel."""
+
+
+class ChildEnd:
+    """The user process's end: blocking."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(True)
+        self._fd = descriptor
+        self._identity = self._current_identity()
+
+    def _current_identity(self) -> tuple[int, int]:
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def send(self, kind: Kind, count: int, *parts: bytes) -> None:
+        """Write one frame.
+
+        A script may close every descriptor it does not know and then open files of its own under the same numbers.
+        So the descriptor is compared with the one we were given before a byte is written (about 1 µs a frame).
+
+        Raises:
+            ChannelLost: it is another one now, or closed.
+        """
+        try:
+            if self._current_identity() != self._identity:
+                raise ChannelLost("its file descriptor now belongs to something else")
+            body = b"".join(parts)
+            self._socket.sendall(HEADER.pack(kind, count, len(body)) + body)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+
+    def receive(self) -> Frame | None:
+        """The next frame; ``None`` when the worker has closed its end.
+
+        Raises:
+            ChannelLost: the script closed our end.
+        """
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        kind, count, length = HEADER.unpack(header)
+        body = self._read(length)
+        return None if body is None else Frame(kind, count, memoryview(body))
+
+    def _read(self, length: int) -> bytearray | None:
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            try:
+                read = self._socket.recv_into(view)
+            except OSError as error:
+                raise ChannelLost(str(error)) from error
+            if not read:
+                return None
+            view = view[read:]
+        return data
+
+
+class WorkerEnd:
+    """The worker's end: never blocks; what cannot be written now waits here."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._incoming = bytearray()
+        self._outgoing: list[memoryview] = []
+        self.closed = False
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something waits until the process reads."""
+        return bool(self._outgoing)
+
+    def send(self, kind: Kind, count: int, *parts: bytes) -> None:
+        """Queue one frame and write what can be written."""
+        length = sum(map(len, parts))
+        self._outgoing.append(memoryview(b"".join((HEADER.pack(kind, count, length), *parts))))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what can be written without waiting."""
+        while self._outgoing:
+            try:
+                written = self._socket.send(self._outgoing[0])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # the process is gone; reading tells the rest
+                self._outgoing.clear()
+                return
+            if written < len(self._outgoing[0]):
+                self._outgoing[0] = self._outgoing[0][written:]
+            else:
+                del self._outgoing[0]
+
+    def receive(self) -> list[Frame]:
+        """Every frame that is complete by now; sets ``closed`` at the end of the stream."""
+        while True:
+            try:
+                data = self._socket.recv(1 << 18)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self.closed = True
+                break
+            if not data:
+                self.closed = True
+                break
+            self._incoming += data
+        return self._complete_frames()
+
+    def _complete_frames(self) -> list[Frame]:
+        frames = []
+        start = 0
+        while len(self._incoming) - start >= HEADER.size:
+            kind, count, length = HEADER.unpack_from(self._incoming, start)
+            end = start + HEADER.size + length
+            if len(self._incoming) < end:
+                break
+            frames.append(Frame(kind, count, memoryview(bytes(self._incoming[start + HEADER.size : end]))))
+            start = end
+        if start:
+            del self._incoming[:start]
+        return frames
+
+    def close(self) -> None:
+        """Close the connection; the process reads the end of the stream."""
+        self.closed = True
+        self._socket.close()
+
+
+class Phase(enum.IntEnum):
+    """What a user process is doing, as its slot says."""
+
+    IDLE = 0
+    INIT = 1
+    PREPARING = 2
+    RUNNING = 3
+    ENCODING = 4
+    SHUTDOWN = 5
+
+
+class Activity(NamedTuple):
+    """The content of a slot: the phase, its mini-batch (-1: none), and since when (``time.monotonic()``)."""
+
+    phase: int
+    mini_batch: int
+    since: float
+
+
+class Slot:
+    """32 bytes of shared memory: what the process is doing (it writes, the worker reads), and whether it is to skip
+    what it has not started (the worker writes, it reads).
+
+    It is mapped, so it survives a script that closes all descriptors. A reader may meet a half-written value; it
+    therefore reads twice, some time apart, before it acts.
+    """
+
+    _LAYOUT = struct.Struct("<qqd")
+    SIZE = 32
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, self.SIZE)
+
+    @classmethod
+    def create(cls) -> tuple[Slot, int]:
+        """A new slot and the descriptor to hand to the process (close it after that)."""
+        descriptor = os.memfd_create("mpi_prs_slot", 0)
+        os.ftruncate(descriptor, cls.SIZE)
+        return cls(descriptor), descriptor
+
+    def write(self, phase: int, mini_batch: int, since: float) -> None:
+        """About 0.3 µs."""
+        self._LAYOUT.pack_into(self._memory, 0, phase, mini_batch, since)
+
+    def read(self) -> Activity:
+        """What the process is doing."""
+        return Activity(*self._LAYOUT.unpack_from(self._memory, 0))
+
+    def skip_unstarted(self) -> None:
+        """Tell the process to start nothing more of what it has."""
+        self._memory[self.SIZE - 1] = 1
+
+    @property
+    def skips(self) -> bool:
+        """Whether :meth:`skip_unstarted` was called. About 0.1 µs."""
+        return self._memory[self.SIZE - 1] != 0
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._memory.close()

@@ -1,0 +1,34 @@
+"""Import an entry script and say whether it has ``run``: for ``--dry-run``, in the user's own interpreter.
+
+Started as ``python check.py SETTINGS`` with a JSON object; what is wrong goes to stderr. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+
+from mpi_prs.entry_script.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
+
+
+def main(text: str) -> int:
+    """Returns the exit code."""
+    settings = json.loads(text)
+    prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
+    try:
+        import_script(settings["entry_script"])
+    except NoRunFunction as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        print(user_traceback(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,260 @@
+"""The user process: imports the entry script, calls ``init()`` once and ``run()`` for each mini-batch.
+
+The worker starts this file with the user's interpreter (another one than ours perhaps, without any package of ours), so
+it and all it imports are standard library only. ::
+
+    worker ──SETTINGS──► import script, init() ──READY──► worker
+           ──WORK──────► for each mini-batch: make it, run(), encode rows ──RESULTS / SPILLED / FAILED──► worker
+           ──STOP──────► shutdown(), end
+
+User code can do anything: print, exit, crash, fork, close descriptors. What guards the protocol against it:
+
+* stdin, stdout and stderr are not the channel; the channel's descriptor is checked before every write.
+* a forked copy of this process that comes back from ``run()`` ends at once.
+* what this process does right now stands in shared memory, where the worker sees it although we hang or die.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+
+from mpi_prs.entry_script.channel import (
+    CHANNEL_LOST_EXIT,
+    SPILL_THRESHOLD,
+    WORK_HEADER,
+    ChannelLost,
+    ChildEnd,
+    Frame,
+    Kind,
+    Phase,
+    Slot,
+)
+from mpi_prs.entry_script.failure import Failure, FailureKind
+from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
+from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
+from mpi_prs.output.record import RECORD
+from mpi_prs.output.rows import WrongReturnType, encode_rows
+
+DUMP_SIGNAL = signal.SIGRTMIN + 9
+"""At a timeout the worker sends this first: the process then writes the stack of every thread to its stderr."""
+
+_FLUSH_SECONDS = 0.002
+_FLUSH_BYTES = 64 << 10
+
+
+class Host:
+    """The life of a user process; one object, one process."""
+
+    def __init__(self, channel: ChildEnd, slot: Slot, settings: dict[str, Any]) -> None:
+        self._channel = channel
+        self._slot = slot
+        self._settings = settings
+        self._pid = os.getpid()
+        self._process: int = settings["process"]
+        self._to_csv: dict[str, Any] | None = settings["to_csv"]
+        self._records: list[bytes] = []
+        self._rows: list[bytes] = []
+        self._row_bytes = 0
+        self._flushed = 0.0
+        self._spilled = 0
+
+    def start(self) -> EntryScript | None:
+        """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
+        settings = self._settings
+        began = time.monotonic()
+        self._slot.write(Phase.INIT, -1, began)
+        prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
+        try:
+            script = import_script(settings["entry_script"])
+            script.init()
+        except BaseException as error:
+            self._end_if_forked()
+            failure = self._failure(FailureKind.INIT, _one_line(error), error, -1, 0, began)
+            self._channel.send(Kind.INIT_FAILED, 0, failure.to_json())
+            return None
+        self._end_if_forked()
+        self._slot.write(Phase.IDLE, -1, time.monotonic())
+        self._channel.send(Kind.READY, 0)
+        return script
+
+    def serve(self, script: EntryScript) -> None:
+        """Answer work until the worker says stop or is gone."""
+        while True:
+            frame = self._channel.receive()
+            if frame is None:  # the worker is gone, and with it whoever would read an answer
+                return
+            if frame.kind == Kind.STOP:
+                self._stop(script)
+                return
+            self._work(script, frame)
+            self._flush()
+            self._slot.write(Phase.IDLE, -1, 0.0)
+
+    def _work(self, script: EntryScript, frame: Frame) -> None:
+        """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
+        first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
+        position = WORK_HEADER.size
+        items = frame.body[position : position + 4 * frame.count].cast("I")
+        position += 4 * frame.count
+        sizes = frame.body[position : position + 4 * frame.count].cast("I")
+        position += 4 * frame.count
+        for index in range(frame.count):
+            if self._slot.skips:
+                self._flush()
+                self._channel.send(Kind.SKIPPED, frame.count - index)
+                return
+            end = position + sizes[index]
+            self._attempt(script, first + index, attempt, items[index], frame.body[position:end])
+            position = end
+
+    def _attempt(self, script: EntryScript, number: int, attempt: int, items: int, payload: memoryview) -> None:
+        prepared = started = time.monotonic()
+        slot = self._slot
+        slot.write(Phase.PREPARING, number, prepared)
+        try:
+            mini_batch = file_mini_batch(payload, number)
+            wall = time.time()
+            started = time.monotonic()
+            slot.write(Phase.RUNNING, number, started)
+            if script.takes_context:
+                result = script.run(mini_batch, MiniBatchContext(number, attempt - 1))
+            else:
+                result = script.run(mini_batch)
+            ended = time.monotonic()
+            slot.write(Phase.ENCODING, number, ended)
+            if os.getpid() != self._pid:
+                os._exit(0)
+            returned, rows = encode_rows(result, self._to_csv)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
+            self._end_if_forked()
+            kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
+            failure = self._failure(kind, _one_line(error), error, number, attempt, started)
+            self._flush()
+            self._channel.send(Kind.FAILED, 1, failure.to_json())
+            return
+        now = time.monotonic()
+        length = len(rows)
+        record = RECORD.pack(
+            number,
+            items,
+            returned,
+            attempt,
+            self._process,
+            length,
+            wall,
+            ended - started,
+            (started - prepared) + (now - ended),
+        )
+        if length > SPILL_THRESHOLD:
+            self._flush()
+            self._spill(record, rows)
+            return
+        self._records.append(record)
+        self._rows.append(rows)
+        self._row_bytes += length
+        if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what has been answered so far: one write for many short mini-batches."""
+        if self._records:
+            self._channel.send(Kind.RESULTS, len(self._records), *self._records, *self._rows)
+            self._records.clear()
+            self._rows.clear()
+            self._row_bytes = 0
+        self._flushed = time.monotonic()
+
+    def _spill(self, record: bytes, rows: bytes) -> None:
+        """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
+        self._spilled += 1
+        name = f"{self._settings['node']}-{self._process}-{self._pid}-{self._spilled}.rows"
+        path = os.path.join(self._settings["spill"], name)  # noqa: PTH118
+        with open(path, "wb") as file:
+            file.write(rows)
+        self._channel.send(Kind.SPILLED, 1, record, os.fsencode(path))
+
+    def _stop(self, script: EntryScript) -> None:
+        self._slot.write(Phase.SHUTDOWN, -1, time.monotonic())
+        try:
+            script.shutdown()
+        except BaseException as error:
+            self._end_if_forked()
+            print(f"shutdown() failed:\n{user_traceback(error)}", file=sys.stderr, flush=True)
+
+    def _failure(
+        self, kind: FailureKind, message: str, error: BaseException, number: int, attempt: int, began: float
+    ) -> Failure:
+        text = "" if kind is FailureKind.WRONG_TYPE else user_traceback(error)
+        return Failure(kind, message, text, number, attempt, self._process, seconds=time.monotonic() - began)
+
+    def _end_if_forked(self) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the script called sys.exit({error.code!r})"
+    if isinstance(error, WrongReturnType):
+        return str(error)
+    text = str(error).strip().split("\n", 1)[0]
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its worker dies, however that happens (Linux)."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(0)
+
+
+def _set_up_logs(level: str) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    logging.basicConfig(
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
+
+
+def main(channel_descriptor: int, slot_descriptor: int) -> None:
+    """Serve the worker at the other end of ``channel_descriptor``."""
+    for descriptor in (channel_descriptor, slot_descriptor):
+        os.set_inheritable(descriptor, False)  # what the script starts must not hold them open
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's business; restored for the script below
+    slot = Slot(slot_descriptor)
+    os.close(slot_descriptor)
+    channel = ChildEnd(channel_descriptor)
+    frame = channel.receive()
+    if frame is None:
+        return
+    settings = json.loads(bytes(frame.body))
+    _die_with(settings["parent"])
+    _set_up_logs(settings["logging_level"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        host = Host(channel, slot, settings)
+        script = host.start()
+        if script is not None:
+            host.serve(script)
+    except ChannelLost as error:
+        print(f"The channel to the worker is lost: {error}", file=sys.stderr, flush=True)
+        os._exit(CHANNEL_LOST_EXIT)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,94 @@
+"""The user's entry script: importing it, and what it offers.
+
+Standard library only: the user process imports this module. ``debug`` and ``--dry-run`` use it as well, so a script is
+loaded in one way everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH100, PTH120: cheap imports
+
+
+class NoRunFunction(Exception):
+    """The entry script has no function ``run``."""
+
+
+@dataclass(frozen=True)
+class EntryScript:
+    """The functions of an entry script; ``init`` and ``shutdown`` do nothing where the script has none."""
+
+    init: Callable[[], Any]
+    run: Callable[..., Any]
+    shutdown: Callable[[], Any]
+    takes_context: bool
+
+
+def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[str]) -> None:
+    """Make ``sys.argv`` and ``sys.path`` what they are when the script is run from its folder."""
+    sys.argv = [path, *arguments]
+    folder = os.path.dirname(path)  # noqa: PTH120
+    sys.path[0:1] = [folder] if source_directory in ("", folder) else [folder, source_directory]
+
+
+def import_script(path: str) -> EntryScript:
+    """Run the script's top level, as an import does (``__name__`` is the file's name, not ``__main__``).
+
+    Raises:
+        NoRunFunction: it has no callable ``run``.
+        Exception: whatever the script's top level raises.
+    """
+    name = os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
+    if name in sys.modules or name in getattr(sys, "stdlib_module_names", ()):
+        name = f"entry_script_{name}"  # the script must not hide a module that others import
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    run = getattr(module, "run", None)
+    if not callable(run):
+        raise NoRunFunction(f"{path} has no function run(mini_batch); define it at the top level of the script")
+    return EntryScript(
+        init=getattr(module, "init", None) or _nothing,
+        run=run,
+        shutdown=getattr(module, "shutdown", None) or _nothing,
+        takes_context=_takes_second_positional(run),
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _takes_second_positional(function: Callable[..., Any]) -> bool:
+    """Whether a second positional argument can be given: then ``run`` wants the mini-batch's context."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a callable of an extension module
+        return False
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 2
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of ``error`` as Python prints it, from the user's first frame on."""
+    frames: types.TracebackType | None = error.__traceback__
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS) or file.startswith("<frozen importlib")

@@ -1,0 +1,70 @@
+"""Every error that a user can meet, as a tree.
+
+::
+
+    MpiPrsError                     exit code 1
+    ├── UserMistake                 exit code 2: nothing has run; the message says what to change
+    │   ├── ConfigError             the job config
+    │   ├── InputError              the inputs
+    │   ├── OutputError             the output folder or the run directory
+    │   ├── ScriptError             the entry script
+    │   └── LaunchError             how the program was started (ranks, launcher, MPI)
+    ├── JobFailed                   exit code 1: the job ran and did not reach its goal
+    └── JobStopped                  exit code 75 (EX_TEMPFAIL of sysexits.h): the same command resumes
+
+A message is written for the person who reads it: it names the file, key or value, what was expected and what to do.
+The command line prints the message alone; a traceback of ours means a bug.
+
+Standard library only: the user process imports this module too.
+"""
+
+from __future__ import annotations
+
+EXIT_COMPLETE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_RESUMABLE = 75
+
+
+class MpiPrsError(Exception):
+    """The root of the tree; its text is the whole message for the user."""
+
+    exit_code: int = EXIT_FAILED
+
+
+class UserMistake(MpiPrsError):
+    """Something the user can mend before anything runs."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UserMistake):
+    """The job config cannot be used: a missing file, a YAML error, an unknown key, a bad value."""
+
+
+class InputError(UserMistake):
+    """The inputs cannot be used: nothing matches, or a file or folder cannot be read."""
+
+
+class OutputError(UserMistake):
+    """The output cannot be used: not writable, taken by something else, or in use by another run."""
+
+
+class ScriptError(UserMistake):
+    """The entry script cannot be used: missing, a syntax error, or without ``run``."""
+
+
+class LaunchError(UserMistake):
+    """The program was started in a way that cannot work: too few ranks, or another launcher than this MPI's."""
+
+
+class JobFailed(MpiPrsError):
+    """The job ran and failed: a threshold was exceeded, ``init()`` failed everywhere, or no item succeeded."""
+
+    exit_code = EXIT_FAILED
+
+
+class JobStopped(MpiPrsError):
+    """The job stopped early with everything finished so far on record; the same command resumes it."""
+
+    exit_code = EXIT_RESUMABLE

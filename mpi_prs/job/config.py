@@ -1,0 +1,309 @@
+"""The job config: what the user asked for, validated once, by rank 0 alone.
+
+::
+
+    YAML file ─► nodes ─► --set overrides ─► JobConfig ─► every path absolute, every value of its type
+                                   │
+                                   └► ConfigError: one message with file, line, key, value and what was expected
+
+The keys bear the names of Azure ML's ParallelRunConfig where it has them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from mpi_prs.data.files import FileInput
+from mpi_prs.errors import ConfigError, ScriptError
+from mpi_prs.job import entry_script_check
+from mpi_prs.job.config_errors import validation_error
+from mpi_prs.job.config_types import (
+    AnyPath,
+    Count,
+    CountFromZero,
+    CountOrDigits,
+    FileName,
+    Grace,
+    Interpreter,
+    JobName,
+    OneLine,
+    Pattern,
+    Percent,
+    Seconds,
+    Separator,
+    SlurmMem,
+    SlurmTime,
+    Text,
+    Threshold,
+    VariableName,
+    absolute,
+    expand,
+    folder_of,
+    path_text,
+)
+from mpi_prs.job.config_yaml import Document, read_document
+
+# Below these keys `1.10` and `007` mean the text, not the number.
+_TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSection(_Section):
+    """One input: files named by patterns, or by a text file that lists them. Exactly one of the two."""
+
+    files: tuple[Pattern, ...] = Field(
+        default=(), min_length=1, description="a path, folder or glob, or a list of them"
+    )
+    files_from: AnyPath | None = Field(
+        default=None, description="a text file with one path a line, relative to that text file's folder"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_means_files(cls, data: Any) -> Any:
+        return {"files": data} if isinstance(data, str) else data
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_means_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> InputSection:
+        if bool(self.files) == (self.files_from is not None):
+            raise ValueError("expected exactly one of the keys files and files_from")
+        return self
+
+
+class CsvSection(_Section):
+    """How the rows of a DataFrame are written; the names are those of ``pandas.DataFrame.to_csv``."""
+
+    sep: Separator = Field(default=" ", description="the character between two values; default: a space")
+    header: bool = Field(default=False, description="true: the file starts with the column names; default false")
+    index: bool = Field(default=False, description="true: each row starts with its index; default false")
+
+
+class SlurmSection(_Section):
+    """What the job asks Slurm for; what is not given is left to the cluster's defaults."""
+
+    partition: OneLine | None = Field(default=None, description="Slurm partition; default: the cluster's")
+    account: OneLine | None = Field(default=None, description="Slurm account to charge; default: the user's")
+    qos: OneLine | None = Field(default=None, description="Slurm quality of service; default: the user's")
+    time: SlurmTime | None = Field(default=None, description="time limit as Slurm writes it; default: the partition's")
+    mem: SlurmMem | None = Field(
+        default=None, description="memory of a node in MiB, or with K, M, G or T; default: the cluster's"
+    )
+    constraint: OneLine | None = Field(default=None, description="features the nodes must have; default: none")
+    reservation: OneLine | None = Field(default=None, description="reservation to run in; default: none")
+    gpus_per_process: CountFromZero | None = Field(default=None, description="GPUs of a user process; default: none")
+    cpus_per_process: Count | None = Field(default=None, description="cores of a user process; default: the cluster's")
+    setup: tuple[Text, ...] = Field(
+        default=(), description="list of shell lines to run before the job, such as module load"
+    )
+    extra: tuple[OneLine, ...] = Field(default=(), description="list of further sbatch options, such as --exclusive")
+
+
+class JobConfig(_Section):
+    """The settings of one job. Every path in it is absolute; times are in seconds."""
+
+    name: JobName = Field(description="the job's name; required", examples=["predict-digits"])
+    description: Text = Field(default="", description="a note for people; default: none")
+    source_directory: AnyPath = Field(
+        default=cast(Path, None), description="the folder with the user's code; default: the entry script's folder"
+    )
+    entry_script: AnyPath = Field(
+        description="the Python file with init() and run(), relative to source_directory where that is given; required",
+        examples=["score.py"],
+    )
+    inputs: tuple[InputSection, ...] = Field(
+        min_length=1,
+        description="list of inputs, each a path, folder or glob or one of `files: …`, `files_from: …`; required",
+        examples=[["data/**/*.png"]],
+    )
+    output: AnyPath = Field(description="the output folder; required", examples=["outputs/predict-digits"])
+    mini_batch_size: CountOrDigits = Field(default=10, description="items (files) given to one run() call; default 10")
+    error_threshold: Threshold = Field(
+        description="failed items above which the job is aborted, -1: any number may fail; required",
+        examples=[10],
+    )
+    allowed_failed_count: Threshold | None = Field(
+        default=None, description="failed mini-batches above which the job is aborted; default: any number"
+    )
+    allowed_failed_percent: Percent | None = Field(
+        default=None, description="percent of failed mini-batches above which the job is aborted; default: any"
+    )
+    output_action: Literal["append_row", "summary_only"] = Field(
+        default="append_row",
+        description="what to do with the rows: write them to one file, or only count them; default append_row",
+    )
+    append_row_file_name: FileName = Field(
+        default="parallel_run_step.txt",
+        description="the output file in the output folder; default parallel_run_step.txt",
+    )
+    output_order: Literal["arrival", "input"] = Field(
+        default="arrival", description="order of the rows: as they arrive, or that of the inputs; default arrival"
+    )
+    to_csv: CsvSection = Field(default=CsvSection(), description="how DataFrame rows are written: sep, header, index")
+    logging_level: Literal["WARNING", "INFO", "DEBUG"] = Field(
+        default="INFO", description="the least severe messages that are logged; default INFO"
+    )
+    run_invocation_timeout: Seconds = Field(default=60, description="seconds that one run() call may take; default 60")
+    run_max_try: Count = Field(default=3, description="tries of a mini-batch in all; default 3")
+    init_timeout: Seconds = Field(default=600, description="seconds that init() may take; default 600")
+    task_overhead_timeout: Seconds = Field(
+        default=60, description="seconds for preparing a mini-batch and encoding what run() returned; default 60"
+    )
+    progress_update_timeout: Seconds | None = Field(
+        default=None,
+        description="seconds without a finished mini-batch after which the job stops, resumable; default: off",
+    )
+    process_count_per_node: Count = Field(default=1, description="user processes on a node; default 1")
+    node_count: Count = Field(default=1, description="nodes of the job; default 1")
+    processes_per_rank: Count = Field(default=1, description="user processes under one MPI rank; default 1")
+    arguments: tuple[Text, ...] = Field(
+        default=(), repr=False, description="list of arguments of the entry script; default: none"
+    )
+    environment_variables: dict[VariableName, Text] = Field(
+        default_factory=dict, repr=False, description="environment variables of the user processes; default: none"
+    )
+    environment: Interpreter | None = Field(
+        default=None,
+        description="the Python interpreter of the user processes; default: the one that runs this program",
+    )
+    stop_grace: Grace = Field(
+        default=30, description="seconds that running mini-batches may go on after a stop signal; default 30"
+    )
+    heartbeat_timeout: Seconds = Field(
+        default=120, description="seconds of silence after which a worker counts as lost; default 120"
+    )
+    slurm: SlurmSection = Field(
+        default=SlurmSection(), description="what the job asks Slurm for; default: the cluster's defaults"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_directory_from_entry_script(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict) or data.get("source_directory") is not None:
+            return data
+        try:
+            script = Path(absolute(folder_of(info), path_text(data.get("entry_script"))))
+        except ValueError:  # the entry_script's own check tells what is wrong with it
+            return {**data, "source_directory": folder_of(info)}
+        return {**data, "entry_script": script, "source_directory": script.parent}
+
+    @field_validator("entry_script", mode="before")
+    @classmethod
+    def _below_source_directory(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = info.data.get("source_directory")
+        if isinstance(value, str) and value.strip() and folder is not None:
+            return Path(folder, expand(value))
+        return value
+
+    def file_inputs(self) -> tuple[FileInput, ...]:
+        """The inputs as the listing of files takes them; a list of files is read relative to its own folder."""
+        return tuple(
+            FileInput(files_from=section.files_from, base=section.files_from.parent)
+            if section.files_from is not None
+            else FileInput(files=section.files)
+            for section in self.inputs
+        )
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), output: str | None = None) -> JobConfig:
+    """The job config in the YAML file ``path``.
+
+    Args:
+        path: the config file; relative paths in it are relative to its folder.
+        overrides: ``key=value`` each, with dotted keys (``slurm.partition=gpu``, ``inputs.0.files=data``) and YAML
+            values; their relative paths are relative to the config file's folder as well.
+        output: the output folder in place of the config's, relative to the working directory, taken literally.
+
+    Raises:
+        ConfigError: with all that is wrong, each with its line, key and value.
+        ScriptError: the entry script is not there.
+    """
+    document = read_document(path, overrides, _TEXT_KEYS)
+    data = dict(document.data)
+    if output is not None:
+        if not output.strip():
+            raise ConfigError("--output: expected the path of the output folder, got nothing")
+        data["output"] = Path(absolute(Path.cwd(), output))
+    try:
+        config = JobConfig.model_validate(data, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        raise validation_error(str(path), error.errors(include_url=False), JobConfig, document) from None
+    _check_code_is_there(config, str(path), document)
+    return config
+
+
+def _check_code_is_there(config: JobConfig, source: str, document: Document) -> None:
+    def at(key: str) -> str:
+        place = document.place((key,))
+        return f"{source}, {place.label}: {key}" if place else f"{source}: {key}"
+
+    if config.environment is not None:
+        if not config.environment.exists():
+            raise ConfigError(
+                f"{at('environment')}: there is no {config.environment}; "
+                "give the path of a Python interpreter, such as venv/bin/python, or leave the key out to use this one"
+            )
+        if config.environment.is_dir() or not os.access(config.environment, os.X_OK):
+            raise ConfigError(
+                f"{at('environment')}: {config.environment} is not a program that can be run; "
+                "give the path of a Python interpreter, such as venv/bin/python"
+            )
+    script, folder = config.entry_script, config.source_directory
+    is_folder_named = document.place(("source_directory",)) is not None
+    if is_folder_named and not folder.is_dir():
+        raise ConfigError(f"{at('source_directory')}: there is no folder {folder}; correct the path")
+    if script.is_file():
+        return
+    if script.exists():
+        raise ScriptError(f"{at('entry_script')}: {script} is not a file; give the Python file that defines run()")
+    near = difflib.get_close_matches(script.name, [file.name for file in script.parent.glob("*.py")], n=1)
+    hint = f"did you mean {near[0]}?" if near else "correct the path"
+    based_on = "source_directory" if is_folder_named else "the config file's folder"
+    raise ScriptError(f"{at('entry_script')}: there is no file {script} (relative to {based_on}); {hint}")
+
+
+def default_config(environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The job config to use when none is named, or None where there is none.
+
+    ``MPI_PRS_CONFIG`` (relative to ``cwd``; not checked to exist), else ``mpi_prs.yaml`` in ``cwd``, else the digits
+    config of the checkout that this package is in.
+    """
+    if named := environ.get("MPI_PRS_CONFIG"):
+        return cwd / Path(named).expanduser()
+    digits = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"
+    return next((path for path in (cwd / "mpi_prs.yaml", digits) if path.is_file()), None)
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema of a config file, for editors: what may be written, short forms included."""
+    schema = JobConfig.model_json_schema()
+    section = schema["$defs"]["InputSection"]
+    files = section["properties"]["files"]
+    files["anyOf"] = [files["items"], {key: files.pop(key) for key in ("type", "items", "minItems")}]
+    schema["properties"]["inputs"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/InputSection"}]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def check_entry_script(config: JobConfig) -> None:
+    """Check without running it that the entry script can be read, compiles and defines ``run``.
+
+    What another interpreter can compile is not known here, so with ``environment`` set to one only reading is checked.
+    Raises ScriptError.
+    """
+    source = entry_script_check.read_script(config.entry_script)
+    if config.environment is None or os.path.realpath(config.environment) == os.path.realpath(sys.executable):
+        entry_script_check.check_source(config.entry_script, source)

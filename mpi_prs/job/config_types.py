@@ -1,0 +1,183 @@
+"""The kinds of value that keys of the job config take.
+
+Relative paths are relative to ``info.context["folder"]`` (the config file's folder), or to the working directory where
+there is no context. A path given as text is expanded (``~``, ``$VAR``); one given as a ``Path`` is taken as it is.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+# Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.
+_YEAR = 365 * 24 * 3600
+
+
+def expand(text: str) -> str:
+    """``text`` with ``~``, ``$VAR`` and ``${VAR}`` replaced. Raises ValueError naming what is not known."""
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise ValueError(f"the environment variable {name} is not set; set it, or write the path out")
+        return os.environ[name]
+
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (Path would turn ./~x into ~x, another file)
+    if expanded.startswith("~"):
+        raise ValueError(f"the home folder of {text.partition('/')[0]} is not known; write the path out")
+    return re.sub(r"\$(?:(\w+)|\{([^}]*)\})", value_of, expanded, flags=re.ASCII)
+
+
+def absolute(folder: Path, path: str) -> str:
+    """``path``, relative to ``folder``, as an absolute path without ``.`` and ``..``.
+
+    A ``..`` that leads through a symbolic link somewhere else than the text suggests is kept.
+    """
+    joined = str(folder.absolute() / path)
+    plain = os.path.normpath(joined)
+    return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined
+
+
+def folder_of(info: ValidationInfo) -> Path:
+    """The folder that relative paths start from."""
+    return Path((info.context or {}).get("folder", Path.cwd()))
+
+
+def path_text(value: object) -> str:
+    """The expanded text of a path. Raises ValueError for what is not the path of a file on this machine."""
+    if isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("expected a path")
+    if not value.strip():
+        raise ValueError("expected a path, not empty text")
+    if "\0" in value:
+        raise ValueError("expected a path; no path holds the character NUL")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise ValueError("URLs are not supported; expected a path on a filesystem that all nodes see")
+    return expand(value)
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    return Path(absolute(folder_of(info), path_text(value)))
+
+
+def _pattern(value: object, info: ValidationInfo) -> str:
+    text = path_text(value)
+    folder = folder_of(info)
+    if glob.has_magic(text) and not Path(text).is_absolute():
+        return absolute(Path(glob.escape(str(folder))), text)
+    return absolute(folder, text)
+
+
+def _interpreter(value: object, info: ValidationInfo) -> Path:
+    text = path_text(value)
+    if "/" in text:
+        return Path(absolute(folder_of(info), text))
+    found = shutil.which(text)
+    if found is None:
+        raise ValueError(
+            "there is no such program on PATH; give the path of a Python interpreter, such as venv/bin/python"
+        )
+    return Path(found).absolute()
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):  # to Python True is the number 1
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("the character NUL cannot be passed to a process")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("expected one line of text, without control characters")
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not value or "=" in value or "\0" in value:
+        raise ValueError("the name of an environment variable is not empty and holds no `=`")
+    return value
+
+
+def _job_name(value: str) -> str:
+    if not 3 <= len(value) <= 32 or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", value):
+        raise ValueError(
+            "expected 3 to 32 lower-case letters, digits and hyphens, a letter first and no hyphen at the end"
+        )
+    return value
+
+
+def _file_name(value: str) -> str:
+    if value in ("", ".", "..") or "/" in value or "\0" in value:
+        raise ValueError("expected the name of a file in the output folder, without a slash")
+    if value.startswith("_run"):
+        raise ValueError("names that start with _run are the run directory's; choose another")
+    if len(value.encode()) > 250:
+        raise ValueError("expected at most 250 bytes; filesystems take no longer names")
+    return value
+
+
+def _separator(value: str) -> str:
+    if len(value) != 1 or value in '\r\n"':
+        raise ValueError('expected a single character; write a tab as "\\t" in double quotes')
+    return value
+
+
+def _slurm_time(value: str) -> str:
+    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", value, re.IGNORECASE | re.ASCII):
+        raise ValueError("expected minutes, hours:minutes:seconds or days-hours:minutes:seconds, such as 02:00:00")
+    return value
+
+
+def _slurm_mem(value: str) -> str:
+    if not re.fullmatch(r"\d+[KMGT]?", value, re.IGNORECASE | re.ASCII):
+        raise ValueError("expected a whole number, with K, M, G or T after it where it is not MiB, such as 64G")
+    return value
+
+
+_PATH_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
+_TEXT_SCHEMA: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+
+AnyPath = Annotated[Path, BeforeValidator(_path), WithJsonSchema(_PATH_SCHEMA)]
+Pattern = Annotated[str, BeforeValidator(_pattern), WithJsonSchema(_PATH_SCHEMA)]
+Interpreter = Annotated[Path, BeforeValidator(_interpreter), WithJsonSchema(_PATH_SCHEMA)]
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_boolean)]
+CountFromZero = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_no_boolean)]
+CountOrDigits = Annotated[
+    Count, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]+$"}]})
+]
+Threshold = Annotated[int, Field(ge=-1), BeforeValidator(_no_boolean)]
+Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(_no_boolean)]
+Seconds = Annotated[float, Field(gt=0, le=_YEAR), BeforeValidator(_no_boolean)]
+Grace = Annotated[float, Field(ge=0, le=_YEAR), BeforeValidator(_no_boolean)]
+
+Text = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_no_nul), WithJsonSchema(_TEXT_SCHEMA)]
+OneLine = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_one_line), WithJsonSchema(_TEXT_SCHEMA)]
+SlurmTime = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_slurm_time), WithJsonSchema(_TEXT_SCHEMA)]
+SlurmMem = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_slurm_mem), WithJsonSchema(_TEXT_SCHEMA)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+JobName = Annotated[
+    str,
+    AfterValidator(_job_name),
+    WithJsonSchema({"type": "string", "minLength": 3, "maxLength": 32, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"}),
+]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Separator = Annotated[str, AfterValidator(_separator)]

@@ -1,0 +1,277 @@
+"""Reading a YAML file so that every value still knows where it was written.
+
+The text is composed into nodes, ``--set`` overrides are grafted onto the nodes, and only then do the nodes become
+Python values; so one map of key paths to places serves the file and the command line alike.
+
+Scalars follow YAML 1.2 where YAML 1.1 surprises: ``02:00:00`` and ``2024-01-01`` are text, ``yes``, ``no``, ``on`` and
+``off`` are text, ``010`` is not octal and ``1e-3`` is a number.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpi_prs.errors import ConfigError
+from mpi_prs.job.secrecy import looks_secret
+
+KeyPath = tuple[str | int, ...]
+
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's idea of what an unquoted scalar is."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own protocol)
+
+
+for _tag, _pattern, _first in (
+    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+0123456789."),
+    ),
+    (_MERGE, "<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a key was written; places sort as a reader meets them, overrides last.
+
+    Attributes:
+        line: counted from 1; infinite for an override.
+        label: ``line 5`` or ``--set mini_batch_size``.
+    """
+
+    line: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a config file and the overrides say together.
+
+    Attributes:
+        data: the values, as plain Python objects.
+        places: for each key path, where it was written.
+    """
+
+    data: dict[Any, Any]
+    places: dict[KeyPath, Place]
+
+    def place(self, key: KeyPath) -> Place | None:
+        """Where ``key`` was written, or else the nearest key above it; None for what nobody wrote."""
+        while key:
+            if key in self.places:
+                return self.places[key]
+            key = key[:-1]
+        return None
+
+
+def read_document(path: Path, overrides: Sequence[str], text_keys: Collection[str]) -> Document:
+    """Read ``path`` and lay the overrides (``key=value``, dotted keys, YAML values) over it.
+
+    Below each of ``text_keys`` (top-level keys) scalars stay text exactly as written: ``1.10`` does not become 1.1.
+
+    Raises ConfigError for a file that cannot be read, is not a YAML mapping or has a key twice, and for an override
+    that cannot be applied.
+    """
+    source = str(path)
+    root = _compose(_read_text(path), source, "")
+    if root is None or root.tag == _NULL:
+        raise ConfigError(f"{source}: the job config is empty; expected keys such as `name: my-job`, one on a line")
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(
+            f"{source}: expected a mapping (keys such as `name: my-job`, one on a line), found {_kind(root)}"
+        )
+    _check_nodes(root, source)
+    for override in overrides:
+        _apply(root, override)
+    for key, value in root.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in text_keys:
+            _keep_as_text(value)
+    places: dict[KeyPath, Place] = {}
+    for key_path, mark in _walk(root, (), set()):
+        line = mark.line + 1
+        places.setdefault(key_path, Place(math.inf, mark.name) if mark.name else Place(line, f"line {line}"))
+    return Document(_construct(root, source), places)
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise ConfigError(f"{path}: this is a folder; give the path of the job config, a YAML file")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of the job config, a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the job config cannot be read: {error.strerror}; check its permissions") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: byte {error.start} is not UTF-8; the job config is a text file, save it in the encoding UTF-8"
+        ) from None
+
+
+def _compose(text: str, source: str, mark_name: str) -> Any:
+    """The root node of ``text``, or None; the marks of the nodes bear ``mark_name``."""
+    try:
+        loader = _Loader(text)
+        loader.name = mark_name
+        return loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, text, source) from None
+    except RecursionError:
+        raise ConfigError(f"{source}: the YAML is nested too deeply to be read") from None
+
+
+def _construct(root: yaml.Node, source: str) -> Any:
+    try:
+        return _Loader("").construct_document(root)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, "", source) from None
+    except (ValueError, RecursionError) as error:  # such as `!!int abc`, or an integer of 5,000 digits
+        raise ConfigError(f"{source}: a value cannot be read: {error}") from None
+
+
+def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> ConfigError:
+    advice = "Put text that holds ': ' or '#' in quotes, close what is open, and indent with spaces, not tabs."
+    parts = [getattr(error, name, None) for name in ("context", "problem", "reason")]
+    problem = ", ".join(part for part in parts if part) or "it cannot be read"
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        position = getattr(error, "position", None)
+        place = "" if position is None else f", line {text.count(chr(10), 0, position) + 1}"
+        return ConfigError(f"{source}{place}: not valid YAML: {problem}. {advice}")
+    message = f"{mark.name or source}, line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {problem}"
+    lines = text.splitlines()
+    if mark.line < len(lines) and not looks_secret(mark.name + lines[mark.line]):
+        message += f"\n    {lines[mark.line]}\n    {' ' * mark.column}^\n{advice}"
+    else:
+        message += f". {advice}"
+    return ConfigError(message)
+
+
+def _apply(root: yaml.MappingNode, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    parts = dotted.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(
+            f"--set {override}: expected key=value with dots between nested keys, "
+            "such as mini_batch_size=5 or slurm.partition=gpu"
+        )
+    name = f"--set {dotted.strip()}"
+    mark = yaml.Mark(name, 0, 0, 0, None, 0)
+    value = _compose(text, name, name) or yaml.ScalarNode(_NULL, "", mark, mark)
+    _check_nodes(value, name)
+    node: yaml.Node = root
+    for depth, part in enumerate(parts):
+        is_last = depth == len(parts) - 1
+        if isinstance(node, yaml.MappingNode):
+            child = next((child for key, child in node.value if key.value == part), None)
+            if is_last or child is None or child.tag == _NULL:
+                new = value if is_last else yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)
+                kept = [(key, child) for key, child in node.value if key.value != part]
+                node.value = [*kept, (yaml.ScalarNode(_STR, part, mark, mark), new)]
+                node = new
+            else:
+                node = child
+        elif isinstance(node, yaml.SequenceNode):
+            if not part.isdecimal() or int(part) >= len(node.value):
+                raise ConfigError(
+                    f"{name}: {'.'.join(parts[:depth])} is a list of {len(node.value)}; "
+                    f"expected a position from 0 to {len(node.value) - 1} after it, got {part!r}"
+                )
+            if is_last:
+                node.value[int(part)] = value
+            node = node.value[int(part)]
+        else:
+            above = ".".join(parts[:depth])
+            raise ConfigError(f"{name}: {above} is {_kind(node)} and has no keys; set {above} itself")
+
+
+def _check_nodes(root: yaml.Node, source: str) -> None:
+    """Raise ConfigError for what PyYAML lets pass: a key twice (the last would win), and text that is not Unicode."""
+    pending, seen = [root], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            pending.extend(part for pair in node.value for part in pair)
+            _refuse_duplicates(node, source)
+        else:
+            try:  # JSON's way to write one character as two escapes, "\ud83d\ude00", becomes that one
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise ConfigError(
+                    f"{source}, line {node.start_mark.line + 1}: half a surrogate pair (\\ud800 to \\udfff) is "
+                    "no character; write the character itself"
+                ) from None
+
+
+def _refuse_duplicates(mapping: yaml.MappingNode, source: str) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        line = key.start_mark.line + 1
+        if (key.tag, key.value) in first:
+            raise ConfigError(
+                f"{source}, line {line}: the key {key.value} is there twice "
+                f"(first in line {first[key.tag, key.value]}); keep one of them"
+            )
+        first[key.tag, key.value] = line
+
+
+def _keep_as_text(node: yaml.Node) -> None:
+    pending, seen = [node], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            pending.extend(part for pair in node.value for part in pair)
+        elif node.tag not in (_NULL, _MERGE):
+            node.tag = _STR
+
+
+def _walk(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, yaml.Mark]]:
+    """Each key path below ``node`` with the mark of its key; what an alias repeats is visited once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                yield (*path, key.value), key.start_mark
+                yield from _walk(value, (*path, key.value), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*path, index), item.start_mark
+            yield from _walk(item, (*path, index), seen)
+
+
+def _kind(node: yaml.Node) -> str:
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

@@ -1,0 +1,244 @@
+"""Execute one start of a run on a given transport: restore, master, completion, reports.
+
+What is done here is the same under MPI and in this process; only the transport differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mpi_prs.engine.master import Ending, Master
+from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.engine.node import node_name
+from mpi_prs.engine.scheduler import Phase, Policy, Scheduler
+from mpi_prs.engine.transport import LocalTransport, Transport, local_world
+from mpi_prs.engine.worker import Worker
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED
+from mpi_prs.job.config import JobConfig
+from mpi_prs.job.opening import OpenRun, RunOptions
+from mpi_prs.job.signals import StopSignals
+from mpi_prs.monitor.failed import write_failed_items
+from mpi_prs.monitor.progress import Progress
+from mpi_prs.monitor.report import write_processed_mini_batches
+from mpi_prs.monitor.statistics import read_statistics
+from mpi_prs.monitor.summary import Summary, summarise
+from mpi_prs.run_directory import RunDirectory
+
+_log = logging.getLogger("mpi_prs.job")
+
+WINDOW_SECONDS = 0.03
+"""Work that a user process may have waiting: long enough that it never waits for the master, short enough that neither
+the end of a job nor a lost worker is felt."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a start ended.
+
+    Attributes:
+        exit_code: see :mod:`mpi_prs.errors`.
+        message: one or a few lines for the user; empty when the summary says it all.
+        summary: the numbers.
+    """
+
+    exit_code: int
+    message: str
+    summary: Summary
+
+
+def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Transport, progress: Progress) -> Result:
+    """Work on everything that is left of an open run, as rank 0 of ``transport``.
+
+    Raises:
+        LaunchError: the workers cannot do their work.
+        JobStopped: the disk is full.
+    """
+    assert run.output is not None
+    output, directory = run.output, run.directory
+    with _log_file(config, directory, "master"), StopSignals() as signals:
+        scheduler = _restored_scheduler(config, options, run)
+        _say_what_is_left(scheduler, run)
+        settings = _worker_settings(config, run)
+        master = Master(transport, scheduler, output, settings, signals, progress.on_tick)
+        ending = master.run()
+        message = _close_the_books(config, options, run, ending, master)
+        exit_code = EXIT_FAILED if ending.exit_code == EXIT_COMPLETE and message else ending.exit_code
+        summary = _report(config, run, master, ending, exit_code, message)
+        progress.finish(master, ending.phase.value, message or ending.reason, exit_code)
+        return Result(exit_code, message or _sentence(ending, options, master), summary)
+
+
+def run_in_this_process(
+    config: JobConfig, options: RunOptions, run: OpenRun, processes: int, progress: Progress
+) -> Result:
+    """:func:`execute` without MPI: one worker in a thread, with ``processes`` user processes."""
+    config = config.model_copy(update={"processes_per_rank": processes})
+    world = local_world(2)
+    thread = threading.Thread(target=_local_worker, args=(world,), name="worker")
+    thread.start()
+    try:
+        return execute(config, options, run, world[0], progress)
+    finally:
+        thread.join()
+        for transport in world:
+            transport.close()
+
+
+def _local_worker(world: list[LocalTransport]) -> None:
+    try:
+        Worker(world[1]).run()
+    except Exception:
+        logging.getLogger("mpi_prs.worker1").exception("the worker has failed")
+        world[0].report_lost(1)
+
+
+def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) -> Scheduler:
+    policy = Policy(
+        run_max_try=config.run_max_try,
+        error_threshold=config.error_threshold,
+        allowed_failed_count=config.allowed_failed_count,
+        allowed_failed_percent=config.allowed_failed_percent,
+        heartbeat_timeout=config.heartbeat_timeout,
+        progress_update_timeout=config.progress_update_timeout,
+        limit=options.limit,
+        window=WINDOW_SECONDS,
+    )
+    manifest, ledger = run.manifest, run.ledger
+    scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, time.monotonic())
+    for number, (items, returned) in ledger.done.items():
+        scheduler.restore_done(number, items, returned)
+    for number in ledger.failed:
+        scheduler.restore_failed(number)
+    for number, attempts in ledger.attempts.items():
+        if attempts < policy.run_max_try:
+            scheduler.restore_attempts(number, attempts)
+    scheduler.check()
+    return scheduler
+
+
+def _say_what_is_left(scheduler: Scheduler, run: OpenRun) -> None:
+    counts = scheduler.counts()
+    if run.ledger.starts:
+        _log.info(
+            "resuming: %d of %d mini-batches are done, %d have failed, %d are left (the inputs are not listed again)",
+            counts.done,
+            counts.mini_batches,
+            counts.failed,
+            scheduler.left,
+        )
+    else:
+        _log.info("%d items in %d mini-batches", run.manifest.items, counts.mini_batches)
+
+
+def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
+    return WorkerSettings(
+        run_root=str(config.output),
+        token=run.token,
+        processes=config.processes_per_rank,
+        first_process=0,
+        node_processes=0,
+        interpreter=str(config.environment or sys.executable),
+        entry_script=str(config.entry_script),
+        source_directory=str(config.source_directory),
+        arguments=config.arguments,
+        environment_variables=dict(config.environment_variables),
+        to_csv=config.to_csv.model_dump() if config.output_action == "append_row" else None,
+        run_invocation_timeout=config.run_invocation_timeout,
+        task_overhead_timeout=config.task_overhead_timeout,
+        init_timeout=config.init_timeout,
+        logging_level=config.logging_level,
+        heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
+        window=WINDOW_SECONDS,
+        stop_grace=config.stop_grace,
+    )
+
+
+def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, ending: Ending, master: Master) -> str:
+    """Give the output its name when everything is done. Returns why the job has failed, or nothing."""
+    assert run.output is not None
+    counts = master.counts
+    if ending.phase is not Phase.COMPLETE:
+        run.output.sync()
+        return ending.reason if ending.phase is Phase.ABORTED else ""
+    if options.limit is not None and counts.done + counts.failed < counts.mini_batches:
+        run.output.sync()
+        return ""
+    if config.output_action == "append_row" and not counts.items_done:
+        run.output.sync()
+        return f"no item has succeeded ({counts.items_failed} have failed), so there is no output"
+    run.output.complete(
+        run.directory.output_file(config.append_row_file_name) if config.output_action == "append_row" else None,
+        run.directory.kept_rows,
+        in_input_order=config.output_order == "input",
+        keep=counts.failed > 0,
+    )
+    return ""
+
+
+def _report(
+    config: JobConfig, run: OpenRun, master: Master, ending: Ending, exit_code: int, message: str
+) -> Summary:
+    """Everything that people read afterwards. The job's end does not hang on it: a full disk is only logged."""
+    directory = run.directory
+    try:
+        failed = write_failed_items(directory.journal, run.manifest, directory.failed_items)
+        write_processed_mini_batches(directory.journal, directory.processed_mini_batches)
+        if failed:
+            _log.info("what failed is listed in %s", directory.failed_items)
+    except OSError as error:
+        _log.warning("the reports could not be written: %s", error)
+    summary = summarise(
+        read_statistics(directory.journal, run.manifest.items_of),
+        wall_seconds=time.monotonic() - master.tally.started,
+        init_seconds=master.tally.init_seconds,
+        processes=len(master.nodes) * config.processes_per_rank,
+        run_invocation_timeout=config.run_invocation_timeout,
+        mini_batch_size=config.mini_batch_size,
+        phase=ending.phase.value,
+        reason=message or ending.reason,
+        exit_code=exit_code,
+        directory=directory,
+        output_file=config.append_row_file_name if config.output_action == "append_row" else None,
+    )
+    with contextlib.suppress(OSError):
+        directory.job_result.write_text(summary.text() + "\n", encoding="utf-8")
+    return summary
+
+
+def _sentence(ending: Ending, options: RunOptions, master: Master) -> str:
+    counts = master.counts
+    left = counts.mini_batches - counts.done - counts.failed
+    if ending.phase is Phase.COMPLETE:
+        if options.limit is not None and left:
+            return f"the limit is reached; {left} mini-batches are left: the same command without --limit goes on"
+        return ""
+    return f"{ending.reason}; {left} mini-batches are left: the same command resumes"
+
+
+@contextlib.contextmanager
+def _log_file(config: JobConfig, directory: RunDirectory, name: str) -> Iterator[None]:
+    """Send the program's own log to the run directory while the job runs (``logs/sys/node/<node>/master.txt``)."""
+    path = directory.node_log(node_name(), name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("mpi_prs")
+    logger.setLevel(config.logging_level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def describe_start(config: JobConfig, run: OpenRun) -> str:
+    """One line that says what is being started, from where and to where."""
+    return f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches → {config.output}"
+

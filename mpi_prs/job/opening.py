@@ -1,0 +1,208 @@
+"""Open a run: new, resumed, reopened for its failed mini-batches, or complete already.
+
+``run.json`` is written last, so where it exists the manifest is whole; whatever a crash left before that is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpi_prs import __version__
+from mpi_prs.data.manifest import Manifest, write_manifest
+from mpi_prs.errors import OutputError
+from mpi_prs.job.config import JobConfig
+from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.run_lock import RunLock
+from mpi_prs.output.append_row import AppendRow, Ledger, put_aside, read_ledger, take_up
+from mpi_prs.run_directory import RunDirectory
+
+_log = logging.getLogger("mpi_prs.job")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line asks for, beyond the job config.
+
+    Attributes:
+        overwrite: throw away what an earlier run has left.
+        only_failed: try the failed mini-batches of an earlier run again, too.
+        accept_changes: resume although the script or its arguments are others than before.
+        limit: work on the first so many mini-batches only.
+    """
+
+    overwrite: bool = False
+    only_failed: bool = False
+    accept_changes: bool = False
+    limit: int | None = None
+
+
+@dataclass
+class OpenRun:
+    """A run that this process holds the lock of.
+
+    Attributes:
+        directory: its paths.
+        manifest: its mini-batches.
+        ledger: what is done already.
+        output: the open output; ``None`` when the run is complete.
+        token: names this start.
+    """
+
+    directory: RunDirectory
+    manifest: Manifest
+    ledger: Ledger
+    output: AppendRow | None
+    token: str
+    _lock: RunLock
+
+    def close(self) -> None:
+        """Close the output and let others in."""
+        if self.output is not None:
+            self.output.close()
+        self._lock.release()
+
+
+def open_run(config: JobConfig, options: RunOptions, listed: Callable[[int], None] | None = None) -> OpenRun:
+    """Open the run that ``config`` and ``options`` describe; lists the inputs if it is new.
+
+    Raises:
+        OutputError: the output is not writable, in use, of another run, or of something else.
+        InputError: a new run's inputs cannot be listed.
+    """
+    directory = RunDirectory(config.output)
+    _make_folders(directory)
+    lock = RunLock(directory.lock)
+    try:
+        if options.overwrite:
+            _remove_run(directory, config)
+        if directory.description.exists():
+            _check_same(directory, config, options)
+        else:
+            _begin(directory, config, listed)
+        return _resume(directory, config, options, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _make_folders(directory: RunDirectory) -> None:
+    for folder in (directory.output, directory.root):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(f"the output {folder} is a file; expected a folder. Choose another one") from None
+        except NotADirectoryError:
+            raise OutputError(f"the output {folder} lies below something that is not a folder") from None
+        except OSError as error:
+            raise OutputError(f"cannot create the output folder {folder}: {error.strerror}") from error
+    if not os.access(directory.root, os.W_OK | os.X_OK):
+        raise OutputError(f"the output folder {directory.root} is not writable for you; choose another one")
+
+
+def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
+    directory.description.unlink(missing_ok=True)  # first: without it there is no run
+    for entry in directory.root.iterdir():
+        if entry != directory.lock:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for path in (
+        directory.output_file(config.append_row_file_name),
+        directory.partial_output_file(config.append_row_file_name),
+    ):
+        path.unlink(missing_ok=True)
+
+
+def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], None] | None) -> None:
+    """List the inputs, freeze them in the manifest, and write down what the run is."""
+    if config.output_action == "append_row":
+        name = config.append_row_file_name
+        for path in (directory.output_file(name), directory.partial_output_file(name)):
+            if path.exists():
+                raise OutputError(
+                    f"{path} is there already, and it is not from a run known in {directory.root}. Move it away, choose "
+                    "another output, or throw it away with --overwrite"
+                )
+    directory.journal.unlink(missing_ok=True)
+    write_manifest(directory.manifest, config.file_inputs(), config.mini_batch_size, progress=listed)
+    description = {
+        "name": config.name,
+        "version": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "fingerprint": fingerprint(config),
+    }
+    write_atomically(directory.description, json.dumps(description, indent=2) + "\n")
+
+
+def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions) -> None:
+    """Refuse to mix rows of two different jobs; show what differs."""
+    try:
+        description: dict[str, Any] = json.loads(directory.description.read_text())
+        old = description["fingerprint"]
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"{directory.description} cannot be read ({error}); start anew with --overwrite") from error
+    new = fingerprint(config)
+    different = differences(old, new)
+    if not different:
+        return
+    lines = "\n".join(f"  {line}" for line in different)
+    if (options.accept_changes or options.only_failed) and not changes_manifest(old, new):
+        _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
+        write_atomically(directory.description, json.dumps({**description, "fingerprint": new}, indent=2) + "\n")
+        return
+    hint = (
+        "--overwrite starts anew, --output DIR writes elsewhere"
+        if changes_manifest(old, new)
+        else "--accept-changes goes on and keeps the finished rows, --overwrite starts anew, --output DIR writes elsewhere"
+    )
+    raise OutputError(f"{directory.output} holds a run with other settings:\n{lines}\n{hint}")
+
+
+def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, lock: RunLock) -> OpenRun:
+    manifest = Manifest.open(directory.manifest)
+    rows = config.output_action == "append_row"
+    part = directory.partial_output_file(config.append_row_file_name) if rows else None
+    final = directory.output_file(config.append_row_file_name)
+    ledger = read_ledger(directory.journal, None) if directory.journal.exists() else Ledger()
+    if ledger.complete and not (options.only_failed and ledger.failed):
+        if part is None or final.exists():
+            if part is not None:
+                put_aside(part, directory.kept_rows, keep=bool(ledger.failed))
+            return OpenRun(directory, manifest, ledger, None, "", lock)
+        if not part.exists() and not directory.kept_rows.exists():
+            raise OutputError(f"the run is complete, but its output {final} is gone; start anew with --overwrite")
+        # Killed while it was being reopened: complete it again.
+    if part is not None:
+        take_up(part, final, directory.kept_rows)
+        if directory.journal.exists():
+            ledger = read_ledger(directory.journal, part)
+    token = uuid.uuid4().hex
+    shutil.rmtree(directory.spill, ignore_errors=True)
+    with contextlib.suppress(FileExistsError):
+        directory.spill.mkdir()
+    directory.token.write_text(token)
+    output = AppendRow(part, directory.journal, ledger)
+    if options.only_failed and ledger.failed:
+        output.event("reopened", time=time.time())
+        ledger.failed.clear()
+        ledger.complete = False
+    output.event("start", time=time.time(), start=ledger.starts + 1)
+    return OpenRun(directory, manifest, ledger, output, token, lock)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by a new one; readers see the one or the other."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,364 @@
+"""The ``append_row`` file and its journal: every row once, whatever dies.
+
+::
+
+    rows ──► <name>.part (appended) ──► journal frame ──► done          fsync now and then: output first, then journal
+    all done ──► (input order: copied in order) ──► fsync ──► renamed to <name>
+
+The file grows in the order in which results arrive. With ``output_order: input`` it is put in the input's order at the
+end, from the offsets in the journal; so memory stays small however far apart the mini-batches finish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpi_prs.errors import JobStopped, OutputError
+from mpi_prs.output.journal import Entry, Journal, Results, read_journal, write_all
+from mpi_prs.output.record import ITEMS, LENGTH, MINI_BATCH, RECORD, RETURNED
+
+SYNC_SECONDS = 2.0
+SYNC_BYTES = 256 << 20
+_COPY_BYTES = 4 << 20
+_STORAGE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your quota is used up",
+    errno.EFBIG: "the file has reached the size limit (ulimit -f, or the filesystem's)",
+    errno.EIO: "the filesystem reports an input/output error",
+}
+
+
+@dataclass
+class Ledger:
+    """What a journal says, after all that cannot be trusted is dropped.
+
+    Attributes:
+        journal_end: bytes of the journal that hold.
+        output_end: bytes of the output that hold.
+        done: mini-batch → (items, returned).
+        failed: mini-batches that failed for good.
+        attempts: mini-batch → failed tries so far, of those that are neither done nor failed.
+        starts: how often the run was started.
+        complete: whether the run was completed (and not reopened since).
+    """
+
+    journal_end: int = 0
+    output_end: int = 0
+    done: dict[int, tuple[int, int]] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    starts: int = 0
+    complete: bool = False
+
+    def take(self, entry: Entry) -> None:
+        """Add one entry."""
+        if entry.results is not None:
+            for record in RECORD.iter_unpack(entry.results.records):
+                self.done[record[MINI_BATCH]] = (record[ITEMS], record[RETURNED])
+                self.attempts.pop(record[MINI_BATCH], None)
+            self.output_end = entry.results.offset + entry.results.length
+        elif entry.event is not None:
+            self._take_event(entry.event)
+        self.journal_end = entry.end
+
+    def _take_event(self, event: dict[str, object]) -> None:
+        kind, number = event["event"], event.get("mini_batch")
+        if kind == "start":
+            self.starts += 1
+        elif kind == "attempt_failed":
+            self.attempts[int(str(number))] = int(str(event["attempt"]))
+        elif kind == "failed":
+            self.failed.add(int(str(number)))
+            self.attempts.pop(int(str(number)), None)
+        elif kind == "complete":
+            self.complete = True
+        elif kind == "reopened":
+            self.complete = False
+            self.failed.clear()
+
+
+def read_ledger(journal: Path, output: Path | None) -> Ledger:
+    """Replay a journal; with an ``output``, entries whose rows are not in it as they were written are dropped.
+
+    Rows up to the last ``synced`` event are on disk for certain; those after it are read and compared with their CRC.
+    """
+    trusted = 0
+    for entry in read_journal(journal):
+        if entry.event is not None and entry.event["event"] == "synced":
+            trusted = int(entry.event["output"])
+    ledger = Ledger()
+    with contextlib.ExitStack() as stack:
+        file = None
+        if output is not None and output.exists():
+            file = stack.enter_context(open(output, "rb"))
+        for entry in read_journal(journal):
+            results = entry.results
+            if output is not None and results is not None and results.offset + results.length > trusted:
+                if file is None and results.length:
+                    break
+                if file is not None and not _rows_hold(file.fileno(), results):
+                    break
+            ledger.take(entry)
+    return ledger
+
+
+def _rows_hold(descriptor: int, results: Results) -> bool:
+    crc, position, end = 0, results.offset, results.offset + results.length
+    while position < end:
+        piece = os.pread(descriptor, min(_COPY_BYTES, end - position), position)
+        if not piece:
+            return False
+        crc = zlib.crc32(piece, crc)
+        position += len(piece)
+    return crc == results.crc
+
+
+class AppendRow:
+    """The output of a job, open for appending; one object, one master.
+
+    With ``path`` ``None`` (``summary_only``) there are no rows, and the journal alone is kept.
+
+    Raises (every method that writes):
+        JobStopped: the disk is full or the like; everything recorded so far holds.
+    """
+
+    def __init__(self, path: Path | None, journal: Path, ledger: Ledger) -> None:
+        self._path = path
+        self._journal_path = journal
+        self._end = ledger.output_end
+        self._descriptor = -1
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+        self._syncing: Future[int] | None = None
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        with self._storage():
+            if path is not None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._descriptor = os.open(path, flags, 0o666)
+                if os.fstat(self._descriptor).st_size < self._end:
+                    raise OutputError(
+                        f"{path} is shorter than its journal says: somebody else has changed it. "
+                        "Start the run anew with --overwrite"
+                    )
+                os.ftruncate(self._descriptor, self._end)
+                os.lseek(self._descriptor, self._end, os.SEEK_SET)
+            self.journal = Journal(journal, ledger.journal_end)
+
+    @contextlib.contextmanager
+    def _storage(self) -> Iterator[None]:
+        """Turn what a full disk raises into an error that says so and what to do."""
+        try:
+            yield
+        except OSError as error:
+            cause = _STORAGE_ERRORS.get(error.errno or 0)
+            if cause is None:
+                raise
+            folder = self._journal_path.parent.parent
+            raise JobStopped(
+                f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
+                "safe; make room and give the same command again to go on"
+            ) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of rows so far."""
+        return self._end
+
+    # Appending
+
+    def append(self, worker: int, records: bytes | memoryview, rows: bytes | memoryview) -> None:
+        """Write rows, then the frame that says that they are there. Two writes and two CRCs a call."""
+        with self._storage():
+            if rows:
+                write_all(self._descriptor, rows)
+            self.journal.results(Results(worker, self._end, len(rows), zlib.crc32(rows), bytes(records)))
+        self._end += len(rows)
+        self._unsynced += len(rows) + len(records)
+
+    def append_some(
+        self, worker: int, records: memoryview, rows: memoryview, accepted: Iterable[bool]
+    ) -> None:
+        """As :meth:`append`, but only those records, and their rows, that are accepted."""
+        position = 0
+        kept_records, kept_rows = [], []
+        for index, wanted in enumerate(accepted):
+            record = records[index * RECORD.size : (index + 1) * RECORD.size]
+            length = RECORD.unpack(record)[LENGTH]
+            if wanted:
+                kept_records.append(record)
+                kept_rows.append(rows[position : position + length])
+            position += length
+        if kept_records:
+            self.append(worker, b"".join(kept_records), b"".join(kept_rows))
+
+    def append_file(self, worker: int, record: bytes, path: Path) -> None:
+        """As :meth:`append`, with the rows in a file of their own, copied in pieces of 4 MiB."""
+        with open(path, "rb") as file:
+            crc = length = 0
+            while piece := file.read(_COPY_BYTES):
+                crc = zlib.crc32(piece, crc)
+                length += len(piece)
+                with self._storage():
+                    write_all(self._descriptor, piece)
+        if length != RECORD.unpack(record)[LENGTH]:
+            raise OutputError(f"{path} holds {length} bytes of rows, {RECORD.unpack(record)[LENGTH]} were announced")
+        with self._storage():
+            self.journal.results(Results(worker, self._end, length, crc, record))
+        self._end += length
+        self._unsynced += length
+
+    def event(self, event: str, **fields: object) -> None:
+        """Write an event into the journal."""
+        with self._storage():
+            self.journal.event(event, **fields)
+
+    # Making it last
+
+    def sync_if_due(self, now: float) -> None:
+        """Group commit: after some seconds or bytes, fsync in a thread of its own, output before journal."""
+        if self._syncing is not None:
+            if self._syncing.done():
+                self._finish_sync()
+        elif self._unsynced and (now - self._synced_at > SYNC_SECONDS or self._unsynced > SYNC_BYTES):
+            self._synced_at = now
+            self._unsynced = 0
+            self._syncing = self._syncer.submit(self._sync_to_disk, self._end)
+
+    def _finish_sync(self) -> None:
+        assert self._syncing is not None
+        future, self._syncing = self._syncing, None
+        with self._storage():
+            output = future.result()
+        self.event("synced", output=output)
+
+    def _sync_to_disk(self, end: int) -> int:
+        if self._descriptor >= 0:
+            os.fdatasync(self._descriptor)
+        os.fdatasync(self.journal.fileno())
+        return end
+
+    def sync(self) -> None:
+        """Put everything on disk now."""
+        if self._syncing is not None:
+            self._finish_sync()
+        with self._storage():
+            self._sync_to_disk(self._end)
+        self.event("synced", output=self._end)
+        self._unsynced = 0
+
+    # The end
+
+    def complete(self, final: Path | None, kept: Path, *, in_input_order: bool, keep: bool) -> None:
+        """Everything is done: give the file its name. Killed in between, the next start does it again.
+
+        Args:
+            final: the name; ``None`` when there are no rows.
+            kept: with ``in_input_order`` and ``keep``, where the rows in order of arrival are put aside: the journal's
+                offsets are theirs, and ``--only-failed`` goes on from there.
+            in_input_order: order the rows as the input.
+            keep: whether something is left that could be run again.
+        """
+        self.sync()
+        if self._path is not None and final is not None:
+            source = self._path
+            with self._storage():
+                if in_input_order:
+                    source = self._put_in_order()
+                os.replace(source, final)
+                _sync_folder(final.parent)
+        self.event("complete", output=self._end)
+        with self._storage():
+            os.fdatasync(self.journal.fileno())
+        if self._path is not None:
+            put_aside(self._path, kept, keep=keep)
+
+    def _put_in_order(self) -> Path:
+        """Copy the rows into the order of the mini-batches; neighbours that already stand together in one piece."""
+        assert self._path is not None
+        places: list[tuple[int, int, int]] = []
+        for entry in read_journal(self._journal_path):
+            if entry.results is not None:
+                position = entry.results.offset
+                for record in RECORD.iter_unpack(entry.results.records):
+                    places.append((record[MINI_BATCH], position, record[LENGTH]))
+                    position += record[LENGTH]
+        places.sort()
+        ordered = self._path.with_name(f"{self._path.name}.ordered")
+        target = os.open(ordered, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            for offset, length in _joined(places):
+                _copy(self._descriptor, target, offset, length)
+            os.fdatasync(target)
+        except OSError:
+            ordered.unlink(missing_ok=True)  # on a full disk its room is needed
+            raise
+        finally:
+            os.close(target)
+        return ordered
+
+    def close(self) -> None:
+        """Close the files; what is not synced is in the kernel and in the journal all the same."""
+        self._syncer.shutdown(wait=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self.journal.close()
+
+
+def put_aside(part: Path, kept: Path, *, keep: bool) -> None:
+    """After completion: what is left of the growing file is kept for ``--only-failed``, or removed."""
+    if part.exists():
+        if keep:
+            os.replace(part, kept)
+        else:
+            part.unlink()
+
+
+def take_up(part: Path, final: Path, kept: Path) -> None:
+    """Before going on with a run that is not complete: the rows so far get their growing name back."""
+    if not part.exists():
+        if kept.exists():
+            os.replace(kept, part)
+        elif final.exists():
+            os.replace(final, part)
+    final.unlink(missing_ok=True)
+
+
+def _joined(places: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """``(offset, length)`` of each stretch that can be copied in one go."""
+    start = end = 0
+    for _, offset, length in places:
+        if offset == end:
+            end += length
+            continue
+        if end > start:
+            yield start, end - start
+        start, end = offset, offset + length
+    if end > start:
+        yield start, end - start
+
+
+def _copy(source: int, target: int, offset: int, length: int) -> None:
+    while length:
+        piece = os.pread(source, min(length, _COPY_BYTES), offset)
+        if not piece:
+            raise OutputError("the output is shorter than its journal says: somebody else has changed it")
+        write_all(target, piece)
+        offset += len(piece)
+        length -= len(piece)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""Every path of a run, in one class.
+
+A run writes into two places: the output folder that the user named, and the run directory ``_run`` inside it. (A name
+with a leading underscore keeps readers of whole folders, such as pandas, pyarrow and Spark, from taking it for data.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run.
+
+    Attributes:
+        output: the output folder, absolute; readers find the job's result here.
+    """
+
+    output: Path
+
+    @property
+    def root(self) -> Path:
+        """The run directory: everything the run knows about itself."""
+        return self.output / "_run"
+
+    # What decides what is left to do
+
+    @property
+    def description(self) -> Path:
+        """JSON: the settings the run was started with, and their fingerprint."""
+        return self.root / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Arrow: the frozen list of items and mini-batches."""
+        return self.root / "manifest.arrow"
+
+    @property
+    def journal(self) -> Path:
+        """The append-only ledger of finished mini-batches."""
+        return self.root / "journal"
+
+    @property
+    def token(self) -> Path:
+        """Text: names the start that is under way; a worker that reads the right one sees this folder."""
+        return self.root / "token"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one master that may write here."""
+        return self.root / "lock"
+
+    # What people and tools read
+
+    @property
+    def status(self) -> Path:
+        """JSON, replaced atomically: where the run stands."""
+        return self.root / "status.json"
+
+    @property
+    def failed_items(self) -> Path:
+        """JSON lines: every failed item with the reason."""
+        return self.root / "failed_items.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """ParallelRunStep's tree of logs."""
+        return self.root / "logs"
+
+    @property
+    def progress_overview(self) -> Path:
+        """Text: the progress lines of all starts of this run."""
+        return self.logs / "job_progress_overview.txt"
+
+    @property
+    def job_result(self) -> Path:
+        """Text: the summary of the latest start."""
+        return self.logs / "job_result.txt"
+
+    @property
+    def processed_mini_batches(self) -> Path:
+        """CSV: one line for each finished mini-batch."""
+        return self.logs / "sys" / "job_report" / "processed_mini-batches.csv"
+
+    def node_log(self, node: str, name: str) -> Path:
+        """The program's own log of one rank, such as ``logs/sys/node/n1/master.txt``."""
+        return self.logs / "sys" / "node" / node / f"{name}.txt"
+
+    def user_log(self, stream: str, node: str, process: int) -> Path:
+        """A user process's log; ``stream`` is ``stdout``, ``stderr`` or ``error`` (what went wrong, with tracebacks)."""
+        return self.logs / "user" / stream / node / f"process{process:03d}.{stream}.txt"
+
+    # What passes through
+
+    @property
+    def spill(self) -> Path:
+        """Rows of a mini-batch that are too large for a message wait here until the master has appended them."""
+        return self.root / "spill"
+
+    @property
+    def kept_rows(self) -> Path:
+        """With ``output_order: input``: the rows in order of arrival, kept while failed mini-batches are left."""
+        return self.root / "kept_rows"
+
+    def output_file(self, name: str) -> Path:
+        """The ``append_row`` file; it has this name only once it is complete."""
+        return self.output / name
+
+    def partial_output_file(self, name: str) -> Path:
+        """The ``append_row`` file while it grows."""
+        return self.output / f"{name}.part"
