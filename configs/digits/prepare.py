@@ -104,9 +104,7 @@ def split(labels: np.ndarray[Any, Any]) -> tuple[list[int], list[int]]:
     return sorted(train), sorted(held_out)
 
 
-def trained_model(
-    pictures: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
-) -> Iterator[tuple[str, bytes]]:
+def trained_model(pictures: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Iterator[tuple[str, bytes]]:
     """Train 784 → 512 → 10 units on uint8 [n, 28, 28]; yield name and content of each file of the checkpoint.
 
     The graph takes raw grey values (0 … 255) at ``network/X:0``, float32 [n, 784], and gives one score a digit at

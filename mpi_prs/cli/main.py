@@ -33,14 +33,13 @@ class Session:
         Raises:
             LaunchError: there is no MPI, or there are no workers.
         """
-        if self.transport is None:
-            self.transport = connect()
-        if self.transport.rank == 0 and self.transport.size < 2:
+        transport = self.transport = self.transport or connect()
+        if transport.rank == 0 and transport.size < 2:
             raise LaunchError(
                 "one rank is the master, so at least two are needed: mpirun -n 8 python -m mpi_prs run CONFIG. "
                 "Without MPI, on this machine alone: python -m mpi_prs run CONFIG --local 4"
             )
-        return self.transport
+        return transport
 
     def release(self, exit_code: int) -> None:
         """Let workers that were never started go, and finish MPI."""
@@ -49,7 +48,7 @@ class Session:
         if self.transport.rank == 0 and not self.workers_told:
             for rank in range(1, self.transport.size):
                 self.transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=True))
-        self.transport.close()
+        self.transport.close(exit_code)
 
 
 def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
@@ -182,5 +181,3 @@ def schema() -> int:
 
     click.echo(json.dumps(config_schema(), indent=2))
     return 0
-
-

@@ -40,7 +40,9 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
             if run.output is None:
                 return _say_complete(config, run)
             progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items)
-            click.echo(f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches", err=True)
+            click.echo(
+                f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches", err=True
+            )
             click.echo(f"output: {config.output}", err=True)
             if transport is None:
                 assert local is not None
@@ -61,7 +63,9 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
 
 def _say_complete(config: JobConfig, run: OpenRun) -> int:
     failed = len(run.ledger.failed)
-    click.echo(f"{config.name} is complete already: {len(run.ledger.done)} mini-batches done, {failed} failed", err=True)
+    click.echo(
+        f"{config.name} is complete already: {len(run.ledger.done)} mini-batches done, {failed} failed", err=True
+    )
     click.echo(f"output: {config.output}", err=True)
     if failed:
         click.echo("--only-failed tries the failed ones again; --overwrite starts anew", err=True)

@@ -298,6 +298,8 @@ class Master:
             for rank, why in self.scheduler.tick(now):
                 self._lose(rank, why)
         self._heard.update(self.scheduler.workers)
+        if self._transport.abandoned():
+            self.scheduler.stop("the launcher (mpirun, srun) is gone")
         request = self._stop_requested()
         if request is StopRequest.NOW:
             self.scheduler.stop("stopped at once by a second signal")
@@ -327,7 +329,7 @@ class Master:
         for rank in waiting:
             self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=graceful))
         deadline = time.monotonic() + _BYE_SECONDS + (self._settings.stop_grace if graceful else 0.0)
-        while waiting and time.monotonic() < deadline:
+        while waiting and time.monotonic() < deadline and not self._transport.abandoned():
             message = self._transport.receive()
             if message is not None and message[1] == Tag.BYE:
                 waiting.discard(message[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class MpiTransport:
         self.rank: int = self._comm.Get_rank()
         self.size: int = self._comm.Get_size()
         self._status = mpi.Status()
+        self._parent = os.getppid()
         self._sending: deque[tuple[Any, bytes]] = deque()  # MPI reads the bytes until the request is complete
         self._lost: deque[int] = deque()
         self._known_lost: set[int] = set()
@@ -47,7 +49,7 @@ class MpiTransport:
         self._source = mpi.ANY_SOURCE if self.rank == 0 else 0
 
     @property
-    def sending(self) -> bool:  # type: ignore[override]
+    def sending(self) -> bool:
         return bool(self._sending)
 
     def send(self, to: int, tag: int, body: bytes = b"") -> None:
@@ -106,8 +108,15 @@ class MpiTransport:
     def lost(self) -> list[int]:
         return [self._lost.popleft() for _ in range(len(self._lost))]
 
-    def close(self) -> None:
-        """Let what was sent leave, and finish MPI."""
+    def abandoned(self) -> bool:
+        return os.getppid() != self._parent
+
+    def close(self, exit_code: int) -> None:
+        """Let what was sent leave, and finish MPI. Without its launcher MPI cannot be finished: then exit at once."""
+        if self.abandoned():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(exit_code)
         while self._sending:
             self._forget_sent()
         self._mpi.Finalize()

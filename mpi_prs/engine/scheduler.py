@@ -314,7 +314,9 @@ class Scheduler:
         accepted: list[bool] = []
         settled = done_items = short = 0
         seconds = 0.0
-        for number, items, returned, attempt, _process, _length, _started, run, _overhead in RECORD.iter_unpack(records):
+        for number, items, returned, attempt, _process, _length, _started, run, _overhead in RECORD.iter_unpack(
+            records
+        ):
             if held.get(number) != attempt:
                 accepted.append(False)
                 continue
@@ -410,9 +412,7 @@ class Scheduler:
 
     def counts(self) -> Counts:
         """The totals."""
-        return Counts(
-            len(self._states), self._done, self._failed, self._items_done, self._items_failed, self._retried
-        )
+        return Counts(len(self._states), self._done, self._failed, self._items_done, self._items_failed, self._retried)
 
     @property
     def has_retries(self) -> bool:
@@ -440,7 +440,9 @@ class Scheduler:
     def _check_thresholds(self) -> None:
         policy = self.policy
         if 0 <= policy.error_threshold < self._items_failed:
-            self._abort(f"{self._items_failed} items failed, more than error_threshold allows ({policy.error_threshold})")
+            self._abort(
+                f"{self._items_failed} items failed, more than error_threshold allows ({policy.error_threshold})"
+            )
         count = policy.allowed_failed_count
         if count is not None and 0 <= count < self._failed:
             self._abort(f"{self._failed} mini-batches failed, more than allowed_failed_count allows ({count})")

@@ -19,12 +19,21 @@ MASTER = 0
 class Transport(Protocol):
     """One rank's view of the world."""
 
-    rank: int
-    size: int
-    wake_descriptor: int | None
-    """Readable when a message may have come; ``None`` where only asking tells (MPI)."""
-    sending: bool
-    """Whether something is still on its way out, so that the transport must be asked again soon."""
+    @property
+    def rank(self) -> int:
+        """This rank's number; 0 is the master."""
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+
+    @property
+    def wake_descriptor(self) -> int | None:
+        """Readable when a message may have come; ``None`` where only asking tells (MPI)."""
+
+    @property
+    def sending(self) -> bool:
+        """Whether something is still on its way out, so that the transport must be asked again soon."""
 
     def send(self, to: int, tag: int, body: bytes = b"") -> None:
         """Send without waiting; order is kept between two ranks. To a lost rank: nothing happens."""
@@ -35,8 +44,11 @@ class Transport(Protocol):
     def lost(self) -> list[int]:
         """Ranks that are known to have died since this was last asked."""
 
-    def close(self) -> None:
-        """The end: wait until what was sent has left."""
+    def abandoned(self) -> bool:
+        """Whether the launcher that started the ranks is gone: nobody waits for a result any more."""
+
+    def close(self, exit_code: int) -> None:
+        """The end: wait until what was sent has left; this rank is about to exit with that code."""
 
 
 class LocalTransport:
@@ -53,7 +65,7 @@ class LocalTransport:
         self.wake_descriptor: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         return len(self._world)
 
     def send(self, to: int, tag: int, body: bytes = b"") -> None:
@@ -85,7 +97,11 @@ class LocalTransport:
             if self.wake_descriptor is not None:
                 os.eventfd_write(self.wake_descriptor, 1)
 
-    def close(self) -> None:
+    def abandoned(self) -> bool:
+        return False
+
+    def close(self, exit_code: int = 0) -> None:
+        del exit_code  # it is the whole process's business
         with self._lock:
             if self.wake_descriptor is not None:
                 os.close(self.wake_descriptor)

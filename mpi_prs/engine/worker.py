@@ -49,7 +49,6 @@ class Worker:
         self._node = node_name()
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(transport, _LONGEST_WAIT)
-        self._parent = os.getppid()
         self._log = logging.getLogger(f"mpi_prs.worker{transport.rank}")
         self._queue: deque[Chunk] = deque()
         self._queued = 0
@@ -75,7 +74,8 @@ class Worker:
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid()))
         settings = self._wait_for_start()
         if settings is None:
-            return self._exit_code if self._exit_code is not None else EXIT_RESUMABLE
+            self._send(Tag.BYE, messages.pack_json(problem=None))
+            return EXIT_RESUMABLE if self._exit_code is None else self._exit_code
         self._set_up(settings)
         try:
             while self._exit_code is None:
@@ -384,7 +384,7 @@ class Worker:
             self._send(Tag.HEARTBEAT)
 
     def _master_is_gone(self) -> bool:
-        return MASTER in self._transport.lost() or os.getppid() != self._parent
+        return MASTER in self._transport.lost() or self._transport.abandoned()
 
     def _sleep(self) -> set[UserProcess]:
         """Until a process says something, or it is time to look for messages. Returns the processes that spoke."""
@@ -421,5 +421,5 @@ def serve(transport: Transport) -> int:
     leave_stop_signals_to_the_master()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_code = Worker(transport).run()
-    transport.close()
+    transport.close(exit_code)
     return exit_code

@@ -58,7 +58,7 @@ class Frame(NamedTuple):
     """One frame as it was received."""
 
     kind: int
-    count: int
+    mini_batches: int
     body: memoryview
 
 

@@ -27,7 +27,7 @@ import time
 from typing import Any
 
 if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from mpi_prs.entry_script.channel import (
     CHANNEL_LOST_EXIT,
@@ -105,14 +105,14 @@ class Host:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
         first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
         position = WORK_HEADER.size
-        items = frame.body[position : position + 4 * frame.count].cast("I")
-        position += 4 * frame.count
-        sizes = frame.body[position : position + 4 * frame.count].cast("I")
-        position += 4 * frame.count
-        for index in range(frame.count):
+        items = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+        position += 4 * frame.mini_batches
+        sizes = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+        position += 4 * frame.mini_batches
+        for index in range(frame.mini_batches):
             if self._slot.skips:
                 self._flush()
-                self._channel.send(Kind.SKIPPED, frame.count - index)
+                self._channel.send(Kind.SKIPPED, frame.mini_batches - index)
                 return
             end = position + sizes[index]
             self._attempt(script, first + index, attempt, items[index], frame.body[position:end])
@@ -179,7 +179,7 @@ class Host:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
         name = f"{self._settings['node']}-{self._process}-{self._pid}-{self._spilled}.rows"
-        path = os.path.join(self._settings["spill"], name)  # noqa: PTH118
+        path = os.path.join(self._settings["spill"], name)
         with open(path, "wb") as file:
             file.write(rows)
         self._channel.send(Kind.SPILLED, 1, record, os.fsencode(path))

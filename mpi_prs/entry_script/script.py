@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH100, PTH120: cheap imports
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class NoRunFunction(Exception):
@@ -36,7 +36,7 @@ class EntryScript:
 def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[str]) -> None:
     """Make ``sys.argv`` and ``sys.path`` what they are when the script is run from its folder."""
     sys.argv = [path, *arguments]
-    folder = os.path.dirname(path)  # noqa: PTH120
+    folder = os.path.dirname(path)
     sys.path[0:1] = [folder] if source_directory in ("", folder) else [folder, source_directory]
 
 
@@ -47,7 +47,7 @@ def import_script(path: str) -> EntryScript:
         NoRunFunction: it has no callable ``run``.
         Exception: whatever the script's top level raises.
     """
-    name = os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
+    name = os.path.splitext(os.path.basename(path))[0]
     if name in sys.modules or name in getattr(sys, "stdlib_module_names", ()):
         name = f"entry_script_{name}"  # the script must not hide a module that others import
     spec = importlib.util.spec_from_file_location(name, path)

@@ -232,11 +232,11 @@ class UserProcess:
 
     def _take(self, frame: Frame, news: News) -> None:
         if frame.kind == Kind.RESULTS:
-            size = RECORD.size * frame.count
+            size = RECORD.size * frame.mini_batches
             news.records.append(bytes(frame.body[:size]))
             news.rows.append(bytes(frame.body[size:]))
-            news.finished += frame.count
-            self._answered(frame.count)
+            news.finished += frame.mini_batches
+            self._answered(frame.mini_batches)
         elif frame.kind == Kind.SPILLED:
             news.spilled.append((bytes(frame.body[: RECORD.size]), os.fsdecode(bytes(frame.body[RECORD.size :]))))
             self._answered(1)
@@ -252,7 +252,7 @@ class UserProcess:
             self._init_failure = self._located(Failure.from_json(bytes(frame.body)))
 
         elif frame.kind == Kind.SKIPPED:
-            news.unstarted += self._answered(frame.count)
+            news.unstarted += self._answered(frame.mini_batches)
 
     def _answered(self, count: int) -> list[Chunk]:
         """Take the next ``count`` mini-batches off what is outstanding."""
@@ -411,4 +411,3 @@ def describe_exit(code: int) -> str:
     except ValueError:
         name, hint = f"signal {-code}", None
     return f"the user process was killed by {name}" + (f" ({hint})" if hint else "")
-

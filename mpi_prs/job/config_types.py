@@ -28,7 +28,7 @@ def expand(text: str) -> str:
             raise ValueError(f"the environment variable {name} is not set; set it, or write the path out")
         return os.environ[name]
 
-    expanded = os.path.expanduser(text)  # noqa: PTH111 (Path would turn ./~x into ~x, another file)
+    expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise ValueError(f"the home folder of {text.partition('/')[0]} is not known; write the path out")
     return re.sub(r"\$(?:(\w+)|\{([^}]*)\})", value_of, expanded, flags=re.ASCII)

@@ -181,9 +181,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
     return ""
 
 
-def _report(
-    config: JobConfig, run: OpenRun, master: Master, ending: Ending, exit_code: int, message: str
-) -> Summary:
+def _report(config: JobConfig, run: OpenRun, master: Master, ending: Ending, exit_code: int, message: str) -> Summary:
     """Everything that people read afterwards. The job's end does not hang on it: a full disk is only logged."""
     directory = run.directory
     try:
@@ -241,4 +239,3 @@ def _log_file(config: JobConfig, directory: RunDirectory, name: str) -> Iterator
 def describe_start(config: JobConfig, run: OpenRun) -> str:
     """One line that says what is being started, from where and to where."""
     return f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches → {config.output}"
-

@@ -36,6 +36,25 @@ _STORAGE_ERRORS = {
 }
 
 
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises into an error that says so and what to do.
+
+    Raises:
+        JobStopped: the disk is full, the quota is used up or the like; any other OSError passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        cause = _STORAGE_ERRORS.get(error.errno or 0)
+        if cause is None:
+            raise
+        raise JobStopped(
+            f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
+            "safe; make room and give the same command again to go on"
+        ) from error
+
+
 @dataclass
 class Ledger:
     """What a journal says, after all that cannot be trusted is dropped.
@@ -144,28 +163,20 @@ class AppendRow:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
                 self._descriptor = os.open(path, flags, 0o666)
                 if os.fstat(self._descriptor).st_size < self._end:
+                    os.close(self._descriptor)
                     raise OutputError(
                         f"{path} is shorter than its journal says: somebody else has changed it. "
                         "Start the run anew with --overwrite"
                     )
                 os.ftruncate(self._descriptor, self._end)
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
+                _sync_folder(path.parent)
             self.journal = Journal(journal, ledger.journal_end)
+            _sync_folder(journal.parent)
+        self.sync()  # what was cut off may not come back behind what is written now
 
-    @contextlib.contextmanager
-    def _storage(self) -> Iterator[None]:
-        """Turn what a full disk raises into an error that says so and what to do."""
-        try:
-            yield
-        except OSError as error:
-            cause = _STORAGE_ERRORS.get(error.errno or 0)
-            if cause is None:
-                raise
-            folder = self._journal_path.parent.parent
-            raise JobStopped(
-                f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
-                "safe; make room and give the same command again to go on"
-            ) from error
+    def _storage(self) -> contextlib.AbstractContextManager[None]:
+        return storage_errors(self._journal_path.parent.parent)
 
     @property
     def size(self) -> int:
@@ -183,9 +194,7 @@ class AppendRow:
         self._end += len(rows)
         self._unsynced += len(rows) + len(records)
 
-    def append_some(
-        self, worker: int, records: memoryview, rows: memoryview, accepted: Iterable[bool]
-    ) -> None:
+    def append_some(self, worker: int, records: memoryview, rows: memoryview, accepted: Iterable[bool]) -> None:
         """As :meth:`append`, but only those records, and their rows, that are accepted."""
         position = 0
         kept_records, kept_rows = [], []
@@ -201,15 +210,22 @@ class AppendRow:
 
     def append_file(self, worker: int, record: bytes, path: Path) -> None:
         """As :meth:`append`, with the rows in a file of their own, copied in pieces of 4 MiB."""
-        with open(path, "rb") as file:
-            crc = length = 0
-            while piece := file.read(_COPY_BYTES):
-                crc = zlib.crc32(piece, crc)
-                length += len(piece)
-                with self._storage():
-                    write_all(self._descriptor, piece)
-        if length != RECORD.unpack(record)[LENGTH]:
-            raise OutputError(f"{path} holds {length} bytes of rows, {RECORD.unpack(record)[LENGTH]} were announced")
+        crc = length = 0
+        try:
+            with open(path, "rb") as file:
+                while piece := file.read(_COPY_BYTES):
+                    crc = zlib.crc32(piece, crc)
+                    length += len(piece)
+                    with self._storage():
+                        write_all(self._descriptor, piece)
+        except FileNotFoundError:
+            length = 0
+        fields = RECORD.unpack(record)
+        if length != fields[LENGTH]:
+            raise JobStopped(
+                f"the rows of mini-batch {fields[MINI_BATCH]} got lost on their way: {path} holds {length} bytes of "
+                f"{fields[LENGTH]}. All mini-batches on record are safe; give the same command again to go on"
+            )
         with self._storage():
             self.journal.results(Results(worker, self._end, length, crc, record))
         self._end += length
@@ -291,7 +307,7 @@ class AppendRow:
                     places.append((record[MINI_BATCH], position, record[LENGTH]))
                     position += record[LENGTH]
         places.sort()
-        ordered = self._path.with_name(f"{self._path.name}.ordered")
+        ordered = ordered_file(self._path)
         target = os.open(ordered, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             for offset, length in _joined(places):
@@ -312,6 +328,11 @@ class AppendRow:
         self.journal.close()
 
 
+def ordered_file(part: Path) -> Path:
+    """Where the growing file ``part`` is put in the input's order."""
+    return part.with_name(f"{part.name}.ordered")
+
+
 def put_aside(part: Path, kept: Path, *, keep: bool) -> None:
     """After completion: what is left of the growing file is kept for ``--only-failed``, or removed."""
     if part.exists():
@@ -329,6 +350,7 @@ def take_up(part: Path, final: Path, kept: Path) -> None:
         elif final.exists():
             os.replace(final, part)
     final.unlink(missing_ok=True)
+    ordered_file(part).unlink(missing_ok=True)
 
 
 def _joined(places: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:

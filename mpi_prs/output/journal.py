@@ -9,8 +9,8 @@ A file of frames. Each has a CRC, so a torn tail is recognised and dropped::
 
 A RESULTS frame is written after its rows, so rows that no frame names are cut off at the next start. A process that is
 killed loses nothing by this: what was written is in the kernel. A machine that dies may lose, or fill with zeros, what
-was not synced yet, and not in the order of writing. Therefore each frame carries the CRC of its rows; an ``synced`` event
-says up to where everything is on disk, and at the next start the rows after that are read and compared.
+was not synced yet, and not in the order of writing. Therefore each frame carries the CRC of its rows; a ``synced``
+event says up to where everything is on disk, and at the next start the rows after that are read and compared.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
     with open(path, "rb") as file:
         magic = file.read(len(_MAGIC))
         if magic != _MAGIC:
-            if _MAGIC.startswith(magic):  # torn while it was created: an empty journal
+            if _MAGIC.startswith(magic.rstrip(b"\0")):  # torn, or filled with zeros, while it was created: empty
                 return
             raise OutputError(f"{path} is not a journal of this version; start the run anew with --overwrite")
         end = len(_MAGIC)
@@ -127,8 +127,8 @@ def read_journal(path: Path) -> Iterator[Entry]:
                 return
             end += _FRAME.size + length
             if kind == FrameKind.RESULTS:
-                fields = _RESULTS.unpack_from(body)
-                yield Entry(Results(*fields, body[_RESULTS.size :]), None, end)
+                worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
+                yield Entry(Results(worker, offset, length, rows_crc, body[_RESULTS.size :]), None, end)
             else:
                 yield Entry(None, json.loads(body), end)
 

@@ -9,9 +9,11 @@ imported them, and never imported from here.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 class WrongReturnType(Exception):
     """``run()`` returned something that has no rows; the text says what."""
@@ -33,11 +35,9 @@ def encode_rows(result: Any, to_csv: dict[str, Any] | None) -> tuple[int, bytes]
         count = len(result)
         if to_csv is None or not count:
             return count, b""
-        try:
-            text = "\n".join(result)  # three times faster than going through str(), and the same for strings
-        except TypeError:
-            text = "\n".join(map(str, result))
-        return count, _utf8(text + "\n")
+        # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
+        lines = result if set(map(type, result)) == {str} else map(str, result)
+        return count, _utf8("\n".join(lines) + "\n")
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if pandas is not None and isinstance(result, (pandas.DataFrame, pandas.Series)):
         count = len(result)
@@ -48,7 +48,8 @@ def encode_rows(result: Any, to_csv: dict[str, Any] | None) -> tuple[int, bytes]
         count = len(result)
         if to_csv is None or not count:
             return count, b""
-        return count, _utf8("\n".join(map(str, result)) + "\n")
+        with numpy.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize):  # a row in one line, with all its values
+            return count, _utf8("\n".join(map(str, result)) + "\n")
     raise WrongReturnType(
         f"run() returned {_name_of(result)}; expected a list, a tuple, a numpy array or a pandas DataFrame "
         "with one element or row for each item that succeeded"
@@ -56,11 +57,12 @@ def encode_rows(result: Any, to_csv: dict[str, Any] | None) -> tuple[int, bytes]
 
 
 def _utf8(text: str) -> bytes:
+    # A file name that is not UTF-8 comes out as the bytes it has on disk, so that it can still be found there.
     try:
-        # A file name that is not UTF-8 comes out as the bytes it has on disk, so that it can still be found there.
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte: escaped
+        escaped = _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        return escaped.encode("utf-8", "surrogateescape")
 
 
 def _name_of(result: Any) -> str:
@@ -68,4 +70,5 @@ def _name_of(result: Any) -> str:
         return "None (did it forget to return?)"
     kind = type(result)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name}{' without dimensions' if name == 'numpy.ndarray' else ''}"

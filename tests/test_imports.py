@@ -1,0 +1,54 @@
+"""What each kind of process imports: ten thousand ranks start from one filesystem, and the user's Python is not ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs import REPOSITORY
+
+LISTING = "import sys; print('\\n'.join(sys.modules))"
+
+
+def modules_after(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; {LISTING}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
+    imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker, mpi_prs.engine.mpi")
+    heavy = {"click", "pydantic", "yaml", "rich", "pandas", "tensorflow", "mpi_prs.cli.main", "mpi_prs.job.config"}
+    assert not heavy & imported
+
+
+@pytest.mark.parametrize("module", ["mpi_prs.entry_script.host", "mpi_prs.entry_script.check"])
+def test_the_user_process_imports_the_standard_library_alone(module: str) -> None:
+    imported = {name.split(".")[0] for name in modules_after(f"import {module}") - modules_after("pass")}
+    assert imported <= sys.stdlib_module_names | {"mpi_prs"}
+
+
+LAYERS = [{"cli"}, {"job"}, {"monitor"}, {"engine"}, {"data", "entry_script", "output"}]
+WITHIN_THE_LOWEST = {("entry_script", "output"), ("entry_script", "data")}
+
+
+def test_rooms_import_downwards_only() -> None:
+    layer = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+    wrong = []
+    for path in sorted((REPOSITORY / "mpi_prs").glob("*/*.py")):
+        room = path.parent.name
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] in ("from", "import") and words[1].startswith("mpi_prs."):
+                other = words[1].split(".")[1]
+                if other in layer and other != room and (room, other) not in WITHIN_THE_LOWEST:
+                    if layer[other] <= layer[room]:
+                        wrong.append(f"{path}: {line.strip()}")
+    assert not wrong

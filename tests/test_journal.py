@@ -1,0 +1,193 @@
+"""The journal: whatever happens to its end, what is read is a beginning of what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpi_prs.errors import OutputError
+from mpi_prs.output.journal import Entry, Journal, Results, read_journal
+from mpi_prs.output.record import RECORD, RECORD_FIELDS, RECORD_TYPES, Record, unpack_records
+
+JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
+RESULTS = st.builds(
+    Results,
+    worker=st.integers(0, 2**32 - 1),
+    offset=st.integers(0, 2**64 - 1),
+    length=st.integers(0, 2**64 - 1),
+    crc=st.integers(0, 2**32 - 1),
+    records=st.integers(0, 3).flatmap(lambda count: st.binary(min_size=48 * count, max_size=48 * count)),
+)
+EVENTS = st.dictionaries(st.sampled_from(["mini_batch", "attempt", "message", "output", "nodes"]), JSON).map(
+    lambda fields: {"event": "something", **fields}
+)
+WRITTEN = st.lists(RESULTS | EVENTS, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("journal") / "journal"
+
+
+def write(path: Path, entries: list[Results | dict[str, Any]], size: int = 0) -> list[int]:
+    """Write them behind ``size``; where each of them ends, the empty journal's end first."""
+    journal = Journal(path, size)
+    try:
+        ends = [path.stat().st_size]
+        for entry in entries:
+            if isinstance(entry, Results):
+                journal.results(entry)
+            else:
+                journal.event(**entry)
+            ends.append(path.stat().st_size)
+        return ends
+    finally:
+        journal.close()
+
+
+def read(path: Path) -> list[Results | dict[str, Any] | None]:
+    return [content(entry) for entry in read_journal(path)]
+
+
+def content(entry: Entry) -> Results | dict[str, Any] | None:
+    assert (entry.results is None) != (entry.event is None)
+    return entry.event if entry.results is None else entry.results
+
+
+# What is written comes back
+
+
+@given(WRITTEN)
+def test_what_is_written_is_read_again_with_the_place_where_each_entry_ends(path: Path, written: list[Any]) -> None:
+    ends = write(path, written)
+
+    assert read(path) == written
+    assert [entry.end for entry in read_journal(path)] == ends[1:]
+
+
+@given(before=WRITTEN, after=WRITTEN, data=st.data())
+def test_it_can_be_cut_off_behind_any_entry_and_gone_on_with(
+    path: Path, before: list[Any], after: list[Any], data: st.DataObject
+) -> None:
+    ends = write(path, before)
+    kept = data.draw(st.integers(0, len(before)))
+
+    write(path, after, ends[kept])
+
+    assert read(path) == before[:kept] + after
+
+
+def test_a_journal_that_is_started_anew_holds_nothing_old(path: Path) -> None:
+    write(path, [{"event": "start"}])
+    write(path, [])
+
+    assert read(path) == []
+
+
+def test_text_that_is_not_unicode_survives(path: Path) -> None:
+    event = {"event": "failed", "message": "cannot read caf\udce9\n"}
+    write(path, [event])
+
+    assert read(path) == [event]
+
+
+# A torn, damaged or overwritten end
+
+
+@given(written=WRITTEN, data=st.data())
+def test_cut_at_any_byte_it_gives_the_entries_that_are_whole(
+    path: Path, written: list[Any], data: st.DataObject
+) -> None:
+    ends = write(path, written)
+    size = data.draw(st.integers(0, ends[-1]))
+    path.write_bytes(path.read_bytes()[:size])
+
+    assert read(path) == written[: sum(end <= size for end in ends[1:])]
+
+
+@given(written=WRITTEN.filter(len), data=st.data(), flip=st.integers(1, 255))
+def test_with_a_byte_flipped_it_gives_the_entries_before_that_byte(
+    path: Path, written: list[Any], data: st.DataObject, flip: int
+) -> None:
+    ends = write(path, written)
+    place = data.draw(st.integers(ends[0], ends[-1] - 1))
+    changed = bytearray(path.read_bytes())
+    changed[place] ^= flip
+    path.write_bytes(changed)
+
+    assert read(path) == written[: sum(end <= place for end in ends[1:])]
+
+
+@given(written=WRITTEN, data=st.data(), zeros=st.integers(0, 100), noise=st.binary(max_size=200))
+def test_what_a_power_cut_leaves_behind_a_place_is_not_taken_for_entries(
+    path: Path, written: list[Any], data: st.DataObject, zeros: int, noise: bytes
+) -> None:
+    ends = write(path, written)
+    held = data.draw(st.integers(0, len(written)))
+    path.write_bytes(path.read_bytes()[: ends[held]] + bytes(zeros) + noise)
+
+    # Noise may begin just as the lost entries did; it may never give anything else.
+    assert written[:held] == read(path)[:held]
+    assert read(path) == written[: len(read(path))]
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300))
+def test_noise_in_place_of_entries_gives_nothing(path: Path, noise: bytes) -> None:
+    (start,) = write(path, [])
+    path.write_bytes(path.read_bytes()[:start] + noise)
+
+    assert read(path) == []
+
+
+def test_a_length_beyond_the_end_of_the_file_takes_no_memory(path: Path) -> None:
+    write(path, [{"event": "start"}])
+    with open(path, "ab") as file:
+        file.write(b"\xff" * 4 + bytes(5) + b"x" * 100)
+
+    assert read(path) == [{"event": "start"}]
+
+
+# The beginning
+
+
+@pytest.mark.parametrize("size", range(18))
+@pytest.mark.parametrize("zeros", [0, 1, 18])
+def test_torn_or_filled_with_zeros_while_it_was_created_it_is_empty(path: Path, size: int, zeros: int) -> None:
+    write(path, [])
+    path.write_bytes((path.read_bytes()[:size] + bytes(zeros)))
+
+    assert read(path) == []
+
+
+@pytest.mark.parametrize("foreign", [b"#!/bin/sh\nexit 0\n# long enough", b"mpi_prs journal 2\nxxx", b"x"])
+def test_a_file_that_is_no_journal_is_refused(path: Path, foreign: bytes) -> None:
+    path.write_bytes(foreign)
+
+    with pytest.raises(OutputError, match=r"journal is not a journal of this version; start the run anew"):
+        read(path)
+
+
+# Records
+
+
+def test_a_record_is_48_bytes_with_the_fields_in_this_order() -> None:
+    record = Record(2**40, 10, 9, 2, 3, 2**33, 1.7e9, 0.25, 0.5)
+    data = RECORD.pack(*record)
+
+    assert len(data) == 48
+    assert unpack_records(data * 2) == [record, record]
+    assert Record._fields == RECORD_FIELDS
+
+
+def test_numpy_reads_records_as_they_are() -> None:
+    np = pytest.importorskip("numpy")
+    data = RECORD.pack(7, 10, 9, 2, 3, 11, 1.7e9, 0.25, 0.5)
+
+    (row,) = np.frombuffer(data, np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True))))
+
+    assert tuple(row.tolist()) == RECORD.unpack(data)
