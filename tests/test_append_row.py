@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.errors import JobStopped, OutputError
-from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, Ledger, read_ledger
+from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, Ledger, read_ledger, take_up
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.record import RECORD
 
@@ -225,14 +226,34 @@ class Disk:
         path.write_bytes(head + tail)
 
 
+class AtOnce:
+    """An executor whose thread is done before one looks; so every example can be repeated."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., int], *arguments: object) -> Future[int]:
+        future: Future[int] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def shutdown(self, wait: bool) -> None:
+        pass
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
-def test_kills_and_power_cuts_at_any_moment_leave_every_row_once(new_run: Callable[[], Run], data: st.DataObject) -> None:
+def test_kills_and_power_cuts_at_any_moment_leave_every_row_once(
+    new_run: Callable[[], Run], data: st.DataObject
+) -> None:
     run, disk = new_run(), Disk()
     folder = run.journal.parent
     done: set[int] = set()  # on record
     safe: set[int] = set()  # and on the disk
-    with mock.patch.object(os, "fdatasync", disk.fdatasync):
+    with (
+        mock.patch.object(os, "fdatasync", disk.fdatasync),
+        mock.patch("mpi_prs.output.append_row.ThreadPoolExecutor", AtOnce),
+    ):
         for _ in range(data.draw(st.integers(1, 4), label="lives")):
             with run.open() as output:
                 assert disk.sizes[str(run.part)] == run.part.stat().st_size, "what was cut off may not come back"
@@ -393,6 +414,7 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def work_on_all(run: Run, in_input_order: bool) -> None:
+    take_up(run.part, run.final, run.kept)
     with run.open() as output:
         done = run.ledger().done
         for number in reversed(range(MINI_BATCHES)):
@@ -411,6 +433,7 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
     new_run: Callable[[], Run], room: int, in_input_order: bool
 ) -> None:
     run = new_run()
+    lines = sorted(b"".join(map(rows_of, range(MINI_BATCHES))).splitlines())
     try:
         with room_for(room):
             work_on_all(run, in_input_order)
@@ -419,14 +442,13 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
             f"cannot write to {run.part.parent}: the disk is full (No space left on device). All mini-batches on "
             "record are safe; make room and give the same command again to go on"
         )
-        assert not run.final.exists()
+        assert not run.final.exists() or sorted(run.final.read_bytes().splitlines()) == lines
         assert not list(run.part.parent.glob("*.ordered")), "it takes room"
         work_on_all(run, in_input_order)
     else:
-        assert room > 5000
+        assert room > 4000
 
-    lines = b"".join(map(rows_of, range(MINI_BATCHES))).splitlines()
-    assert sorted(run.final.read_bytes().splitlines()) == sorted(lines)
+    assert sorted(run.final.read_bytes().splitlines()) == lines
 
 
 def test_the_limit_of_a_file_s_size_is_said_to_be_that(tmp_path: Path) -> None:

@@ -122,6 +122,17 @@ def test_with_a_byte_flipped_it_gives_the_entries_before_that_byte(
     assert read(path) == written[: sum(end <= place for end in ends[1:])]
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_goes_unnoticed(path: Path, bit: int) -> None:
+    written: list[Any] = [{"event": "start"}, Results(1, 0, 5, 7, bytes(48)), {"event": "complete"}]
+    ends = write(path, written)
+    original = path.read_bytes()
+    for place in range(ends[0], ends[-1]):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 1 << bit]) + original[place + 1 :])
+
+        assert read(path) == written[: sum(end <= place for end in ends[1:])]
+
+
 @given(written=WRITTEN, data=st.data(), zeros=st.integers(0, 100), noise=st.binary(max_size=200))
 def test_what_a_power_cut_leaves_behind_a_place_is_not_taken_for_entries(
     path: Path, written: list[Any], data: st.DataObject, zeros: int, noise: bytes
@@ -159,7 +170,7 @@ def test_a_length_beyond_the_end_of_the_file_takes_no_memory(path: Path) -> None
 @pytest.mark.parametrize("zeros", [0, 1, 18])
 def test_torn_or_filled_with_zeros_while_it_was_created_it_is_empty(path: Path, size: int, zeros: int) -> None:
     write(path, [])
-    path.write_bytes((path.read_bytes()[:size] + bytes(zeros)))
+    path.write_bytes(path.read_bytes()[:size] + bytes(zeros))
 
     assert read(path) == []
 

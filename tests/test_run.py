@@ -306,9 +306,11 @@ def test_a_single_rank_is_told_to_use_local(new_job: NewJob, mpich: Mpi) -> None
 
 def test_the_launcher_of_another_mpi_is_noticed(new_job: NewJob, mpich: Mpi, openmpi: Mpi) -> None:
     job = new_job(NAMES_SCRIPT)
-    mixed = Mpi("mixed", mpich.python, openmpi.mpirun)
-    done = job.under(mixed, ranks=3)
+    done = job.under(Mpi("each thinks it is alone", openmpi.python, mpich.mpirun), ranks=3)
     assert done.returncode == 2, done.stdout
+    assert done.stdout.count("the launcher belongs to another MPI") == 1, done.stdout
+    done = job.under(Mpi("MPI_Init aborts", mpich.python, openmpi.mpirun), ranks=3)
+    assert done.returncode != 0
     assert done.stdout.count("the launcher belongs to another MPI") == 1, done.stdout
 
 

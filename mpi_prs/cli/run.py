@@ -39,7 +39,8 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
         try:
             if run.output is None:
                 return _say_complete(config, run)
-            progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items)
+            output = run.output
+            progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items, lambda: output.size)
             click.echo(
                 f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches", err=True
             )

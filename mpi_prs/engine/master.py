@@ -5,7 +5,7 @@ One thread, one loop::
     messages ──► scheduler (decides) ──► ASSIGN
         └──RESULTS──► rows, then journal record
 
-It asks for messages without blocking, and backs off to some milliseconds when there are none: the workers hold enough
+It asks for messages without blocking, and sleeps for two milliseconds when there are none: the workers hold enough
 work to bridge that.
 """
 
@@ -31,7 +31,7 @@ from mpi_prs.output.record import RECORD
 
 _log = logging.getLogger("mpi_prs.master")
 
-_LONGEST_WAIT = 0.003
+_WAIT = 0.002  # between two looks for messages, in seconds; the workers have more work than that in hand
 _TICK = 0.1
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
@@ -98,7 +98,7 @@ class Master:
         self._settings = settings
         self._stop_requested = stop_requested
         self._on_tick = on_tick
-        self._waiter = Waiter(transport, _LONGEST_WAIT)
+        self._waiter = Waiter(transport, _WAIT, patient=True)
         self._ticked = 0.0
         self._heard: set[int] = set()  # workers that have said something since the last assignment
 
@@ -107,7 +107,7 @@ class Master:
 
         Raises:
             LaunchError: no worker reported, or a worker does not see the run directory.
-            JobStopped: the output cannot be written (disk full); everything recorded so far holds.
+            JobStopped: the output cannot be written (disk full); everything on record holds.
         """
         exit_code, graceful = EXIT_RESUMABLE, False
         try:
@@ -157,7 +157,7 @@ class Master:
             self.scheduler.add_worker(rank, processes, node, now)
         nodes = {str(rank): self.nodes[rank] for rank in ranks}
         self._output.event("workers", nodes=nodes, processes=processes, time=time.time())
-        _log.info("%d workers on %d nodes: %d user processes", len(ranks), len(on_node), len(ranks) * processes)
+        _log.info("workers: %d, nodes: %d, user processes: %d", len(ranks), len(on_node), len(ranks) * processes)
 
     # The loop
 
@@ -175,9 +175,7 @@ class Master:
             self._output.sync_if_due(now)
             if now - self._ticked >= _TICK:
                 self._tick(now, idle=taken < _MESSAGES_IN_A_ROW)
-            if taken:
-                self._waiter.reset()
-            else:
+            if not taken:
                 self._waiter.wait(_TICK)
         return self._ending()
 

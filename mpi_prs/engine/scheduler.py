@@ -10,7 +10,7 @@ the tests drive the same object. A mini-batch goes this way::
 
 States live in one byte a mini-batch (10 million mini-batches: 10 MB). What a worker holds is a small dictionary, so an
 answer is accepted only from the worker that holds the mini-batch, for the attempt it was given: whatever comes late or
-twice is dropped here.
+twice is dropped here. Sums over all workers are kept up to date, so no decision costs more with ten thousand of them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Policy:
 
     Attributes:
         limit: work on the mini-batches below this number only; ``None``: on all.
+        init_tries: how often in a row a user process may fail to start before it is given up.
         window: seconds of work that a user process may have waiting at its worker.
         most_waiting: mini-batches that a user process may have waiting, however short they are.
     """
@@ -89,7 +90,8 @@ class Worker:
     init_failures: dict[int, int] = field(default_factory=dict)
     given_up: set[int] = field(default_factory=set)
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
-    mean_run: float = 0.0  # seconds, moving average; 0: nothing measured yet
+    last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
+    mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
 
 
 @dataclass(frozen=True)
@@ -125,55 +127,71 @@ class Scheduler:
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
         self._left = self._end  # mini-batches below _end that are neither DONE nor FAILED
-        self._retries: deque[tuple[int, int]] = deque()  # mini-batch, the worker to avoid
+        self._held = 0  # mini-batches that are at a worker
+        self._retries: dict[int, deque[int]] = {}  # by the worker that had them last; no empty ones
+        self._last_chances: deque[int] = deque()
         self._attempts: dict[int, int] = {}  # failed tries so far, where there are any
         self._losses: dict[int, int] = {}  # how often its worker was lost
         self._done = self._failed = self._items_done = self._items_failed = self._retried = 0
         self._moved = now  # when a mini-batch was last done or failed
+        self._mean_seconds = 0.0  # as Worker.mean_seconds, over all workers
         self._ever_ready = False
+        # User processes of all workers: all, with init() behind them, failed to start twice in a row, given up.
+        self._processes = self._ready = self._failing = self._given_up = 0
 
     # What is known from earlier starts
 
     def restore_done(self, number: int, items: int, returned: int) -> None:
         """This mini-batch is done already: so many items, and so many that succeeded."""
-        self._settle(number, DONE)
-        short = max(0, items - returned)
-        self._items_done += items - short
-        self._items_failed += short
+        if self._settle(number, DONE):
+            short = max(0, items - returned)
+            self._items_done += items - short
+            self._items_failed += short
 
     def restore_failed(self, number: int) -> None:
         """This mini-batch has failed already."""
         self._settle(number, FAILED)
-        self._items_failed += self._items_of(number)
 
     def restore_attempts(self, number: int, attempts: int) -> None:
-        """So many tries of this mini-batch have failed already."""
-        self._attempts[number] = attempts
+        """So many tries of this mini-batch have failed already; one more is always left."""
+        self._attempts[number] = min(attempts, self.policy.run_max_try - 1)
 
-    def _settle(self, number: int, state: int) -> None:
+    def _settle(self, number: int, state: int) -> bool:
+        """Whether this is news: what is settled once stays as it is."""
+        if self._states[number] >= DONE:
+            return False
         self._states[number] = state
-        self._done += state == DONE
-        self._failed += state == FAILED
-        if number < self._end:
-            self._left -= 1
+        self._left -= number < self._end
+        if state == DONE:
+            self._done += 1
+        else:
+            self._failed += 1
+            self._items_failed += self._items_of(number)
+        return True
 
     # Workers
 
     def add_worker(self, worker: int, processes: int, node: str, now: float) -> None:
         """A worker has reported; its user processes are being started."""
         self.workers[worker] = Worker(processes, node, now)
+        self._processes += processes
 
     def process_ready(self, worker: int, process: int) -> None:
         """``init()`` is done in this user process (the first one, or a replacement)."""
-        if worker in self.workers:
-            self._ever_ready = True
-            self.workers[worker].ready.add(process)
-            self.workers[worker].init_failures.pop(process, None)
+        known = self.workers.get(worker)
+        if known is None or process in known.ready:
+            return
+        self._ever_ready = True
+        known.ready.add(process)
+        self._ready += 1
+        self._failing -= known.init_failures.pop(process, 0) >= 2
 
     def process_gone(self, worker: int, process: int) -> None:
         """This user process has ended; a replacement is on its way."""
-        if worker in self.workers:
-            self.workers[worker].ready.discard(process)
+        known = self.workers.get(worker)
+        if known is not None and process in known.ready:
+            known.ready.remove(process)
+            self._ready -= 1
 
     def init_failed(self, worker: int, process: int) -> bool:
         """A user process could not be started. Whether the worker should try again.
@@ -181,22 +199,20 @@ class Scheduler:
         A process is given up after ``init_tries`` failures in a row. If none has ever come up and every one has failed
         at least twice, ``init()`` fails everywhere: the job is aborted without waiting for the rest.
         """
-        if worker not in self.workers:
+        known = self.workers.get(worker)
+        if known is None:
             return False
-        known = self.workers[worker]
-        known.ready.discard(process)
+        self.process_gone(worker, process)
         known.init_failures[process] = failures = known.init_failures.get(process, 0) + 1
-        if failures >= self.policy.init_tries:
+        self._failing += failures == 2
+        if failures == self.policy.init_tries:
             known.given_up.add(process)
-        if not self._ever_ready and all(self._failing_everywhere(other) for other in self.workers.values()):
-            self._abort(f"init() failed in all {sum(w.processes for w in self.workers.values())} user processes")
-        elif all(len(other.given_up) == other.processes for other in self.workers.values()):
-            self._abort("no user process is left: init() failed again and again in each of them")
+            self._given_up += 1
+            if len(known.given_up) == known.processes:  # what waits there would wait for ever
+                self._take_back(known, list(known.held))
+        self._check_end()
+        self._check_workers()
         return process not in known.given_up and self.phase is Phase.RUNNING
-
-    @staticmethod
-    def _failing_everywhere(worker: Worker) -> bool:
-        return len(worker.init_failures) == worker.processes and min(worker.init_failures.values()) >= 2
 
     def heard_from(self, worker: int, now: float) -> None:
         """A sign of life."""
@@ -213,34 +229,47 @@ class Scheduler:
         if known is None:
             return []
         self.lost_workers[worker] = why
+        self._processes -= known.processes
+        self._ready -= len(known.ready)
+        self._failing -= sum(failures >= 2 for failures in known.init_failures.values())
+        self._given_up -= len(known.given_up)
+        self._held -= len(known.held)
         failed = []
         for number in known.held:
             self._losses[number] = losses = self._losses.get(number, 0) + 1
             if losses >= self.policy.run_max_try:
-                self._fail(number)
+                self._settle(number, FAILED)
                 failed.append(number)
             else:
-                self._states[number] = RETRY
-                self._retries.append((number, worker))
-        self._check_thresholds()
-        self._check_end()
-        if not self.workers and self.phase in (Phase.RUNNING, Phase.DRAINING):
-            self.phase, self.reason = Phase.STRANDED, f"no worker is left (the last one: {why})"
+                self._try_again(number, worker)
+        self.check()
+        self._check_workers()
         return failed
+
+    def _check_workers(self) -> None:
+        """Is there anybody left to do the work?"""
+        if not self.workers and self.phase in (Phase.RUNNING, Phase.DRAINING):
+            why = next(reversed(self.lost_workers.values()))
+            self.phase, self.reason = Phase.STRANDED, f"no worker is left (the last one: {why})"
+        elif not self._ever_ready and self._failing == self._processes:
+            self._abort(f"init() failed in all {self._processes} user processes")
+        elif self._given_up == self._processes:
+            self._abort("no user process is left: init() failed again and again in each of them")
 
     # Handing out
 
     def assign(self, worker: int) -> list[Range]:
         """What this worker should get now, on top of what it holds. Call it after anything has changed.
 
-        It gets work for :attr:`Policy.window` seconds, by the measured duration of ``run()``, and at least one
-        mini-batch ahead of each process; near the end less, so that no worker sits on what another could start at once.
+        It gets work for :attr:`Policy.window` seconds, by the measured duration of its mini-batches, and at least one
+        of them ahead of each process; near the end less, so that no worker sits on what another could start at once.
         """
         known = self.workers.get(worker)
         if self.phase is not Phase.RUNNING or known is None or not known.ready:
             return []
-        room = self._target(known) - len(known.held)
-        if room <= 0 or (room < len(known.held) // 3):  # wait until a message is worth it
+        processes, ahead = len(known.ready), self._ahead(known)
+        room = processes * (1 + ahead) - len(known.held)
+        if room <= 0 or room < processes * (ahead - 1) // 3:  # so much waits there still: no message is worth it yet
             return []
         ranges = self._take_retries(worker, known, room)
         room -= len(ranges)
@@ -250,35 +279,67 @@ class Scheduler:
                 break
             ranges.append(found)
             room -= found[1]
+        if len(known.held) < processes and worker in self._retries:
+            ranges += self._take_own_retries(worker, known)
         return ranges
 
-    def _target(self, worker: Worker) -> int:
-        processes = len(worker.ready)
-        if not worker.mean_run:
-            waiting = 1
+    def _ahead(self, known: Worker) -> int:
+        """Mini-batches that each process of this worker may have waiting behind the one it runs."""
+        share = (self._left - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
+        mean = known.mean_seconds
+        if not mean:
+            return int(min(1, share))
+        share *= min(1.0, self._mean_seconds / mean)  # a slow worker would be the last to be ready with it
+        return int(min(share, max(1, math.ceil(min(self.policy.window / mean, self.policy.most_waiting)))))
+
+    def _try_again(self, number: int, avoid: int) -> None:
+        """Queue a mini-batch for another try.
+
+        Which mini-batch kills its worker is not known, and what was lost together would be handed out together again.
+        So where one more loss would be the last, a worker gets only one such mini-batch at a time: the guilty one then
+        takes no innocent ones along.
+        """
+        self._states[number] = RETRY
+        if self._losses.get(number) == self.policy.run_max_try - 1:
+            self._last_chances.append(number)
         else:
-            waiting = min(self.policy.most_waiting, max(1, math.ceil(self.policy.window / worker.mean_run)))
-        all_processes = sum(len(other.ready) for other in self.workers.values())
-        unassigned = self._left - sum(len(other.held) for other in self.workers.values())
-        fair = max(0, unassigned) // (2 * all_processes)  # per process, half of what would be its share of the rest
-        return processes * (1 + min(waiting, fair))
+            self._retries.setdefault(avoid, deque()).append(number)
 
     def _take_retries(self, worker: int, known: Worker, room: int) -> list[Range]:
-        """Retries that this worker may take: those of other workers, or its own when no other one could."""
+        """What others had before; a worker that is the only one gets its own back as well."""
         ranges: list[Range] = []
-        for _ in range(min(len(self._retries), 64)):
-            if len(ranges) >= room:
+        if self._last_chances and known.last_chance not in known.held:
+            known.last_chance = self._last_chances.popleft()
+            ranges.append(self._hold(known, known.last_chance, 1))
+        alone = len(known.ready) == self._ready
+        while len(ranges) < room:
+            avoid = next((other for other in self._retries if alone or other != worker), None)
+            if avoid is None:
                 break
-            number, avoid = self._retries.popleft()
-            alone = all(other == worker or not others.ready for other, others in self.workers.items())
-            if avoid == worker and not alone and self._someone_else_is_free(worker):
-                self._retries.append((number, avoid))
-                continue
-            ranges.append(self._hold(known, number, 1))
+            ranges.append(self._take_retry(known, avoid))
         return ranges
 
-    def _someone_else_is_free(self, worker: int) -> bool:
-        return any(w != worker and len(other.held) < 2 * len(other.ready) for w, other in self.workers.items())
+    def _take_own_retries(self, worker: int, known: Worker) -> list[Range]:
+        """Rather than be idle while all others are busy, a worker tries again what failed there.
+
+        But the last try is left to others. On a broken node everything fails at once, so its worker is idle all the
+        time, and would use up the tries of mini-batches that are all right.
+        """
+        ranges: list[Range] = []
+        if any(len(other.held) < len(other.ready) for other in self.workers.values() if other is not known):
+            return ranges
+        while (queue := self._retries.get(worker)) and len(known.held) < len(known.ready):
+            if self._attempts.get(queue[0], 0) + 1 >= self.policy.run_max_try:
+                break
+            ranges.append(self._take_retry(known, worker))
+        return ranges
+
+    def _take_retry(self, known: Worker, avoid: int) -> Range:
+        numbers = self._retries[avoid]
+        number = numbers.popleft()
+        if not numbers:
+            del self._retries[avoid]
+        return self._hold(known, number, 1)
 
     def _take_pending(self, known: Worker, room: int) -> Range | None:
         """The next mini-batches that nobody has tried in this start, as one range of equal attempts."""
@@ -298,7 +359,16 @@ class Scheduler:
         attempt = self._attempts.get(first, 0) + 1
         self._states[first : first + count] = bytes((HELD,)) * count
         known.held.update(dict.fromkeys(range(first, first + count), attempt))
+        self._held += count
         return first, count, attempt
+
+    def _take_back(self, known: Worker, numbers: Iterable[int]) -> None:
+        """Nobody has started these."""
+        for number in numbers:
+            del known.held[number]
+            self._held -= 1
+            self._states[number] = PENDING
+            self._cursor = min(self._cursor, number)
 
     # Answers
 
@@ -314,9 +384,8 @@ class Scheduler:
         accepted: list[bool] = []
         settled = done_items = short = 0
         seconds = 0.0
-        for number, items, returned, attempt, _process, _length, _started, run, _overhead in RECORD.iter_unpack(
-            records
-        ):
+        for fields in RECORD.iter_unpack(records):
+            number, items, returned, attempt, _process, _length, _started, run, overhead = fields
             if held.get(number) != attempt:
                 accepted.append(False)
                 continue
@@ -324,23 +393,23 @@ class Scheduler:
             states[number] = DONE
             accepted.append(True)
             settled += 1
-            seconds += run
+            seconds += run + overhead
             if returned < items:
                 short += items - returned
             done_items += items
         if not settled:
-            return accepted
+            return accepted or None
         assert known is not None
+        self._held -= settled
         self._left -= settled
         self._done += settled
         self._items_done += done_items - short
         self._items_failed += short
         self._moved = now
-        mean = seconds / settled
-        known.mean_run = mean if not known.mean_run else 0.7 * known.mean_run + 0.3 * mean
-        if short:
-            self._check_thresholds()
-        self._check_end()
+        if 0 < seconds < math.inf:
+            known.mean_seconds = _moving_mean(known.mean_seconds, seconds, settled, known.processes)
+            self._mean_seconds = _moving_mean(self._mean_seconds, seconds, settled, self._processes)
+        self.check()
         return None if settled == len(accepted) else accepted
 
     def attempt_failed(self, worker: int, number: int, attempt: int, now: float) -> Verdict:
@@ -349,46 +418,36 @@ class Scheduler:
         if known is None or known.held.get(number) != attempt:
             return Verdict.STALE
         del known.held[number]
+        self._held -= 1
         self._moved = now
         self._attempts[number] = attempt
-        if attempt >= self.policy.run_max_try:
-            self._fail(number)
-            self._check_thresholds()
-            self._check_end()
-            return Verdict.FAILED
-        self._retried += 1
-        self._states[number] = RETRY
-        self._retries.append((number, worker))
-        self._check_end()
-        return Verdict.RETRY
+        if attempt < self.policy.run_max_try:
+            self._retried += 1
+            self._try_again(number, worker)
+        else:
+            self._settle(number, FAILED)
+        self.check()
+        return Verdict.FAILED if self._states[number] == FAILED else Verdict.RETRY
 
     def given_back(self, worker: int, ranges: Iterable[Range]) -> None:
         """A draining worker has not started these."""
         known = self.workers.get(worker)
-        for first, count, _attempt in ranges:
-            for number in range(first, first + count):
-                if known is not None and known.held.pop(number, None) is not None:
-                    self._states[number] = PENDING
-                    self._cursor = min(self._cursor, number)
-        self._check_end()
-
-    def _fail(self, number: int) -> None:
-        self._states[number] = FAILED
-        self._failed += 1
-        self._left -= 1
-        self._items_failed += self._items_of(number)
+        if known is not None:
+            for first, count, attempt in ranges:
+                self._take_back(known, [n for n in range(first, first + count) if known.held.get(n) == attempt])
+            self._check_end()
 
     # The whole
 
     def tick(self, now: float) -> list[tuple[int, str]]:
         """Look at the clock: returns workers that have been silent for too long (then call :meth:`worker_lost`)."""
-        policy = self.policy
-        quiet = [
-            (worker, f"no sign of life for {now - known.heard:.0f} s")
-            for worker, known in self.workers.items()
-            if now - known.heard > policy.heartbeat_timeout
-        ]
-        limit = policy.progress_update_timeout
+        quiet = []
+        for worker, known in self.workers.items():
+            if (silence := now - known.heard) > self.policy.heartbeat_timeout:
+                quiet.append((worker, f"no sign of life for {silence:.0f} s"))
+        if not self._ever_ready:  # until then init_timeout watches
+            self._moved = now
+        limit = self.policy.progress_update_timeout
         if limit is not None and self.phase is Phase.RUNNING and now - self._moved > limit:
             self.phase = Phase.STRANDED
             self.reason = f"no mini-batch has finished for {limit:g} s (progress_update_timeout)"
@@ -417,12 +476,12 @@ class Scheduler:
     @property
     def has_retries(self) -> bool:
         """Whether a mini-batch waits to be tried again."""
-        return bool(self._retries)
+        return bool(self._retries or self._last_chances)
 
     @property
     def held(self) -> int:
         """Mini-batches that are at a worker now."""
-        return sum(len(worker.held) for worker in self.workers.values())
+        return self._held
 
     @property
     def left(self) -> int:
@@ -434,23 +493,31 @@ class Scheduler:
             return
         if not self._left:
             self.phase, self.reason = Phase.COMPLETE, ""
-        elif self.phase is Phase.DRAINING and not self.held:
+        elif self.phase is Phase.DRAINING and not self._held:
             self.phase = Phase.DRAINED
 
     def _check_thresholds(self) -> None:
-        policy = self.policy
-        if 0 <= policy.error_threshold < self._items_failed:
-            self._abort(
-                f"{self._items_failed} items failed, more than error_threshold allows ({policy.error_threshold})"
-            )
+        policy, items, failed = self.policy, self._items_failed, self._failed
+        if 0 <= policy.error_threshold < items:
+            self._abort(f"{items} items failed, more than error_threshold allows ({policy.error_threshold})")
         count = policy.allowed_failed_count
-        if count is not None and 0 <= count < self._failed:
-            self._abort(f"{self._failed} mini-batches failed, more than allowed_failed_count allows ({count})")
+        if count is not None and 0 <= count < failed:
+            self._abort(f"{failed} mini-batches failed, more than allowed_failed_count allows ({count})")
         percent = policy.allowed_failed_percent
-        if percent is not None and 100.0 * self._failed > percent * len(self._states):
-            share = 100.0 * self._failed / len(self._states)
+        if percent is not None and 0 <= percent * len(self._states) < 100.0 * failed:
+            share = 100.0 * failed / len(self._states)
             self._abort(f"{share:.3g} % of the mini-batches failed, more than allowed_failed_percent ({percent:g})")
 
     def _abort(self, reason: str) -> None:
         if self.phase in (Phase.RUNNING, Phase.DRAINING):
             self.phase, self.reason = Phase.ABORTED, reason
+
+
+def _moving_mean(mean: float, seconds: float, count: int, processes: int) -> float:
+    """The mean over about the last 32 mini-batches of each process, after ``count`` more that took ``seconds``.
+
+    So long a memory, because one minute-long mini-batch among hundreds of short ones should not find thirty others
+    waiting behind it; yet one of them is enough to be noticed at once.
+    """
+    keep = (1 - 1 / (32 * processes)) ** count if mean else 0.0
+    return keep * mean + (1 - keep) * seconds / count

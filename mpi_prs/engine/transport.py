@@ -126,9 +126,11 @@ class Waiter:
     _SPIN = 20
     _SHORTEST = 0.00005
 
-    def __init__(self, transport: Transport, longest: float) -> None:
+    def __init__(self, transport: Transport, longest: float, *, patient: bool = False) -> None:
+        """With ``patient`` every wait is the longest: for a rank that others do not wait for."""
         self._descriptor = transport.wake_descriptor
         self._longest = longest
+        self._patient = patient
         self._tries = 0
         self._waited = 0.0
 
@@ -141,6 +143,8 @@ class Waiter:
         """How long to sleep now, in seconds, not longer than ``at_most``; 0 while it still spins."""
         if self._descriptor is not None:
             return at_most
+        if self._patient:
+            return min(self._longest, at_most)
         self._tries += 1
         if self._tries <= self._SPIN:
             return 0.0

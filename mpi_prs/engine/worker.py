@@ -131,6 +131,7 @@ class Worker:
         directory = RunDirectory(Path(settings.run_root))
         self._scratch = Path(tempfile.mkdtemp(prefix=f"mpi_prs-{self._transport.rank}-"))
         self._guard = Guard(self._scratch)
+        self._start_log(directory, settings.logging_level)
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
             entry_script=settings.entry_script,
@@ -164,13 +165,23 @@ class Worker:
                 placement=" ".join(f"{key}={value}" for key, value in variables.items()) or "all cores",
             )
             self._start_process(number)
-        self._log.info(
-            "worker %d on node %s, pid %d: user processes %s",
-            self._transport.rank,
-            self._node,
-            os.getpid(),
-            ", ".join(map(str, self._places)),
-        )
+        numbers = ", ".join(map(str, self._places))
+        self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
+
+    def _start_log(self, directory: RunDirectory, level: str) -> None:
+        """A log of its own; what concerns the job is shown by the master."""
+        path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.setLevel(level)
+        self._log.propagate = False
+        self._log.addHandler(handler)
+
+    def _end_log(self) -> None:
+        for handler in list(self._log.handlers):
+            self._log.removeHandler(handler)
+            handler.close()
 
     def _start_process(self, number: int) -> None:
         process = UserProcess(self._process_settings, self._places[number], self._guard)
@@ -192,8 +203,8 @@ class Worker:
             self._selector.select(_CHECK_EVERY)
             now = time.monotonic()
             for process in self._processes.values():
-                if process.state is not State.GONE:
-                    process.poll(now)
+                if process.state is not State.GONE and process.poll(now).gone:
+                    self._forget(process)
             self._heartbeat(now)
 
     def _tear_down(self) -> None:
@@ -204,7 +215,8 @@ class Worker:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._selector.close()
         self._send(Tag.BYE, messages.pack_json(problem=None))
-        self._log.info("worker %d has ended", self._transport.rank)
+        self._log.info("the end")
+        self._end_log()
 
     # Messages
 
@@ -419,7 +431,7 @@ def leave_stop_signals_to_the_master() -> None:
 def serve(transport: Transport) -> int:
     """The life of a worker rank: returns the exit code that the master asked for."""
     leave_stop_signals_to_the_master()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_code = Worker(transport).run()
     transport.close(exit_code)
     return exit_code

@@ -22,7 +22,9 @@ Answers come in the order of the work. Standard library only: the user process i
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import fcntl
 import mmap
 import os
 import socket
@@ -44,11 +46,15 @@ class Kind(enum.IntEnum):
     SKIPPED = 9
 
 
-HEADER = struct.Struct("<BxxxIQ")  # kind, count, bytes of the body
+HEADER = struct.Struct("<3sBIQ")  # _MARK, kind, count, bytes of the body
+_MARK = b"prs"  # what a script writes into a descriptor that it does not own begins otherwise
 WORK_HEADER = struct.Struct("<qI")  # first mini-batch, attempt; the attempt is the same for all of them
 
 SPILL_THRESHOLD = 4 << 20
 """Rows of one mini-batch that are longer than this many bytes go through a file instead of the channel and MPI."""
+
+_LONGEST_ANSWER = 64 << 20
+"""Bytes of a body from a user process; all that it sends is far shorter, for long rows go through a file."""
 
 CHANNEL_LOST_EXIT = 113
 """Exit code of a user process that finds its channel closed under it by the script."""
@@ -83,29 +89,47 @@ class ChildEnd:
         """Write one frame.
 
         A script may close every descriptor it does not know and then open files of its own under the same numbers.
-        So the descriptor is compared with the one we were given before a byte is written (about 1 µs a frame).
+        So the descriptor is compared with the one we were given before a byte is written.
+
+        Raises:
+            ChannelLost: it is another one now, or closed.
+        """
+        self.check()
+        body = b"".join(parts)
+        try:
+            self._socket.sendall(HEADER.pack(_MARK, kind, count, len(body)) + body)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+
+    def leave_open(self) -> None:
+        """Nothing more will be said; it closes when the process has ended, and tells the worker so."""
+        self._socket.detach()
+
+    def check(self) -> None:
+        """Is the descriptor still ours? Less than 1 µs.
 
         Raises:
             ChannelLost: it is another one now, or closed.
         """
         try:
-            if self._current_identity() != self._identity:
-                raise ChannelLost("its file descriptor now belongs to something else")
-            body = b"".join(parts)
-            self._socket.sendall(HEADER.pack(kind, count, len(body)) + body)
+            same = self._current_identity() == self._identity
         except OSError as error:
             raise ChannelLost(str(error)) from error
+        if not same:
+            raise ChannelLost("its file descriptor now belongs to something else")
 
     def receive(self) -> Frame | None:
         """The next frame; ``None`` when the worker has closed its end.
 
         Raises:
-            ChannelLost: the script closed our end.
+            ChannelLost: the script closed our end, or has read from it.
         """
         header = self._read(HEADER.size)
         if header is None:
             return None
-        kind, count, length = HEADER.unpack(header)
+        mark, kind, count, length = HEADER.unpack(header)
+        if mark != _MARK:
+            raise ChannelLost("the script has read from it")
         body = self._read(length)
         return None if body is None else Frame(kind, count, memoryview(body))
 
@@ -132,6 +156,7 @@ class WorkerEnd:
         self._incoming = bytearray()
         self._outgoing: list[memoryview] = []
         self.closed = False
+        self.garbled = False
 
     def fileno(self) -> int:
         """For a selector."""
@@ -145,7 +170,7 @@ class WorkerEnd:
     def send(self, kind: Kind, count: int, *parts: bytes) -> None:
         """Queue one frame and write what can be written."""
         length = sum(map(len, parts))
-        self._outgoing.append(memoryview(b"".join((HEADER.pack(kind, count, length), *parts))))
+        self._outgoing.append(memoryview(b"".join((HEADER.pack(_MARK, kind, count, length), *parts))))
         self.flush()
 
     def flush(self) -> None:
@@ -164,8 +189,12 @@ class WorkerEnd:
                 del self._outgoing[0]
 
     def receive(self) -> list[Frame]:
-        """Every frame that is complete by now; sets ``closed`` at the end of the stream."""
-        while True:
+        """Every frame that is complete by now.
+
+        Sets ``closed`` at the end of the stream, and ``garbled`` when something else than our frames came: then
+        nothing that follows can be understood.
+        """
+        while not self.garbled:
             try:
                 data = self._socket.recv(1 << 18)
             except (BlockingIOError, InterruptedError):
@@ -183,7 +212,10 @@ class WorkerEnd:
         frames = []
         start = 0
         while len(self._incoming) - start >= HEADER.size:
-            kind, count, length = HEADER.unpack_from(self._incoming, start)
+            mark, kind, count, length = HEADER.unpack_from(self._incoming, start)
+            if mark != _MARK or length > _LONGEST_ANSWER:
+                self.garbled = True
+                break
             end = start + HEADER.size + length
             if len(self._incoming) < end:
                 break
@@ -208,6 +240,7 @@ class Phase(enum.IntEnum):
     RUNNING = 3
     ENCODING = 4
     SHUTDOWN = 5
+    EXITING = 6
 
 
 class Activity(NamedTuple):
@@ -235,9 +268,16 @@ class Slot:
     @classmethod
     def create(cls) -> tuple[Slot, int]:
         """A new slot and the descriptor to hand to the process (close it after that)."""
-        descriptor = os.memfd_create("mpi_prs_slot", 0)
+        descriptor = os.memfd_create("mpi_prs_slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(descriptor, cls.SIZE)
         return cls(descriptor), descriptor
+
+    @staticmethod
+    def seal(descriptor: int) -> None:
+        """Once both sides have it mapped: no script can write there by its descriptor, which ``mmap`` keeps open."""
+        future_write = 0x10  # F_SEAL_FUTURE_WRITE, which the fcntl of older Pythons lacks
+        with contextlib.suppress(OSError):  # a kernel before 5.1
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, future_write | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
     def write(self, phase: int, mini_batch: int, since: float) -> None:
         """About 0.3 µs."""

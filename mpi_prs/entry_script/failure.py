@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import enum
 import json
+import signal
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from mpi_prs.entry_script.channel import CHANNEL_LOST_EXIT, Phase
 
 
 class FailureKind(str, enum.Enum):
@@ -75,3 +78,58 @@ class Failure:
     def from_json(cls, data: bytes) -> Failure:
         """The inverse of :meth:`to_json`."""
         return cls.from_dict(json.loads(data))
+
+
+def shorten(text: str, most: int) -> str:
+    """``text`` with its middle left out, so that it has at most about ``most`` characters; its end says the most."""
+    if len(text) <= most:
+        return text
+    head = most // 4
+    return f"{text[:head]} … {len(text) - most} characters left out … {text[head - most :]}"
+
+
+CHANNEL_CLOSED = (
+    "the user process closed its connection to the worker "
+    "(the script closes file descriptors that it did not open); it was killed"
+)
+
+CHANNEL_GARBLED = (
+    "the user process wrote something else than answers into its connection to the worker "
+    "(the script writes into file descriptors that it did not open); it was killed"
+)
+
+_END_LATE: dict[int, str] = {
+    Phase.INIT: "the process did not end by itself after init() had failed; it was killed",
+    Phase.SHUTDOWN: "shutdown() did not end in time; the process was killed",
+    Phase.EXITING: "the process did not end in time after shutdown(): a thread that is not a daemon, an atexit "
+    "function or a destructor holds it; it was killed",
+}
+
+_SIGNAL_HINTS = {
+    signal.SIGKILL: "often the kernel's out-of-memory killer: see the memory limit of the job and dmesg",
+    signal.SIGSEGV: "a crash in native code: see the stack in the process's stderr log",
+    signal.SIGBUS: "a crash in native code, or a memory-mapped file that was cut or a full disk",
+    signal.SIGABRT: "a library called abort(): see the process's stderr log",
+    signal.SIGILL: "a library built for another processor",
+    signal.SIGXCPU: "the CPU time limit",
+    signal.SIGTERM: "somebody or the system asked it to end",
+}
+
+
+def describe_exit(code: int) -> str:
+    """A sentence on how a process ended; ``code`` as ``subprocess`` gives it (negative: a signal)."""
+    if code == CHANNEL_LOST_EXIT:
+        return CHANNEL_CLOSED
+    if code >= 0:
+        return f"the user process exited with code {code} (os._exit, or a library that ends the process)"
+    try:
+        name = signal.Signals(-code).name
+        hint = _SIGNAL_HINTS.get(signal.Signals(-code))
+    except ValueError:
+        name, hint = f"signal {-code}", None
+    return f"the user process was killed by {name}" + (f" ({hint})" if hint else "")
+
+
+def late_end(phase: int) -> str:
+    """A sentence on a process that was to end and did not; ``phase`` is what it was doing."""
+    return _END_LATE.get(phase, "the process did not end in time; it was killed")

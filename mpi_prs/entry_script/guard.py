@@ -2,8 +2,11 @@
 
 A user process asks the kernel to die with its worker, but the processes that the user's script started know nothing of
 that. So each worker keeps one tiny process beside it that reads a pipe. The worker writes ``+<group>`` when it starts a
-user process and ``-<group>`` when that is gone; at the end of the pipe, which comes when the worker ends in whatever way,
-the guard kills the groups that are left, removes the worker's scratch folder, and ends.
+user process and ``-<group>`` when that is gone; at the end of the pipe, which comes when the worker ends in whatever
+way, the guard kills the groups that are left, removes the worker's scratch folder, and ends.
+
+A process that has left its group (a daemon, ``start_new_session=True``) still has the environment it was started with,
+and in it the mark: the private folder of the user process that it descends from.
 
 Started as ``python -I -S guard.py SCRATCH``; standard library only.
 """
@@ -16,6 +19,32 @@ import shutil
 import signal
 import sys
 
+MARK = "MPI_PRS_PROCESS_FOLDER"
+"""Environment variable of a user process: its private folder, with a slash at the end."""
+
+
+def kill_marked(folder: str) -> None:
+    """Kill every process whose mark lies in ``folder``, until there is none. Some 10 µs a process of the node."""
+    mark = os.fsencode(f"\0{MARK}={folder.rstrip('/')}/")
+    killed: set[int] = set()
+    while found := {pid for pid in _pids() if _has(mark, pid)} - killed:
+        killed |= found
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _pids() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
+def _has(mark: bytes, pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in b"\0" + file.read()
+    except OSError:  # it has ended, or is somebody else's
+        return False
+
 
 def main(scratch: str) -> None:
     """Read group ids from standard input until its end, then kill those that are left."""
@@ -27,6 +56,7 @@ def main(scratch: str) -> None:
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    kill_marked(scratch)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -11,11 +11,13 @@ User code can do anything: print, exit, crash, fork, close descriptors. What gua
 
 * stdin, stdout and stderr are not the channel; the channel's descriptor is checked before every write.
 * a forked copy of this process that comes back from ``run()`` ends at once.
+* what it says about an error is cut to a length that can travel and be read.
 * what this process does right now stands in shared memory, where the worker sees it although we hang or die.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -40,7 +42,7 @@ from mpi_prs.entry_script.channel import (
     Phase,
     Slot,
 )
-from mpi_prs.entry_script.failure import Failure, FailureKind
+from mpi_prs.entry_script.failure import Failure, FailureKind, shorten
 from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
 from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
 from mpi_prs.output.record import RECORD
@@ -48,6 +50,9 @@ from mpi_prs.output.rows import WrongReturnType, encode_rows
 
 DUMP_SIGNAL = signal.SIGRTMIN + 9
 """At a timeout the worker sends this first: the process then writes the stack of every thread to its stderr."""
+
+_LONGEST_MESSAGE = 500
+_LONGEST_TRACEBACK = 16_000
 
 _FLUSH_SECONDS = 0.002
 _FLUSH_BYTES = 64 << 10
@@ -79,7 +84,7 @@ class Host:
             script = import_script(settings["entry_script"])
             script.init()
         except BaseException as error:
-            self._end_if_forked()
+            self._end_if_forked(error)
             failure = self._failure(FailureKind.INIT, _one_line(error), error, -1, 0, began)
             self._channel.send(Kind.INIT_FAILED, 0, failure.to_json())
             return None
@@ -99,7 +104,7 @@ class Host:
                 return
             self._work(script, frame)
             self._flush()
-            self._slot.write(Phase.IDLE, -1, 0.0)
+            self._slot.write(Phase.IDLE, -1, time.monotonic())
 
     def _work(self, script: EntryScript, frame: Frame) -> None:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
@@ -132,17 +137,18 @@ class Host:
             else:
                 result = script.run(mini_batch)
             ended = time.monotonic()
+            self._end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(Phase.ENCODING, number, ended)
-            if os.getpid() != self._pid:
-                os._exit(0)
             returned, rows = encode_rows(result, self._to_csv)
+            spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
-            self._end_if_forked()
+            self._end_if_forked(error)
             kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
             failure = self._failure(kind, _one_line(error), error, number, attempt, started)
             self._flush()
             self._channel.send(Kind.FAILED, 1, failure.to_json())
             return
+        self._channel.check()  # now, not at the next flush: by then another mini-batch would have the blame
         now = time.monotonic()
         length = len(rows)
         record = RECORD.pack(
@@ -156,9 +162,9 @@ class Host:
             ended - started,
             (started - prepared) + (now - ended),
         )
-        if length > SPILL_THRESHOLD:
+        if spilled is not None:
             self._flush()
-            self._spill(record, rows)
+            self._channel.send(Kind.SPILLED, 1, record, os.fsencode(spilled))
             return
         self._records.append(record)
         self._rows.append(rows)
@@ -175,50 +181,69 @@ class Host:
             self._row_bytes = 0
         self._flushed = time.monotonic()
 
-    def _spill(self, record: bytes, rows: bytes) -> None:
+    def _spill(self, rows: bytes) -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
         name = f"{self._settings['node']}-{self._process}-{self._pid}-{self._spilled}.rows"
-        path = os.path.join(self._settings["spill"], name)
-        with open(path, "wb") as file:
-            file.write(rows)
-        self._channel.send(Kind.SPILLED, 1, record, os.fsencode(path))
+        path: str = os.path.join(self._settings["spill"], name)
+        try:
+            with open(path, "wb") as file:
+                file.write(rows)
+        except OSError:  # no room is left: what was written must not take it up
+            os.unlink(path)
+            raise
+        return path
 
     def _stop(self, script: EntryScript) -> None:
         self._slot.write(Phase.SHUTDOWN, -1, time.monotonic())
         try:
             script.shutdown()
-        except BaseException as error:
             self._end_if_forked()
-            print(f"shutdown() failed:\n{user_traceback(error)}", file=sys.stderr, flush=True)
+        except BaseException as error:
+            self._end_if_forked(error)
+            _complain(f"shutdown() failed:\n{user_traceback(error)}")
+        self._slot.write(Phase.EXITING, -1, time.monotonic())
 
     def _failure(
         self, kind: FailureKind, message: str, error: BaseException, number: int, attempt: int, began: float
     ) -> Failure:
-        text = "" if kind is FailureKind.WRONG_TYPE else user_traceback(error)
+        text = "" if kind is FailureKind.WRONG_TYPE else shorten(user_traceback(error), _LONGEST_TRACEBACK)
         return Failure(kind, message, text, number, attempt, self._process, seconds=time.monotonic() - began)
 
-    def _end_if_forked(self) -> None:
-        if os.getpid() != self._pid:
-            os._exit(0)
+    def _end_if_forked(self, error: BaseException | None = None) -> None:
+        """A copy of this process that the script has forked has no business here; what it raised is for the log."""
+        if os.getpid() == self._pid:
+            return
+        if error is not None:
+            _complain(f"a process that the script has forked failed:\n{user_traceback(error)}")
+        os._exit(0 if error is None else 1)
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the script called sys.exit({error.code!r})"
-    if isinstance(error, WrongReturnType):
-        return str(error)
-    text = str(error).strip().split("\n", 1)[0]
     name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    try:
+        if isinstance(error, SystemExit):
+            text = f"the script called sys.exit({error.code!r})"
+        elif isinstance(error, WrongReturnType):
+            text = str(error)
+        else:
+            first = str(error).strip().split("\n", 1)[0]
+            text = f"{name}: {first}" if first else name
+    except Exception:  # an exception of the script's own making, with a faulty __str__ or __repr__
+        text = name
+    return shorten(text, _LONGEST_MESSAGE)
 
 
-def _die_with(parent: int) -> None:
+def _complain(text: str) -> None:
+    """To the script's stderr, unless the script has closed it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _die_with_the_worker() -> None:
     """Ask the kernel to kill this process when its worker dies, however that happens (Linux)."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
 
 
 def _set_up_logs(level: str) -> None:
@@ -237,13 +262,14 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
         os.set_inheritable(descriptor, False)  # what the script starts must not hold them open
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's business; restored for the script below
     slot = Slot(slot_descriptor)
+    Slot.seal(slot_descriptor)
     os.close(slot_descriptor)
     channel = ChildEnd(channel_descriptor)
     frame = channel.receive()
     if frame is None:
         return
     settings = json.loads(bytes(frame.body))
-    _die_with(settings["parent"])
+    _die_with_the_worker()
     _set_up_logs(settings["logging_level"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -251,8 +277,9 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
         script = host.start()
         if script is not None:
             host.serve(script)
+        channel.leave_open()
     except ChannelLost as error:
-        print(f"The channel to the worker is lost: {error}", file=sys.stderr, flush=True)
+        _complain(f"The channel to the worker is lost: {error}")
         os._exit(CHANNEL_LOST_EXIT)
 
 

@@ -6,9 +6,10 @@
                    │ init failed       │ timeout, crash, closed channel
                    └───────► GONE ◄────┘        (the worker starts a new one)
 
-A user process leads a session and a process group of its own, so a kill takes along what its script started. It is
-killed by SIGKILL: a hung C or CUDA call, or a script that ignores SIGTERM, does not survive that. After a timeout it
-first gets a signal at which it writes the stack of every thread to its log.
+A user process leads a session and a process group of its own, and what it starts inherits a mark in the environment, so
+a kill takes along what its script started. It is killed by SIGKILL: a hung C or CUDA call, or a script that ignores
+SIGTERM, does not survive that. After a timeout it first gets a signal at which it writes the stack of every thread to
+its log.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import enum
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -25,10 +27,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.entry_script.channel import CHANNEL_LOST_EXIT, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
-from mpi_prs.entry_script.failure import Failure, FailureKind
+from mpi_prs.entry_script.channel import WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
+from mpi_prs.entry_script.failure import CHANNEL_CLOSED, CHANNEL_GARBLED, Failure, FailureKind, describe_exit, late_end
+from mpi_prs.entry_script.guard import MARK, kill_marked
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.output.record import RECORD
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 _HOST = Path(__file__).with_name("host.py")
 _DUMP_SIGNAL = signal.SIGRTMIN + 9  # host.DUMP_SIGNAL; importing host here would pull in what only the child needs
 _DUMP_SECONDS = 0.3
+_ENDING_SECONDS = 0.5
+_EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself
 _LOG_TAIL = 4096
 
 
@@ -48,7 +53,6 @@ class ProcessSettings:
     Attributes:
         interpreter: path of the Python that runs the script.
         entry_script, source_directory, arguments: see the job config.
-        environment: the complete environment variables of the process.
         to_csv: pandas options for DataFrame rows; ``None`` when rows are only counted.
         run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
         logging_level: of the root logger of the script.
@@ -99,6 +103,9 @@ class Chunk:
     count: int
     attempt: int
 
+    def __contains__(self, mini_batch: int) -> bool:
+        return self.first <= mini_batch < self.first + self.count
+
 
 @dataclass
 class News:
@@ -115,6 +122,15 @@ class News:
     unstarted: list[Chunk] = field(default_factory=list)  # was handed over, and is not the fault of what happened
 
 
+class _Sentence(NamedTuple):
+    """Why a process ends: what to say, which mini-batch has the blame (-1: none), when to kill it."""
+
+    kind: FailureKind
+    message: str
+    blamed: int
+    kill_at: float
+
+
 class UserProcess:
     """One user process, from start to end. After ``GONE``, make a new object."""
 
@@ -126,9 +142,11 @@ class UserProcess:
         self.outstanding_count = 0
         self.finished_any = False
         self._guard = guard
-        self._kill_reason: tuple[FailureKind, str] | None = None
-        self._kill_at = 0.0
+        self._condemned: _Sentence | None = None
         self._suspect: Activity | None = None
+        self._handed_over = 0.0
+        self._closed_at = 0.0
+        self._withdrawn = False
         self._stop_by = 0.0
         self._init_failure: Failure | None = None
         self._start()
@@ -152,16 +170,17 @@ class UserProcess:
                     stdout=stdout,
                     stderr=stderr,
                     cwd=place.scratch,
-                    env=dict(place.environment),
+                    env={**place.environment, MARK: f"{place.scratch}/"},
                     pass_fds=(theirs.fileno(), slot_descriptor),
                     start_new_session=True,
                 )
                 self.pid = self._child.pid
                 self.death = os.pidfd_open(self.pid)  # readable when it has ended, for a selector
+                self._death_poll = select.poll()
+                self._death_poll.register(self.death, select.POLLIN)
                 self._guard.add(self.pid)
-                now = time.strftime("%Y-%m-%d %H:%M:%S")
-                header = f"--- user process {place.number} on {self.settings.node}, pid {self.pid}, {now}, {place.placement}\n"
-                stdout.write(header.encode())
+                who = f"user process {place.number} on {self.settings.node}, pid {self.pid}"
+                stdout.write(f"--- {who}, {time.strftime('%Y-%m-%d %H:%M:%S')}, {place.placement}\n".encode())
         finally:
             theirs.close()
             os.close(slot_descriptor)
@@ -169,7 +188,6 @@ class UserProcess:
         self._slot.write(Phase.INIT, -1, self.started)
         self.channel = WorkerEnd(ours)
         settings = {
-            "parent": os.getpid(),
             "process": place.number,
             "node": self.settings.node,
             "entry_script": self.settings.entry_script,
@@ -187,6 +205,7 @@ class UserProcess:
         """Hand over a range of loaded mini-batches; never waits."""
         self.outstanding.append(Chunk(loaded.first, loaded.count, attempt))
         self.outstanding_count += loaded.count
+        self._handed_over = time.monotonic()
         header = WORK_HEADER.pack(loaded.first, attempt)
         self.channel.send(Kind.WORK, loaded.count, header, loaded.items, loaded.sizes, loaded.payload)
 
@@ -204,7 +223,11 @@ class UserProcess:
         self._slot.skip_unstarted()
 
     def kill(self) -> None:
-        """Kill the process group now; :meth:`poll` then tells that it is gone."""
+        """Kill it now. :meth:`poll` then tells that it is gone, and that its work was not started: it has no blame."""
+        self._withdrawn = True
+        self._kill_group()
+
+    def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -215,22 +238,26 @@ class UserProcess:
     # Listening
 
     def poll(self, now: float) -> News:
-        """Everything that happened: answers, a timeout, an end. Call it when the channel is readable, and now and then."""
+        """What happened: answers, a timeout, an end. Call it when the channel is readable, and now and then."""
         news = News()
         if self.state is State.GONE:
             return news
-        ended = self._child.poll() is not None  # asked before reading: then what was read is all there is
+        ended = self._has_ended()  # asked before reading: then what was read is all there is
         for frame in self.channel.receive():
-            self._take(frame, news)
+            self._take(frame, now, news)
         if ended:
             self._finish(news, now)
-        elif self._kill_reason is None:
-            self._check(news, now)
-        elif now >= self._kill_at:
-            self.kill()
+        elif self._condemned is None:
+            self._check(now)
+        elif now >= self._condemned.kill_at:
+            self._kill_group()
         return news
 
-    def _take(self, frame: Frame, news: News) -> None:
+    def _has_ended(self) -> bool:
+        """Whether it has. It stays a zombie, so that until ``_finish`` its number is no other process's."""
+        return bool(self._death_poll.poll(0))
+
+    def _take(self, frame: Frame, now: float, news: News) -> None:
         if frame.kind == Kind.RESULTS:
             size = RECORD.size * frame.mini_batches
             news.records.append(bytes(frame.body[:size]))
@@ -250,7 +277,7 @@ class UserProcess:
             news.became_ready = True
         elif frame.kind == Kind.INIT_FAILED:
             self._init_failure = self._located(Failure.from_json(bytes(frame.body)))
-
+            self.state, self._stop_by = State.STOPPING, now + _EXIT_SECONDS
         elif frame.kind == Kind.SKIPPED:
             news.unstarted += self._answered(frame.mini_batches)
 
@@ -270,48 +297,63 @@ class UserProcess:
                 self.outstanding.popleft()
         return taken
 
-    def _check(self, news: News, now: float) -> None:
+    def _check(self, now: float) -> None:
         """Is it doing what it does for too long, or deaf?"""
-        if self.channel.closed:
-            self._condemn(FailureKind.CRASH, _CHANNEL_CLOSED, now, dump=False)
-            return
         if self.state is State.STOPPING:
             if now >= self._stop_by:
-                self._log(f"shutdown() did not end in time on process {self.place.number}; the process was killed\n")
-                self.kill()
-            return
-        activity = self._slot.read()
-        limit, kind, message = self._limit(activity)
-        if limit is None or now - activity.since <= limit:
-            self._suspect = None
-        elif self._suspect != activity:
-            self._suspect = activity  # the slot may have been read half-written: look again next time
+                activity = self._slot.read()
+                self._condemn(FailureKind.TIMEOUT, late_end(activity.phase), now, activity, dump=True)
+        elif self.channel.garbled:
+            self._condemn(FailureKind.CRASH, CHANNEL_GARBLED, now, self._slot.read(), dump=False)
+        elif self.channel.closed:  # a process that ends closes it a little before it is dead
+            self._closed_at = self._closed_at or now
+            if now - self._closed_at > _ENDING_SECONDS:
+                self._condemn(FailureKind.CRASH, CHANNEL_CLOSED, now, self._slot.read(), dump=False)
         else:
-            self._condemn(kind, message, now, dump=True)
+            activity = self._slot.read()
+            since, limit, kind, message = self._limit(activity)
+            if now - since <= limit:
+                self._suspect = None
+            elif self._suspect != activity:
+                self._suspect = activity  # the slot may have been read half-written: look again next time
+            else:
+                self._condemn(kind, message, now, activity, dump=True)
 
-    def _limit(self, activity: Activity) -> tuple[float | None, FailureKind, str]:
-        settings = self.settings
+    def _limit(self, activity: Activity) -> tuple[float, float, FailureKind, str]:
+        """Since when it does what it does, for how long it may, and what to say if it goes on."""
+        settings, since = self.settings, activity.since
         if activity.phase == Phase.INIT:
             limit = settings.init_timeout
-            return limit, FailureKind.INIT, f"init() did not end within init_timeout ({limit:g} s)"
+            return since, limit, FailureKind.INIT, f"init() did not end within init_timeout ({limit:g} s)"
         if activity.phase == Phase.RUNNING:
             limit = settings.run_invocation_timeout
-            return limit, FailureKind.TIMEOUT, f"run() did not end within run_invocation_timeout ({limit:g} s)"
-        if activity.phase in (Phase.PREPARING, Phase.ENCODING):
-            limit = settings.task_overhead_timeout
-            doing = "making the mini-batch" if activity.phase == Phase.PREPARING else "turning the result into rows"
-            return limit, FailureKind.OVERHEAD_TIMEOUT, f"{doing} took longer than task_overhead_timeout ({limit:g} s)"
-        return None, FailureKind.CRASH, ""
+            return since, limit, FailureKind.TIMEOUT, f"run() did not end within run_invocation_timeout ({limit:g} s)"
+        if activity.phase == Phase.IDLE:
+            if not self.outstanding_count:
+                return since, float("inf"), FailureKind.CRASH, ""
+            since = max(since, self._handed_over)
+            doing = "taking the mini-batch up (does another thread of the script hold the interpreter?)"
+        elif activity.phase == Phase.PREPARING:
+            doing = "making the mini-batch"
+        else:
+            doing = "turning the result into rows"
+        limit = settings.task_overhead_timeout
+        return (
+            since,
+            limit,
+            FailureKind.OVERHEAD_TIMEOUT,
+            f"{doing} took longer than task_overhead_timeout ({limit:g} s)",
+        )
 
-    def _condemn(self, kind: FailureKind, message: str, now: float, *, dump: bool) -> None:
-        self._kill_reason = (kind, message)
-        self._kill_at = now
+    def _condemn(self, kind: FailureKind, message: str, now: float, activity: Activity, *, dump: bool) -> None:
+        """Kill it, at once or when it has had the time to write its stacks."""
+        blamed = self.outstanding[0].first if activity.phase == Phase.IDLE and self.outstanding else activity.mini_batch
+        self._condemned = _Sentence(kind, message, blamed, now + _DUMP_SECONDS if dump else now)
         if dump:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, _DUMP_SIGNAL)
-            self._kill_at = now + _DUMP_SECONDS
         else:
-            self.kill()
+            self._kill_group()
 
     # The end
 
@@ -320,39 +362,54 @@ class UserProcess:
         was = self.state
         self.state = State.GONE
         news.gone = True
-        self.kill()  # what the script started may live on in the group
+        self._kill_group()  # what the script started may live on in the group
+        kill_marked(str(self.place.scratch))  # or have left it
+        code = self._child.wait()
         self._guard.remove(self.pid)
         activity = self._slot.read()
-        kind, message = self._kill_reason or (FailureKind.CRASH, describe_exit(self._child.returncode))
+        verdict = self._condemned or _Sentence(FailureKind.CRASH, describe_exit(code), activity.mini_batch, now)
         tail = self._stderr_tail()
-        if was is State.STARTING:
-            news.init_failure = self._init_failure or self._located(
-                Failure(
-                    FailureKind.INIT,
-                    message if self._kill_reason else f"{message} during init()",
-                    tail,
-                    seconds=now - self.started,
-                )
-            )
+        if self._init_failure is not None:
+            news.init_failure = self._init_failure
+        elif self._withdrawn:
+            pass
+        elif was is State.STARTING or (was is State.READY and not self.finished_any and not self.outstanding):
+            when = "during init()" if was is State.STARTING else "before its first mini-batch"
+            message = verdict.message if self._condemned else f"{verdict.message} {when}"
+            seconds = now - self.started
+            news.init_failure = self._located(Failure(FailureKind.INIT, message, tail, seconds=seconds))
         elif was is State.READY:
-            blamed = activity.mini_batch if activity.phase in (Phase.PREPARING, Phase.RUNNING, Phase.ENCODING) else -1
-            for chunk in self.outstanding:
-                if chunk.first <= blamed < chunk.first + chunk.count:
-                    before = Chunk(chunk.first, blamed - chunk.first, chunk.attempt)
-                    after = Chunk(blamed + 1, chunk.first + chunk.count - blamed - 1, chunk.attempt)
-                    news.unstarted += [part for part in (before, after) if part.count]
-                    seconds = now - activity.since
-                    failure = self._located(Failure(kind, message, tail, blamed, chunk.attempt, seconds=seconds))
-                    self._write_error_log(failure)
-                    news.failures.append(failure)
-                else:
-                    news.unstarted.append(chunk)
-        else:
-            news.unstarted.extend(self.outstanding)
+            self._share_out(news, verdict, tail, now - activity.since)
+        elif code or self._condemned:
+            self._log(f"while it was to end (shutdown() and after): {verdict.message}\n{tail}")
+        news.unstarted.extend(self.outstanding)
         self.outstanding = deque()
         self.outstanding_count = 0
         if news.init_failure:
             self._write_error_log(news.init_failure)
+
+    def _share_out(self, news: News, verdict: _Sentence, tail: str, seconds: float) -> None:
+        """One mini-batch has the blame, if it is still without an answer; the others were not started.
+
+        If it cannot be told which, and the process has never answered anything, it is the first: so each process does
+        or costs something, and a script that always dies comes to an end.
+        """
+        blamed = verdict.blamed
+        if not self.finished_any and not any(blamed in chunk for chunk in self.outstanding):
+            blamed = self.outstanding[0].first
+        for chunk in self.outstanding:
+            if blamed in chunk:
+                before = Chunk(chunk.first, blamed - chunk.first, chunk.attempt)
+                after = Chunk(blamed + 1, chunk.first + chunk.count - blamed - 1, chunk.attempt)
+                news.unstarted += [part for part in (before, after) if part.count]
+                failure = self._located(
+                    Failure(verdict.kind, verdict.message, tail, blamed, chunk.attempt, seconds=seconds)
+                )
+                self._write_error_log(failure)
+                news.failures.append(failure)
+            else:
+                news.unstarted.append(chunk)
+        self.outstanding.clear()
 
     def close(self) -> None:
         """Free what is left of it, once it is gone and no selector looks at it any more."""
@@ -381,33 +438,3 @@ class UserProcess:
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
-
-
-_CHANNEL_CLOSED = (
-    "the user process closed its connection to the worker "
-    "(the script closes file descriptors that it did not open); it was killed"
-)
-
-_SIGNAL_HINTS = {
-    signal.SIGKILL: "often the kernel's out-of-memory killer: see the memory limit of the job and dmesg",
-    signal.SIGSEGV: "a crash in native code: see the stack in the process's stderr log",
-    signal.SIGBUS: "a crash in native code, or a memory-mapped file that was cut or a full disk",
-    signal.SIGABRT: "a library called abort(): see the process's stderr log",
-    signal.SIGILL: "a library built for another processor",
-    signal.SIGXCPU: "the CPU time limit",
-    signal.SIGTERM: "somebody or the system asked it to end",
-}
-
-
-def describe_exit(code: int) -> str:
-    """A sentence on how a process ended; ``code`` as ``subprocess`` gives it (negative: a signal)."""
-    if code == CHANNEL_LOST_EXIT:
-        return _CHANNEL_CLOSED
-    if code >= 0:
-        return f"the user process exited with code {code} (os._exit, or a library that ends the process)"
-    try:
-        name = signal.Signals(-code).name
-        hint = _SIGNAL_HINTS.get(signal.Signals(-code))
-    except ValueError:
-        name, hint = f"signal {-code}", None
-    return f"the user process was killed by {name}" + (f" ({hint})" if hint else "")

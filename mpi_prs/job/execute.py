@@ -19,7 +19,7 @@ from mpi_prs.engine.node import node_name
 from mpi_prs.engine.scheduler import Phase, Policy, Scheduler
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker import Worker
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.signals import StopSignals
@@ -57,7 +57,6 @@ def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Tra
 
     Raises:
         LaunchError: the workers cannot do their work.
-        JobStopped: the disk is full.
     """
     assert run.output is not None
     output, directory = run.output, run.directory
@@ -66,8 +65,11 @@ def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Tra
         _say_what_is_left(scheduler, run)
         settings = _worker_settings(config, run)
         master = Master(transport, scheduler, output, settings, signals, progress.on_tick)
-        ending = master.run()
-        message = _close_the_books(config, options, run, ending, master)
+        try:
+            ending = master.run()
+            message = _close_the_books(config, options, run, ending, master)
+        except JobStopped as error:  # the disk is full: what is on record holds
+            ending, message = Ending(Phase.STOPPED, str(error), EXIT_RESUMABLE), str(error)
         exit_code = EXIT_FAILED if ending.exit_code == EXIT_COMPLETE and message else ending.exit_code
         summary = _report(config, run, master, ending, exit_code, message)
         progress.finish(master, ending.phase.value, message or ending.reason, exit_code)

@@ -23,10 +23,22 @@ from mpi_prs.errors import OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock
-from mpi_prs.output.append_row import AppendRow, Ledger, put_aside, read_ledger, take_up
+from mpi_prs.output.append_row import (
+    AppendRow,
+    Ledger,
+    ordered_file,
+    put_aside,
+    read_ledger,
+    storage_errors,
+    sync_folder,
+    take_up,
+)
 from mpi_prs.run_directory import RunDirectory
 
 _log = logging.getLogger("mpi_prs.job")
+
+_PLACE_OF_ROWS = ("output_action", "append_row_file_name")
+"""With another value of these, the rows of finished mini-batches would not be where they are looked for."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +90,23 @@ def open_run(config: JobConfig, options: RunOptions, listed: Callable[[int], Non
     Raises:
         OutputError: the output is not writable, in use, of another run, or of something else.
         InputError: a new run's inputs cannot be listed.
+        JobStopped: the disk is full or the like.
     """
     directory = RunDirectory(config.output)
-    _make_folders(directory)
-    lock = RunLock(directory.lock)
-    try:
-        if options.overwrite:
-            _remove_run(directory, config)
-        if directory.description.exists():
-            _check_same(directory, config, options)
-        else:
-            _begin(directory, config, listed)
-        return _resume(directory, config, options, lock)
-    except BaseException:
-        lock.release()
-        raise
+    with storage_errors(directory.output):
+        _make_folders(directory)
+        lock = RunLock(directory.lock)
+        try:
+            if options.overwrite:
+                _remove_run(directory, config)
+            if directory.description.exists():
+                _check_same(directory, config, options)
+            else:
+                _begin(directory, config, listed)
+            return _resume(directory, config, options, lock)
+        except BaseException:
+            lock.release()
+            raise
 
 
 def _make_folders(directory: RunDirectory) -> None:
@@ -105,20 +119,30 @@ def _make_folders(directory: RunDirectory) -> None:
             raise OutputError(f"the output {folder} lies below something that is not a folder") from None
         except OSError as error:
             raise OutputError(f"cannot create the output folder {folder}: {error.strerror}") from error
-    if not os.access(directory.root, os.W_OK | os.X_OK):
-        raise OutputError(f"the output folder {directory.root} is not writable for you; choose another one")
+    for folder in (directory.output, directory.root):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"the output folder {folder} is not writable for you; choose another one")
 
 
 def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
+    names = {config.append_row_file_name, _old_output_name(directory) or config.append_row_file_name}
     directory.description.unlink(missing_ok=True)  # first: without it there is no run
+    for name in names:
+        part = directory.partial_output_file(name)
+        for path in (directory.output_file(name), part, ordered_file(part)):
+            path.unlink(missing_ok=True)
     for entry in directory.root.iterdir():
         if entry != directory.lock:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for path in (
-        directory.output_file(config.append_row_file_name),
-        directory.partial_output_file(config.append_row_file_name),
-    ):
-        path.unlink(missing_ok=True)
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def _old_output_name(directory: RunDirectory) -> str | None:
+    """The name of an earlier run's output file, as far as its description can be read and trusted."""
+    try:
+        name = _read_description(directory)["fingerprint"].get("append_row_file_name")
+    except OutputError:
+        return None
+    return name if isinstance(name, str) and name == Path(name).name else None
 
 
 def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], None] | None) -> None:
@@ -128,8 +152,8 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
         for path in (directory.output_file(name), directory.partial_output_file(name)):
             if path.exists():
                 raise OutputError(
-                    f"{path} is there already, and it is not from a run known in {directory.root}. Move it away, choose "
-                    "another output, or throw it away with --overwrite"
+                    f"{path} is there already, and it is not from a run known in {directory.root}. Move it away, "
+                    "choose another output, or throw it away with --overwrite"
                 )
     directory.journal.unlink(missing_ok=True)
     write_manifest(directory.manifest, config.file_inputs(), config.mini_batch_size, progress=listed)
@@ -140,30 +164,37 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
         "fingerprint": fingerprint(config),
     }
     write_atomically(directory.description, json.dumps(description, indent=2) + "\n")
+    sync_folder(directory.root)
 
 
 def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions) -> None:
     """Refuse to mix rows of two different jobs; show what differs."""
-    try:
-        description: dict[str, Any] = json.loads(directory.description.read_text())
-        old = description["fingerprint"]
-    except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"{directory.description} cannot be read ({error}); start anew with --overwrite") from error
-    new = fingerprint(config)
+    description = _read_description(directory)
+    old, new = description["fingerprint"], fingerprint(config)
     different = differences(old, new)
     if not different:
         return
     lines = "\n".join(f"  {line}" for line in different)
-    if (options.accept_changes or options.only_failed) and not changes_manifest(old, new):
+    mixes_rows = changes_manifest(old, new) or any(old.get(key) != new.get(key) for key in _PLACE_OF_ROWS)
+    if (options.accept_changes or options.only_failed) and not mixes_rows:
         _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
         write_atomically(directory.description, json.dumps({**description, "fingerprint": new}, indent=2) + "\n")
         return
-    hint = (
-        "--overwrite starts anew, --output DIR writes elsewhere"
-        if changes_manifest(old, new)
-        else "--accept-changes goes on and keeps the finished rows, --overwrite starts anew, --output DIR writes elsewhere"
-    )
+    hint = "--overwrite starts anew, --output DIR writes elsewhere"
+    if not mixes_rows:
+        hint = f"--accept-changes goes on and keeps the finished rows, {hint}"
     raise OutputError(f"{directory.output} holds a run with other settings:\n{lines}\n{hint}")
+
+
+def _read_description(directory: RunDirectory) -> dict[str, Any]:
+    """What the run is, by its own word; raises OutputError where that cannot be read."""
+    try:
+        description = json.loads(directory.description.read_text(encoding="utf-8"))
+        if not isinstance(description, dict) or not isinstance(description.get("fingerprint"), dict):
+            raise ValueError("it has no fingerprint")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{directory.description} cannot be read ({error}); start anew with --overwrite") from error
+    return description
 
 
 def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, lock: RunLock) -> OpenRun:

@@ -25,9 +25,15 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            OutputError: another run holds it; the message says where and since when.
+            OutputError: another run holds it (the message says where and since when), or another user owns it.
         """
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError as error:
+            raise OutputError(
+                f"cannot write to {path}: {error.strerror}. The run belongs to somebody else; choose another folder "
+                "with --output"
+            ) from error
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -50,7 +56,7 @@ class RunLock:
         try:
             fields = json.loads(os.pread(self._descriptor, 4096, 0))
             return f" (process {fields['pid']} on {fields['host']}, since {fields['since']})"
-        except (ValueError, KeyError, OSError):
+        except (ValueError, LookupError, TypeError, OSError):
             return ""
 
     def release(self) -> None:

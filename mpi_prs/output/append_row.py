@@ -170,9 +170,9 @@ class AppendRow:
                     )
                 os.ftruncate(self._descriptor, self._end)
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             self.journal = Journal(journal, ledger.journal_end)
-            _sync_folder(journal.parent)
+            sync_folder(journal.parent)
         self.sync()  # what was cut off may not come back behind what is written now
 
     def _storage(self) -> contextlib.AbstractContextManager[None]:
@@ -289,7 +289,7 @@ class AppendRow:
                 if in_input_order:
                     source = self._put_in_order()
                 os.replace(source, final)
-                _sync_folder(final.parent)
+                sync_folder(final.parent)
         self.event("complete", output=self._end)
         with self._storage():
             os.fdatasync(self.journal.fileno())
@@ -377,7 +377,7 @@ def _copy(source: int, target: int, offset: int, length: int) -> None:
         length -= len(piece)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename in a folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

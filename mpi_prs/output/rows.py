@@ -15,6 +15,7 @@ from typing import Any
 
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
+
 class WrongReturnType(Exception):
     """``run()`` returned something that has no rows; the text says what."""
 

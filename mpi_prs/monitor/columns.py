@@ -1,0 +1,76 @@
+"""The journal as numpy columns: some ten thousand mini-batches at a time, for everything that is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpi_prs.output.journal import Results, read_journal
+from mpi_prs.output.record import RECORD, RECORD_FIELDS, RECORD_TYPES
+
+RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
+GROUP = 1 << 14
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Finished mini-batches, in the order of the journal.
+
+    Attributes:
+        records: structured array; the fields are those of :class:`mpi_prs.output.record.Record`.
+        workers: the rank that had each, uint32.
+        offsets: where the rows of each start in the file in order of arrival, uint64.
+        nodes: rank → node, of the start that these are from.
+    """
+
+    records: Any
+    workers: Any
+    offsets: Any
+    nodes: dict[int, str]
+
+
+def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[str, Any]]:
+    """The finished mini-batches in groups of about ``group``, and the events as they were written.
+
+    Events come in their order. Mini-batches come a little late, though never later than the next ``start`` or
+    ``workers`` event. Costs about 3 µs a frame and 0.2 µs a mini-batch; memory: one group.
+
+    Raises:
+        OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.
+    """
+    nodes: dict[int, str] = {}
+    frames: list[Results] = []
+    waiting = 0
+    for entry in read_journal(journal):
+        if entry.results is not None and entry.results.records:
+            frames.append(entry.results)
+            waiting += len(entry.results.records) // RECORD.size
+            if waiting >= group:
+                yield _columns(frames, nodes)
+                frames, waiting = [], 0
+        elif entry.event is not None:
+            if entry.event["event"] in ("start", "workers") and frames:
+                yield _columns(frames, nodes)
+                frames, waiting = [], 0
+            if entry.event["event"] == "workers":
+                nodes = {int(rank): node for rank, node in entry.event["nodes"].items()}
+            yield entry.event
+    if frames:
+        yield _columns(frames, nodes)
+
+
+def _columns(frames: list[Results], nodes: dict[int, str]) -> Columns:
+    records = np.frombuffer(b"".join(frame.records for frame in frames), RECORD_TYPE)
+    counts = [len(frame.records) // RECORD.size for frame in frames]
+    before = np.cumsum(records["length"]) - records["length"]  # bytes of rows before each one, in this group
+    firsts = np.cumsum([0, *counts[:-1]])
+    starts = np.array([frame.offset for frame in frames], np.uint64) - before[firsts]
+    workers = np.fromiter(
+        chain.from_iterable(repeat(frame.worker, n) for frame, n in zip(frames, counts, strict=True)), np.uint32
+    )
+    return Columns(records, workers, before + np.repeat(starts, counts), nodes)

@@ -1,0 +1,196 @@
+"""``status.json``: where a run stands, for ``status`` and for other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError
+from mpi_prs.monitor.replacing import replacing
+from mpi_prs.monitor.units import count, duration, many, percent, printable, rate, size
+from mpi_prs.run_directory import RunDirectory
+
+SILENCE = 60.0
+"""Seconds without an update after which a run that says it is under way is believed dead."""
+
+_BAR = 40
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands; the fields are the keys of the file.
+
+    Attributes:
+        phase: ``starting``, or a value of :class:`mpi_prs.engine.scheduler.Phase`.
+        reason: what is waited for, or why it ended.
+        mini_batches, items: how many there are to do; with ``--limit``, all items nevertheless.
+        mini_batches_done, mini_batches_failed, items_done, items_failed: of all starts.
+        retried: attempts of this start that failed and were followed by another.
+        mini_batches_per_second, items_per_second: of late; ``None`` as long as nothing is known.
+        eta_seconds: until everything is done, at that rate.
+        elapsed_seconds: of this start.
+        workers, nodes: those at work.
+        processes, processes_ready: user processes, and those of them whose ``init()`` is done.
+        output, output_bytes: the output folder, and the size of the rows so far.
+        started, updated: ISO 8601, UTC.
+        pid, host, slurm_job_id: of the master.
+        exit_code: once it has ended.
+    """
+
+    phase: str
+    reason: str
+    mini_batches: int
+    mini_batches_done: int
+    mini_batches_failed: int
+    items: int
+    items_done: int
+    items_failed: int
+    retried: int
+    mini_batches_per_second: float | None
+    items_per_second: float | None
+    eta_seconds: float | None
+    elapsed_seconds: float
+    workers: int
+    nodes: int
+    processes: int
+    processes_ready: int
+    output: str
+    output_bytes: int
+    started: str
+    updated: str
+    pid: int
+    host: str
+    slurm_job_id: str | None
+    exit_code: int | None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the run is at work, or was when it was killed."""
+        return self.phase in ("starting", "running", "draining")
+
+    @property
+    def settled(self) -> int:
+        """Mini-batches that are done or failed."""
+        return self.mini_batches_done + self.mini_batches_failed
+
+
+def outcome(phase: str, reason: str, exit_code: int | None) -> str:
+    """How it stands or how it ended, in a few words. A job may have worked on everything and have failed even so."""
+    word = {None: phase, EXIT_COMPLETE: phase, EXIT_RESUMABLE: "stopped early"}.get(exit_code, "failed")
+    return f"{word}: {reason}" if reason else word
+
+
+def write_status(path: Path, status: Status) -> bool:
+    """Replace the file. Returns whether that worked: a full disk is no reason to end a job."""
+    try:
+        with replacing(path) as file:
+            file.write(json.dumps(asdict(status), indent=1).encode("ascii") + b"\n")
+    except OSError:
+        return False
+    return True
+
+
+def read_status(path: Path) -> Status | None:
+    """The status, or ``None`` when there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    kinds: dict[str, Any] = typing.get_type_hints(Status)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return Status(**{name: found[name] for name in kinds})
+
+
+def iso_time(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def run_directory_of(folder: Path) -> RunDirectory:
+    """The run whose output folder this is; its run directory ``_run`` is taken as well.
+
+    Raises:
+        OutputError: there is no run.
+    """
+    output = Path(os.path.abspath(folder))
+    if output.name == "_run" and os.path.isdir(output):
+        output = output.parent
+    run = RunDirectory(output)
+    if not os.path.isdir(run.root):
+        raise OutputError(
+            f"there is no run in {folder}: expected the folder {run.root}. RUN is the output folder of a job, "
+            "the `output` of its config"
+        )
+    return run
+
+
+def status_text(run: RunDirectory, now: float) -> str:
+    """Where the run stands, for people; ``now`` in seconds since 1970."""
+    status = read_status(run.status)
+    if status is None:
+        return f"no status yet in {run.status}: the run is listing its inputs, or has ended before it began"
+    age = max(0.0, now - _seconds(status.updated, now))
+    done = percent(status.settled, status.mini_batches)
+    filled = _BAR * done // 100
+    state = printable(outcome(status.phase, status.reason, status.exit_code))
+    rows = [
+        ("items", _of(status.items_done, status.items, status.items_failed)),
+        ("mini-batches", _of(status.mini_batches_done, status.mini_batches, status.mini_batches_failed)),
+        ("tried again", many(status.retried, "attempt") if status.retried else ""),
+    ]
+    if status.under_way:
+        rows += [
+            ("rate", "" if status.items_per_second is None else rate(status.items_per_second)),
+            ("time left", "" if status.eta_seconds is None else f"about {duration(status.eta_seconds)}"),
+            ("processes", _processes(status)),
+        ]
+    rows += [
+        ("output", f"{printable(status.output)} ({size(status.output_bytes)} of rows)"),
+        ("time", f"{duration(status.elapsed_seconds)} since {status.started}"),
+        ("master", f"process {status.pid} on {status.host}" + _slurm(status)),
+        ("last sign", f"{duration(round(age))} ago"),
+    ]
+    lines = [state, f"[{'#' * filled}{'-' * (_BAR - filled)}] {done} %"]
+    lines += [f"{name:<14}{value}" for name, value in rows if value]
+    if status.under_way and age > SILENCE:
+        lines.append(_silence(status, age))
+    return "\n".join(lines)
+
+
+def _silence(status: Status, age: float) -> str:
+    if status.settled >= status.mini_batches:
+        return (
+            f"no sign of life for {duration(age)}, after the last mini-batch: the output is being put together, or the "
+            "run was killed while it was; then the same command completes it"
+        )
+    return f"no sign of life for {duration(age)}: the run was probably killed; the same command resumes it"
+
+
+def _of(done: int, whole: int, failed: int) -> str:
+    return f"{count(done)} of {count(whole)}" + (f", {count(failed)} failed" if failed else "")
+
+
+def _processes(status: Status) -> str:
+    if not status.workers:
+        return ""
+    return (
+        f"{count(status.processes_ready)} of {count(status.processes)} ready, "
+        f"{many(status.workers, 'worker')} on {many(status.nodes, 'node')}"
+    )
+
+
+def _slurm(status: Status) -> str:
+    return f", Slurm job {status.slurm_job_id}" if status.slurm_job_id else ""
+
+
+def _seconds(iso: str, fallback: float) -> float:
+    try:
+        return datetime.fromisoformat(iso).timestamp()
+    except ValueError:
+        return fallback

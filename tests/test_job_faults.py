@@ -1,0 +1,305 @@
+"""Faults of a whole job: kill its parts at any moment, stop it, fill its disk; resume; then count the rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import Job, Mpi, assert_every_row_once, wait_until
+
+NewJob = Callable[..., Job]
+
+KILL_ROUNDS = int(os.environ.get("MPI_PRS_TEST_KILL_ROUNDS", "50"))
+"""Rounds of the test that kills at random moments; set it higher for a long run."""
+
+SLOW_SCRIPT = """
+import os, time
+
+def run(mini_batch):
+    time.sleep({seconds})
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+WITH_GRANDCHILD = """
+import os, subprocess, time
+
+def init():
+    subprocess.Popen(["sleep", "1000"])
+
+def run(mini_batch):
+    time.sleep(0.005)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+def done_so_far(job: Job) -> int:
+    return len(job.ledger().done) if job.directory.journal.exists() else 0
+
+
+def master_pid(job: Job) -> int:
+    """The rank that holds the run's lock."""
+    fields: dict[str, int] = json.loads(job.directory.lock.read_text())
+    return fields["pid"]
+
+
+def worker_pids(job: Job) -> list[int]:
+    """The ranks that are not the master; not the launcher, whose command line names the ranks' program as well."""
+    ranks = [pid for pid, command in job.processes().items() if command.split()[1:3] == ["-m", "mpi_prs"]]
+    return sorted(set(ranks) - {master_pid(job)})
+
+
+# Killed at random moments
+
+
+def test_killed_at_random_moments_and_resumed_the_output_has_every_row_once(
+    new_job: NewJob, mpich: Mpi, openmpi: Mpi
+) -> None:
+    """Each round starts the job, kills one of its parts with SIGKILL at some moment, and counts what is on record."""
+    chance = random.Random(20261121)
+    job = new_job(SLOW_SCRIPT.format(seconds=0.002), items=60 * KILL_ROUNDS, mini_batch_size=1)
+    kills = 0
+    before = 0
+    while kills < KILL_ROUNDS:
+        victim = chance.choice(["master", "worker", "mpirun", "user process"])
+        mpi = chance.choice([None, None, mpich, mpich, openmpi])
+        process = job.start_local() if mpi is None else job.start_under(mpi)
+        goal = before + chance.randrange(0, 40)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: process.poll() is not None or done_so_far(job) > goal, within=30)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()
+            break
+        kills += 1
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            if victim == "mpirun" or (mpi is None and victim != "user process"):
+                os.kill(process.pid, signal.SIGKILL)
+            elif victim == "user process":
+                os.kill(chance.choice(job.user_processes()), signal.SIGKILL)
+                job.kill_all()
+            else:
+                os.kill(master_pid(job) if victim == "master" else chance.choice(worker_pids(job)), signal.SIGKILL)
+        process.communicate(timeout=60)
+        job.assert_nothing_left()
+        now = done_so_far(job)
+        assert now >= before, "nothing that was on record is lost"
+        before = now
+    assert kills >= min(KILL_ROUNDS, 10)
+    done = job.under(mpich)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
+@pytest.mark.parametrize("victim", ["master", "worker", "mpirun"])
+def test_nothing_is_left_of_a_killed_job_and_it_resumes(new_job: NewJob, mpi: Mpi, victim: str) -> None:
+    job = new_job(WITH_GRANDCHILD, items=2000, mini_batch_size=2)
+    process = job.start_under(mpi)
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > 20)
+    assert job.pids("sleep 1000")
+    pid = {"master": master_pid(job), "worker": worker_pids(job)[0], "mpirun": process.pid}[victim]
+    os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    job.assert_nothing_left()
+    finished = done_so_far(job)
+    assert 20 < finished < 1000
+    (job.folder / "script.py").write_text(SLOW_SCRIPT.format(seconds=0))
+    done = job.under(mpi, "--accept-changes")
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
+def test_with_fault_tolerant_open_mpi_a_killed_worker_does_not_end_the_job(new_job: NewJob, openmpi: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.02), items=600, mini_batch_size=2)
+    process = job.start_under(openmpi, ranks=4, launcher=("--with-ft", "ulfm"))
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > 20)
+    os.kill(worker_pids(job)[0], signal.SIGKILL)
+    done = job.finish(process)
+    assert done.returncode == 0, done.stdout
+    assert "is lost" in done.stdout
+    assert_every_row_once(job)
+
+
+# Stopped by a signal
+
+PHASES = {
+    "while the inputs are listed": lambda job: job.directory.lock.exists(),
+    "during init()": lambda job: bool(job.user_processes()),
+    "in the middle": lambda job: done_so_far(job) > 5,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_sigterm_in_each_phase_ends_the_job_resumable(new_job: NewJob, phase: str) -> None:
+    script = SLOW_SCRIPT.format(seconds=0.05)
+    if phase == "during init()":
+        script += "\ndef init():\n    time.sleep(1)\n"
+    job = new_job(script, items=400, mini_batch_size=2)
+    process = job.start_local()
+    wait_until(lambda: process.poll() is not None or PHASES[phase](job))
+    process.send_signal(signal.SIGTERM)
+    done = job.finish(process, timeout=30)
+    assert done.returncode in (75, -signal.SIGTERM) if phase == "while the inputs are listed" else done.returncode == 75
+    assert "Traceback" not in done.stdout
+    job.assert_nothing_left()
+    (job.folder / "script.py").write_text(SLOW_SCRIPT.format(seconds=0))
+    done = job.local("--accept-changes")
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_the_first_signal_drains_what_runs_and_starts_nothing_new(new_job: NewJob, number: signal.Signals) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.5), items=100, mini_batch_size=2)
+    process = job.start_local()
+    wait_until(lambda: process.poll() is not None or done_so_far(job) >= 2)
+    process.send_signal(number)
+    done = job.finish(process, timeout=30)
+    assert done.returncode == 75, done.stdout
+    assert "the same command resumes" in done.stdout
+    ledger = job.ledger()
+    assert 4 <= len(ledger.done) <= 6, "the two that ran have finished, nothing else was started"
+    assert not ledger.attempts
+
+
+def test_the_second_signal_stops_at_once(new_job: NewJob) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=1000), items=10, run_invocation_timeout=2000, stop_grace=600)
+    process = job.start_local()
+    wait_until(lambda: len(job.user_processes()) == 2 and job.directory.status.exists())
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: any("second signal" in p.read_text() for p in job.directory.logs.glob("sys/node/*/master.txt")))
+    process.send_signal(signal.SIGTERM)
+    done = job.finish(process, timeout=30)
+    assert done.returncode == 75, done.stdout
+
+
+def test_what_does_not_end_within_the_grace_time_is_killed_and_done_again(new_job: NewJob) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=1000), items=10, run_invocation_timeout=2000, stop_grace=0.5)
+    process = job.start_local()
+    wait_until(lambda: len(job.user_processes()) == 2 and job.directory.status.exists())
+    process.send_signal(signal.SIGTERM)
+    done = job.finish(process, timeout=30)
+    assert done.returncode == 75, done.stdout
+    (job.folder / "script.py").write_text(SLOW_SCRIPT.format(seconds=0))
+    assert job.local("--accept-changes").returncode == 0
+    assert_every_row_once(job)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_mpirun_drains_the_job(new_job: NewJob, mpich: Mpi, number: signal.Signals) -> None:
+    """Hydra passes these on to the ranks. (Open MPI kills them a moment later: it passes on SIGUSR2 instead.)"""
+    job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=800, mini_batch_size=2)
+    process = job.start_under(mpich)
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > 5)
+    process.send_signal(number)
+    done = job.finish(process, timeout=60)
+    assert done.returncode == 75, done.stdout
+    assert "the same command resumes" in done.stdout
+
+
+def test_sigusr2_to_open_mpis_mpirun_drains_the_job(new_job: NewJob, openmpi: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=800, mini_batch_size=2)
+    process = job.start_under(openmpi)
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > 5)
+    process.send_signal(signal.SIGUSR2)
+    done = job.finish(process, timeout=60)
+    assert done.returncode == 75, done.stdout
+    assert "the same command resumes" in done.stdout
+
+
+# The disk
+
+LONG_ROWS = """
+import os
+def run(mini_batch):
+    return [os.path.basename(path) + " " + "x" * 20000 for path in mini_batch]
+"""
+
+
+def long_rows(job: Job) -> list[str]:
+    return [f"{name} {'x' * 20000}" for name in job.names]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 4 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False).returncode
+    if mounted:
+        if os.environ.get("CI") == "true":
+            pytest.fail("missing in CI: the right to mount a tmpfs")
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_job_with_a_clear_word_and_it_resumes(new_job: NewJob, small_disk: Path) -> None:
+    job = new_job(LONG_ROWS, items=250, output=str(small_disk / "out"))
+    done = job.local()
+    assert done.returncode == 75, done.stdout
+    assert "the disk is full" in done.stdout
+    assert "Traceback" not in done.stdout
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    rows = (small_disk / "out" / "parallel_run_step.txt").read_text().splitlines()
+    assert sorted(rows) == long_rows(job)
+
+
+def test_a_file_size_limit_stops_the_job_with_a_clear_word_and_it_resumes(new_job: NewJob) -> None:
+    job = new_job(LONG_ROWS, items=250)
+    limit = 2 << 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        process = job.start_local()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    done = job.finish(process)
+    assert done.returncode == 75, done.stdout
+    assert "size limit" in done.stdout
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job, long_rows(job))
+
+
+def test_a_torn_journal_and_a_longer_output_are_mended_on_resume(new_job: NewJob) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0), items=100)
+    assert job.local("--limit", "10").returncode == 0
+    with open(job.directory.journal, "ab") as journal:
+        journal.write(b"\x40\x00\x00\x00torn")
+    with open(job.directory.partial_output_file("parallel_run_step.txt"), "a") as output:
+        output.write("half a row that no record na")
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
+# Thresholds
+
+
+def test_above_the_error_threshold_the_job_is_aborted_and_says_so(new_job: NewJob, mpich: Mpi) -> None:
+    job = new_job("def run(mini_batch):\n    raise OSError('broken image')\n", error_threshold=10, run_max_try=1)
+    done = job.under(mpich)
+    assert done.returncode == 1, done.stdout
+    assert "more than error_threshold allows (10)" in done.stdout
+    assert not job.output.exists()
+
+
+def test_no_successful_item_at_all_fails_the_job(new_job: NewJob) -> None:
+    job = new_job("def run(mini_batch):\n    return []\n")
+    done = job.local()
+    assert done.returncode == 1, done.stdout
+    assert "no item has succeeded" in done.stdout
+    assert not job.output.exists()

@@ -1,0 +1,391 @@
+"""The scheduler in a random world: any order of events, against a naive model that adds up everything anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mpi_prs.engine.scheduler import Phase, Policy, Scheduler, Verdict
+from tests.scheduling import record
+
+PATIENCE = 10.0
+
+
+@dataclass
+class ModelWorker:
+    """What a worker really has, as opposed to what the scheduler believes."""
+
+    processes: int
+    heard: float
+    held: dict[int, int] = field(default_factory=dict)
+    ready: set[int] = field(default_factory=set)
+    init_failures: dict[int, int] = field(default_factory=dict)  # in a row
+
+    def starting(self, tries: int) -> list[int]:
+        return [p for p in range(self.processes) if p not in self.ready and self.init_failures.get(p, 0) < tries]
+
+    def given_up(self, tries: int) -> bool:
+        return all(self.init_failures.get(process, 0) >= tries for process in range(self.processes))
+
+
+class RandomWorld(RuleBasedStateMachine):
+    """Any order of events. The model keeps one entry a mini-batch, adds up everything anew, and knows no shortcut."""
+
+    @initialize(
+        sizes=st.lists(st.integers(1, 4), min_size=1, max_size=40),
+        policy=st.builds(
+            Policy,
+            run_max_try=st.integers(1, 4),
+            error_threshold=st.one_of(st.just(-1), st.integers(0, 20)),
+            allowed_failed_count=st.one_of(st.none(), st.integers(-1, 6)),
+            allowed_failed_percent=st.one_of(st.none(), st.sampled_from([-1.0, 0.0, 7.5, 50.0, 100.0])),
+            heartbeat_timeout=st.just(PATIENCE),
+            progress_update_timeout=st.one_of(st.none(), st.just(3 * PATIENCE)),
+            init_tries=st.integers(1, 3),
+            limit=st.one_of(st.none(), st.integers(0, 45)),
+            most_waiting=st.integers(1, 8),
+        ),
+        data=st.data(),
+    )
+    def start(self, sizes: list[int], policy: Policy, data: st.DataObject) -> None:
+        self.sizes, self.policy, self.now = sizes, policy, 0.0
+        self.scheduler = Scheduler(len(sizes), sizes.__getitem__, policy, 0.0)
+        self.end = len(sizes) if policy.limit is None else min(policy.limit, len(sizes))
+        self.settled: dict[int, int | None] = {}  # mini-batch → items that succeeded, None: failed
+        self.tries: dict[int, int] = {}
+        self.losses: dict[int, int] = {}
+        self.to_retry: set[int] = set()
+        self.retried = 0
+        self.workers: dict[int, ModelWorker] = {}
+        self.ghosts: dict[int, dict[int, int]] = {}
+        self.next_worker = 1
+        self.ever_ready = False
+        self.moved = 0.0
+        self.phase = Phase.RUNNING
+        numbers = st.integers(0, len(sizes) - 1)
+        for number in data.draw(st.sets(numbers, max_size=6), "done before"):
+            self.settled[number] = returned = data.draw(st.integers(0, sizes[number]))
+            self.scheduler.restore_done(number, sizes[number], returned)
+        for number in data.draw(st.sets(numbers, max_size=3), "failed before"):
+            if number not in self.settled:
+                self.settled[number] = None
+            self.scheduler.restore_failed(number)
+        for number in data.draw(st.sets(numbers, max_size=6), "tried before"):
+            if number not in self.settled:
+                attempts = data.draw(st.integers(1, 5))
+                self.tries[number] = min(attempts, policy.run_max_try - 1)
+                self.scheduler.restore_attempts(number, attempts)
+        self.scheduler.check()
+        self.judge()
+
+    # What the model expects
+
+    def failed_items(self) -> int:
+        return sum(self.sizes[n] - (0 if done is None else done) for n, done in self.settled.items())
+
+    def threshold_is_exceeded(self) -> bool:
+        policy, failed = self.policy, sum(done is None for done in self.settled.values())
+        return (
+            (policy.error_threshold >= 0 and self.failed_items() > policy.error_threshold)
+            or (policy.allowed_failed_count not in (None, -1) and failed > (policy.allowed_failed_count or 0))
+            or (
+                policy.allowed_failed_percent not in (None, -1.0)
+                and 100 * failed > (policy.allowed_failed_percent or 0) * len(self.sizes)
+            )
+        )
+
+    def left(self) -> set[int]:
+        return set(range(self.end)) - set(self.settled)
+
+    def held(self) -> list[int]:
+        return [number for worker in self.workers.values() for number in worker.held]
+
+    def judge(self, *, workers_changed: bool = False) -> None:
+        """Which phase must follow from what has just happened."""
+        tries = self.policy.init_tries
+        if self.phase not in (Phase.RUNNING, Phase.DRAINING):
+            return
+        if self.threshold_is_exceeded():
+            self.phase = Phase.ABORTED
+        elif not self.left():
+            self.phase = Phase.COMPLETE
+        elif self.phase is Phase.DRAINING and not self.held():
+            self.phase = Phase.DRAINED
+        elif workers_changed and not self.workers:
+            self.phase = Phase.STRANDED
+        elif workers_changed:
+            everywhere = all(
+                worker.init_failures.get(process, 0) >= 2
+                for worker in self.workers.values()
+                for process in range(worker.processes)
+            )
+            given_up = all(worker.given_up(tries) for worker in self.workers.values())
+            if given_up or (everywhere and not self.ever_ready):
+                self.phase = Phase.ABORTED
+
+    # What may happen
+
+    def some_worker(self, data: st.DataObject, *, holding: bool = False) -> int:
+        names = [name for name, worker in self.workers.items() if worker.held or not holding]
+        return data.draw(st.sampled_from(names), "worker")
+
+    def somebody_holds(self) -> bool:
+        return bool(self.held())
+
+    @rule(processes=st.integers(1, 3), data=st.data())
+    def worker_reports(self, processes: int, data: st.DataObject) -> None:
+        name = self.next_worker
+        self.next_worker += 1
+        self.workers[name] = ModelWorker(processes, self.now)
+        self.scheduler.add_worker(name, processes, "node", self.now)
+        for process in data.draw(st.sets(st.integers(0, processes - 1)), "ready at once"):
+            self.becomes_ready(name, process)
+
+    def becomes_ready(self, name: int, process: int) -> None:
+        self.ever_ready = True
+        self.workers[name].ready.add(process)
+        self.workers[name].init_failures.pop(process, None)
+        self.scheduler.process_ready(name, process)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def process_is_ready(self, data: st.DataObject) -> None:
+        name = self.some_worker(data)
+        starting = self.workers[name].starting(self.policy.init_tries)
+        if starting:
+            self.becomes_ready(name, data.draw(st.sampled_from(starting)))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def process_ends(self, data: st.DataObject) -> None:
+        name = self.some_worker(data)
+        process = data.draw(st.integers(0, self.workers[name].processes - 1))
+        self.workers[name].ready.discard(process)
+        self.scheduler.process_gone(name, process)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def init_fails(self, data: st.DataObject) -> None:
+        name = self.some_worker(data)
+        worker, tries = self.workers[name], self.policy.init_tries
+        starting = worker.starting(tries)
+        if not starting:
+            return
+        process = data.draw(st.sampled_from(starting))
+        worker.init_failures[process] = worker.init_failures.get(process, 0) + 1
+        again = self.scheduler.init_failed(name, process)
+        if worker.given_up(tries):
+            worker.held.clear()
+        self.judge(workers_changed=True)
+        assert again == (worker.init_failures[process] < tries and self.phase is Phase.RUNNING)
+
+    @rule(data=st.data())
+    def assign(self, data: st.DataObject) -> None:
+        name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
+        self.hand_out(name)
+
+    def hand_out(self, name: int) -> int:
+        taken = 0
+        for first, count, attempt in self.scheduler.assign(name):
+            assert self.phase is Phase.RUNNING
+            assert self.workers[name].ready
+            for number in range(first, first + count):
+                assert number in self.left()
+                assert number not in self.held()
+                assert attempt == self.tries.get(number, 0) + 1 <= self.policy.run_max_try
+                self.workers[name].held[number] = attempt
+                self.to_retry.discard(number)
+                taken += 1
+        return taken
+
+    @precondition(somebody_holds)
+    @rule(data=st.data())
+    def answers_come(self, data: st.DataObject) -> None:
+        name = self.some_worker(data, holding=True)
+        held = self.workers[name].held
+        self.answer(name, data.draw(st.lists(st.sampled_from(sorted(held)), min_size=1, max_size=6)), dict(held), data)
+
+    @rule(data=st.data())
+    def forged_answers_come(self, data: st.DataObject) -> None:
+        """From anybody, for anything, at any attempt."""
+        name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
+        numbers = data.draw(st.lists(st.integers(0, len(self.sizes) - 1), max_size=4))
+        self.answer(name, numbers, {number: data.draw(st.integers(0, 5)) for number in numbers}, data)
+
+    @precondition(lambda self: self.ghosts)
+    @rule(data=st.data())
+    def ghost_answers(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.ghosts)), "lost worker")
+        self.answer(name, list(self.ghosts[name]), self.ghosts[name], data)
+
+    def answer(self, name: int, numbers: Sequence[int], attempts: dict[int, int], data: st.DataObject) -> None:
+        message, expected = b"", []
+        held = self.workers[name].held if name in self.workers else {}
+        for number in numbers:
+            size = self.sizes[number]
+            returned = data.draw(st.sampled_from([size, size, size, 0, size + 1, size - 1]))
+            run = data.draw(st.sampled_from([0.0, 1e-6, 0.01, 10.0, math.nan]))
+            message += record(number, attempts[number], returned=returned, items=size, run=run)
+            expected.append(number in held and held[number] == attempts[number])
+            if expected[-1]:
+                del held[number]
+                assert number not in self.settled
+                self.settled[number] = min(returned, size)
+                self.moved = self.now
+        accepted = self.scheduler.finished(name, message, self.now)
+        assert accepted == (None if all(expected) else expected)
+        self.judge()
+
+    @precondition(somebody_holds)
+    @rule(data=st.data())
+    def attempt_fails(self, data: st.DataObject) -> None:
+        name = self.some_worker(data, holding=True)
+        held = self.workers[name].held
+        self.failure(name, number := data.draw(st.sampled_from(sorted(held))), held[number])
+
+    @rule(data=st.data(), attempt=st.integers(0, 5))
+    def forged_failure_comes(self, data: st.DataObject, attempt: int) -> None:
+        name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
+        self.failure(name, data.draw(st.integers(0, len(self.sizes) - 1)), attempt)
+
+    def failure(self, name: int, number: int, attempt: int) -> None:
+        held = self.workers[name].held if name in self.workers else {}
+        if held.get(number) != attempt:
+            expected = Verdict.STALE
+        elif attempt == self.policy.run_max_try:
+            expected = Verdict.FAILED
+            self.settled[number] = None
+        else:
+            expected = Verdict.RETRY
+            self.to_retry.add(number)
+            self.retried += 1
+        if expected is not Verdict.STALE:
+            del held[number]
+            self.tries[number] = attempt
+            self.moved = self.now
+        assert self.scheduler.attempt_failed(name, number, attempt, self.now) is expected
+        self.judge()
+
+    @precondition(somebody_holds)
+    @rule(data=st.data())
+    def some_is_given_back(self, data: st.DataObject) -> None:
+        name = self.some_worker(data, holding=True)
+        held = self.workers[name].held
+        ranges = []
+        for number in data.draw(st.lists(st.sampled_from(sorted(held)), max_size=5)):
+            attempt = data.draw(st.sampled_from([held.get(number, 1), held.get(number, 1), 5]))
+            ranges.append((number, 1, attempt))
+            if held.get(number) == attempt:
+                del held[number]
+        self.scheduler.given_back(name, ranges)
+        self.judge()
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def worker_is_lost(self, data: st.DataObject) -> None:
+        self.lose(self.some_worker(data))
+
+    def lose(self, name: int) -> None:
+        worker = self.workers.pop(name)
+        self.ghosts[name] = worker.held
+        failed = set()
+        for number in worker.held:
+            self.losses[number] = self.losses.get(number, 0) + 1
+            if self.losses[number] >= self.policy.run_max_try:
+                self.settled[number] = None
+                failed.add(number)
+            else:
+                self.to_retry.add(number)
+        assert set(self.scheduler.worker_lost(name, "gone")) == failed
+        assert self.scheduler.worker_lost(name, "gone again") == []
+        self.judge(workers_changed=True)
+
+    @rule(seconds=st.floats(0, 2 * PATIENCE), data=st.data())
+    def time_passes(self, seconds: float, data: st.DataObject) -> None:
+        self.now += seconds
+        for name in data.draw(st.sets(st.sampled_from(sorted(self.workers))) if self.workers else st.just(set())):
+            self.workers[name].heard = self.now
+            self.scheduler.heard_from(name, self.now)
+        silent = {name for name, worker in self.workers.items() if self.now - worker.heard > PATIENCE}
+        if not self.ever_ready:
+            self.moved = self.now
+        limit = self.policy.progress_update_timeout
+        if self.phase is Phase.RUNNING and limit is not None and self.now - self.moved > limit:
+            self.phase = Phase.STRANDED
+        assert {name for name, _why in self.scheduler.tick(self.now)} == silent
+        for name in silent:
+            self.lose(name)
+
+    @rule(odds=st.integers(0, 9))
+    def drain(self, odds: int) -> None:
+        if odds == 0:
+            self.scheduler.drain("a signal")
+            if self.phase is Phase.RUNNING:
+                self.phase = Phase.DRAINING
+                self.judge()
+
+    @rule(odds=st.integers(0, 19))
+    def stop(self, odds: int) -> None:
+        if odds == 0:
+            self.scheduler.stop("two signals")
+            if self.phase in (Phase.RUNNING, Phase.DRAINING):
+                self.phase = Phase.STOPPED
+
+    # What always holds
+
+    @invariant()
+    def the_scheduler_agrees_with_the_model(self) -> None:
+        counts = self.scheduler.counts()
+        done = {number: good for number, good in self.settled.items() if good is not None}
+        assert self.scheduler.phase is self.phase
+        assert self.scheduler.left == len(self.left())
+        assert self.scheduler.held == len(self.held()) == len(set(self.held()))
+        assert self.scheduler.has_retries == bool(self.to_retry)
+        assert counts.mini_batches == len(self.sizes)
+        assert (counts.done, counts.failed) == (len(done), len(self.settled) - len(done))
+        assert (counts.items_done, counts.items_failed) == (sum(done.values()), self.failed_items())
+        assert counts.retried == self.retried
+        assert bool(self.scheduler.reason) == (self.phase not in (Phase.RUNNING, Phase.COMPLETE))
+
+    @invariant()
+    def work_that_is_left_is_held_or_handed_out(self) -> None:
+        if self.phase is Phase.RUNNING and any(worker.ready for worker in self.workers.values()):
+            handed_out = 0
+            if not self.held():
+                handed_out = sum([self.hand_out(name) for name in list(self.workers)])
+            assert self.held() or handed_out
+
+    def teardown(self) -> None:
+        """From wherever it got to, the job comes to its end as soon as nothing more goes wrong."""
+        if not hasattr(self, "phase"):
+            return
+        if self.phase is Phase.RUNNING:
+            self.workers[self.next_worker] = ModelWorker(1, self.now)
+            self.scheduler.add_worker(self.next_worker, 1, "node", self.now)
+            self.becomes_ready(self.next_worker, 0)
+        for _ in range(3 * len(self.sizes) + 3):
+            for name in list(self.workers):
+                self.hand_out(name)
+                for number, attempt in list(self.workers[name].held.items()):
+                    size = self.sizes[number]
+                    message = record(number, attempt, returned=size, items=size)
+                    assert self.scheduler.finished(name, message, self.now) is None
+                    del self.workers[name].held[number]
+                    self.settled[number] = size
+            self.judge()
+        self.the_scheduler_agrees_with_the_model()
+        assert self.phase not in (Phase.RUNNING, Phase.DRAINING)
+
+
+TestRandomWorld = RandomWorld.TestCase
+TestRandomWorld.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
