@@ -149,7 +149,7 @@ def idle_cpu(folder: Path) -> tuple[float, float]:
         time.sleep(0.1)
         if lock.exists() and lock.stat().st_size:
             master = json.loads(lock.read_text())["pid"]
-            spent = {pid: 0.0 for pid in ranks_of(process.pid, str(folder))}
+            spent = dict.fromkeys(ranks_of(process.pid, str(folder)), 0.0)
     time.sleep(2.5)  # the start is over, run() is not
     before = {pid: cpu_seconds(pid) for pid in spent}
     time.sleep(4)
@@ -235,31 +235,29 @@ def main() -> None:
         ours = our_rate(folder / "no-op", arguments.mini_batches)
         pool = pool_rate(folder, arguments.mini_batches // 4)
         futures = futures_rate(folder, arguments.mini_batches // 30)
-        print(f"no-op run(), {ITEMS} items a mini-batch, 1 master + 2 workers     mini-batches/s     ours against it")
-        print(f"  mpi_prs                                               {ours:14,.0f}")
-        print(
-            f"  multiprocessing.Pool.imap_unordered(chunksize=1)      {pool:14,.0f}     {ours / pool:6.1f} × (goal ≥ 3)"
-        )
-        print(
-            f"  mpi4py.futures map(unordered, chunksize=1)            {futures:14,.0f}     {ours / futures:6.1f} × (goal ≥ 20)"
-        )
+        print(f"No-op run(), {ITEMS} items a mini-batch, 1 master + 2 workers: mini-batches a second")
+        row("mpi_prs", f"{ours:,.0f}")
+        row("multiprocessing.Pool.imap_unordered(chunksize=1)", f"{pool:,.0f}", f"{ours / pool:.1f} × (goal ≥ 3)")
+        row("mpi4py.futures map(unordered, chunksize=1)", f"{futures:,.0f}", f"{ours / futures:.1f} × (goal ≥ 20)")
         script = CPU_BOUND.format(loops=loops_for(0.01))
         one = plain_loops(script, 500, 1)
         two = plain_loops(script, 500, 2)
         rate, gaps = cpu_bound(folder / "cpu", script, 1500)
-        print("CPU-bound run() of 10 ms, 2 workers")
-        print(
-            f"  against twice one plain loop                          {100 * rate / (2 * one):13.1f} %     (goal ≥ 97 %)"
-        )
-        print(f"  against two plain loops at once                       {100 * rate / two:13.1f} %")
         middle, late = statistics.median(gaps), statistics.quantiles(gaps, n=20)[-1]
-        print(
-            f"  gap between two run() calls, median and p95           {1e6 * middle:7.0f} and {1e6 * late:.0f} µs (goal ≤ 200)"
-        )
+        print("CPU-bound run() of 10 ms, 2 workers")
+        row("rate against twice one plain loop", f"{100 * rate / (2 * one):.1f} %", "goal ≥ 97 %")
+        row("rate against two plain loops at once", f"{100 * rate / two:.1f} %")
+        row("gap between two run() calls: median", f"{1e6 * middle:.0f} µs", "goal ≤ 200 µs")
+        row("gap between two run() calls: p95", f"{1e6 * late:.0f} µs")
         master, worker = idle_cpu(folder / "idle")
-        print("CPU of a rank while its processes are in run()")
-        print(f"  master                                                {master:13.1f} %     (goal < 3 %)")
-        print(f"  worker                                                {worker:13.1f} %     (goal < 1 %)")
+        print("CPU of a rank while its processes are in run(), of one core")
+        row("master", f"{master:.1f} %", "goal < 3 %")
+        row("worker", f"{worker:.1f} %", "goal < 1 %")
+
+
+def row(what: str, figure: str, note: str = "") -> None:
+    """One line of the table."""
+    print(f"  {what:<52}{figure:>12}   {note}".rstrip())
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def speed(files: int, root: Path) -> Table:
     find = ["find", "-L", str(root), "-type", "f", "-name", "*.png"]
     manifest = root / "manifest"
     ways: dict[str, Callable[[], object]] = {
-        "glob.glob + sort": lambda: sorted(glob.glob(pattern, recursive=True)),  # noqa: PTH207
+        "glob.glob + sort": lambda: sorted(glob.glob(pattern, recursive=True)),
         "find -L (not sorted)": lambda: subprocess.run(find, stdout=subprocess.DEVNULL, check=True),
         "list_files": lambda: sum(1 for _ in list_files(FileInput((pattern,)))),
         "write_manifest": lambda: write_manifest(manifest, [FileInput((pattern,))], MINI_BATCH_SIZE),

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from mpi_prs.output.append_row import Ledger, read_ledger
+from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).parent.parent

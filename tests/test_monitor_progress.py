@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.engine.scheduler import Counts, Policy, Scheduler
+from mpi_prs.monitor.bar import Bar
 from mpi_prs.monitor.progress import Progress, bar_text, progress_line
 from mpi_prs.monitor.rate import Rate
 from mpi_prs.output.record import RECORD
@@ -143,7 +145,7 @@ def test_every_line_starts_with_the_time_and_goes_to_the_overview_with_its_date(
 
 def test_what_earlier_starts_have_done_counts_but_does_not_inflate_the_rate(scene: Scene) -> None:
     for number in range(200):
-        scene.scheduler.restore_done(number, 10, 9)
+        scene.scheduler.restore_done([number], 10, 1)
     scene.begin()
     scene.wait(5)
     assert scene.said()[-1] == (
@@ -304,6 +306,17 @@ def test_a_terminal_gets_a_bar_and_the_overview_gets_the_lines(tmp_path: Path) -
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is hidden, and shown again
     overview = scene.directory.progress_overview.read_text().splitlines()
     assert overview[-1].endswith("stopped early: stopped [by] a signal")
+
+
+def test_a_long_text_is_cut_off_before_it_squeezes_out_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    terminal = Terminal()
+    bar = Bar(terminal)
+    bar.update(30, 60, "50 %  " + 100 * "x")
+    bar.close()
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).split("\r")[-1].rstrip("\n")
+    assert re.fullmatch(r"[━╸╺]{20} 50 %  x+…", last)
+    assert len(last) < 60
 
 
 def test_a_dumb_terminal_gets_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_a_new_run_lists_its_inputs_and_has_nothing_done(job: Job) -> None:
     try:
         assert (run.manifest.mini_batches, run.manifest.items) == (4, FILES)
         assert listed[-1] == FILES
-        assert (run.ledger.done, run.ledger.starts) == ({}, 0)
+        assert (len(run.ledger.done), run.ledger.starts) == (0, 0)
         assert run.output is not None
         assert run.directory.token.read_text() == run.token != ""
         assert run.directory.spill.is_dir()
@@ -317,7 +317,7 @@ def test_overwrite_starts_anew(job: Job) -> None:
     (job.folder / "data" / "later.txt").touch()
 
     with job.open("mini_batch_size=1", overwrite=True) as run:
-        assert (run.ledger.done, run.ledger.starts, run.manifest.mini_batches) == ({}, 0, FILES + 1)
+        assert (len(run.ledger.done), run.ledger.starts, run.manifest.mini_batches) == (0, 0, FILES + 1)
         assert sorted(path.name for path in job.output.iterdir()) == ["_run", "mine.txt", "rows.txt.part"]
         assert not run.directory.kept_rows.exists()
 

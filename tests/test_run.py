@@ -121,6 +121,7 @@ def test_limit_runs_the_first_mini_batches_and_the_next_start_the_rest(new_job: 
     assert done.returncode == 0, done.stdout
     assert sorted(job.ledger().done) == [0, 1, 2]
     assert not job.output.exists()
+    assert "limit reached: 7 mini-batches are left" in done.stdout
     done = job.local()
     assert done.returncode == 0, done.stdout
     assert "3 of 10 mini-batches are done" in done.stdout
@@ -324,3 +325,18 @@ def test_a_second_run_on_the_same_folder_is_refused(new_job: NewJob) -> None:
     assert "another run is at work" in second.stdout
     job.kill_all()
     first.communicate()
+
+
+@pytest.mark.parametrize("order", ["arrival", "input"])
+def test_column_names_stand_once_above_all_rows(new_job: NewJob, order: str) -> None:
+    script = """
+import os, pandas
+def run(mini_batch):
+    return pandas.DataFrame({"name": [os.path.basename(path) for path in mini_batch], "size": 1})
+"""
+    job = new_job(script, items=40, to_csv={"sep": ",", "header": True}, output_order=order)
+    assert job.local("--limit", "4").returncode == 0
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert job.rows()[0] == "name,size"
+    assert_every_row_once(job, ["name,size", *(f"{name},1" for name in job.names)])

@@ -36,7 +36,7 @@ def test_work_stops_at_the_limit() -> None:
 
 def test_what_earlier_starts_have_settled_is_not_handed_out_again() -> None:
     job = Job(5, workers=1)
-    job.scheduler.restore_done(0, ITEMS, ITEMS - 2)
+    job.scheduler.restore_done([0], ITEMS, 2)
     job.scheduler.restore_failed(3)
     job.scheduler.check()
     assert job.scheduler.left == 3
@@ -47,9 +47,8 @@ def test_what_earlier_starts_have_settled_is_not_handed_out_again() -> None:
 
 def test_a_mini_batch_that_is_restored_twice_counts_once() -> None:
     job = Job(3, workers=1)
-    job.scheduler.restore_done(0, ITEMS, ITEMS)
+    job.scheduler.restore_done([0], ITEMS, 0)
     job.scheduler.restore_failed(0)
-    job.scheduler.restore_done(0, ITEMS, ITEMS)
     job.scheduler.check()
     assert (job.scheduler.left, job.scheduler.counts().failed, job.scheduler.counts().items_done) == (2, 0, ITEMS)
 
@@ -69,7 +68,7 @@ def test_a_lowered_run_max_try_leaves_one_more_try_of_what_is_not_failed_yet() -
 
 def test_a_restored_job_may_be_over_already() -> None:
     done = Job(1)
-    done.scheduler.restore_done(0, ITEMS, ITEMS)
+    done.scheduler.restore_done([0], ITEMS, 0)
     done.scheduler.check()
     assert done.phase is Phase.COMPLETE
     failed = Job(2, error_threshold=4)

@@ -70,7 +70,7 @@ class RandomWorld(RuleBasedStateMachine):
         numbers = st.integers(0, len(sizes) - 1)
         for number in data.draw(st.sets(numbers, max_size=6), "done before"):
             self.settled[number] = returned = data.draw(st.integers(0, sizes[number]))
-            self.scheduler.restore_done(number, sizes[number], returned)
+            self.scheduler.restore_done([number], sizes[number], max(0, sizes[number] - returned))
         for number in data.draw(st.sets(numbers, max_size=3), "failed before"):
             if number not in self.settled:
                 self.settled[number] = None

@@ -41,25 +41,20 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
                 return _say_complete(config, run)
             output = run.output
             progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items, lambda: output.size)
-            click.echo(
-                f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches", err=True
-            )
-            click.echo(f"output: {config.output}", err=True)
+            progress.print(f"{config.name}: output in {config.output}")
             if transport is None:
                 assert local is not None
-                result = run_in_this_process(config, options, run, local, progress)
+                summary = run_in_this_process(config, options, run, local, progress)
             else:
                 session.workers_told = True
-                result = execute(config, options, run, transport, progress)
+                summary = execute(config, options, run, transport, progress)
         finally:
             run.close()
     finally:
         logging.getLogger("mpi_prs").removeHandler(console)
         progress.close()
-    click.echo(result.summary.text(), err=True)
-    if result.message:
-        click.echo(("" if result.exit_code == EXIT_COMPLETE else "error: ") + result.message, err=True)
-    return result.exit_code
+    click.echo(summary.text(), err=True)
+    return summary.exit_code
 
 
 def _say_complete(config: JobConfig, run: OpenRun) -> int:

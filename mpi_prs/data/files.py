@@ -5,7 +5,6 @@ more than the names of one folder and of the folders above it, for ten million f
 """
 
 # pathlib has no paths of bytes:
-# ruff: noqa: PTH100, PTH112, PTH114, PTH115, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 

@@ -198,6 +198,8 @@ class Master:
             self.scheduler.process_gone(source, messages.unpack_json(body)["process"])
         elif tag == Tag.INIT_FAILED:
             self._take_init_failure(source, Failure.from_json(body))
+        elif tag == Tag.HEADER:
+            self._output.append_header(body)
         elif tag == Tag.GIVEN_BACK:
             self.scheduler.given_back(source, messages.unpack_ranges(body))
         elif tag == Tag.BYE:

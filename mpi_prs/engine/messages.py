@@ -5,6 +5,7 @@ worker → master
 ``HELLO``              JSON: node, pid, what it sees of the run directory
 ``READY``              JSON: a user process has finished ``init()``
 ``INIT_FAILED``        JSON: a Failure; the worker waits for RESTART
+``HEADER``             the line above all rows, before a worker's first rows
 ``RESULTS``            number of records, records of 48 bytes, then their rows in the same order
 ``SPILLED``            one record, then the path of the file that holds its rows
 ``FAILED``             JSON: the Failure of one attempt
@@ -49,6 +50,7 @@ class Tag(enum.IntEnum):
     BYE = 8
     GONE = 9
     GIVEN_BACK = 10
+    HEADER = 11
     START = 20
     ASSIGN = 21
     DRAIN = 22

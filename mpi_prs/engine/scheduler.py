@@ -141,12 +141,12 @@ class Scheduler:
 
     # What is known from earlier starts
 
-    def restore_done(self, number: int, items: int, returned: int) -> None:
-        """This mini-batch is done already: so many items, and so many that succeeded."""
-        if self._settle(number, DONE):
-            short = max(0, items - returned)
-            self._items_done += items - short
-            self._items_failed += short
+    def restore_done(self, mini_batches: Iterable[int], items: int, short: int) -> None:
+        """These are done already: so many items in all, and so many of them had no row."""
+        for number in mini_batches:
+            self._settle(number, DONE)
+        self._items_done += items - short
+        self._items_failed += short
 
     def restore_failed(self, number: int) -> None:
         """This mini-batch has failed already."""

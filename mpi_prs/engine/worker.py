@@ -267,6 +267,8 @@ class Worker:
         number = process.place.number
         if news.became_ready:
             self._send(Tag.READY, messages.pack_json(process=number, seconds=now - process.started))
+        if news.header is not None:
+            self._send(Tag.HEADER, news.header)
         if news.finished:
             self._collect(news, now)
         if news.spilled or news.failures or news.gone:

@@ -14,6 +14,7 @@ process → worker
 ``RESULTS``           ``count`` records (48 bytes each), then their rows
 ``SPILLED``           one record, then the path of the file that holds its rows
 ``FAILED``            JSON: a Failure of one attempt
+``HEADER``            the line above all rows, before the first rows of a DataFrame
 ``SKIPPED``           ``count`` mini-batches were not started, because the slot says to skip them
 ====================  =======================================================================================
 
@@ -44,6 +45,7 @@ class Kind(enum.IntEnum):
     SPILLED = 7
     FAILED = 8
     SKIPPED = 9
+    HEADER = 10
 
 
 HEADER = struct.Struct("<3sBIQ")  # _MARK, kind, count, bytes of the body

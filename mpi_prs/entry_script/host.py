@@ -46,7 +46,7 @@ from mpi_prs.entry_script.failure import Failure, FailureKind, shorten
 from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
 from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
 from mpi_prs.output.record import RECORD
-from mpi_prs.output.rows import WrongReturnType, encode_rows
+from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line
 
 DUMP_SIGNAL = signal.SIGRTMIN + 9
 """At a timeout the worker sends this first: the process then writes the stack of every thread to its stderr."""
@@ -68,6 +68,9 @@ class Host:
         self._pid = os.getpid()
         self._process: int = settings["process"]
         self._to_csv: dict[str, Any] | None = settings["to_csv"]
+        self._header_options = self._to_csv if self._to_csv and self._to_csv["header"] else None
+        if self._header_options is not None:  # the column names stand once above all rows, not in each mini-batch
+            self._to_csv = {**self._header_options, "header": False}
         self._records: list[bytes] = []
         self._rows: list[bytes] = []
         self._row_bytes = 0
@@ -140,6 +143,8 @@ class Host:
             self._end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(Phase.ENCODING, number, ended)
             returned, rows = encode_rows(result, self._to_csv)
+            if self._header_options is not None:
+                self._send_header(result, self._header_options)
             spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
             self._end_if_forked(error)
@@ -171,6 +176,12 @@ class Host:
         self._row_bytes += length
         if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
             self._flush()
+
+    def _send_header(self, result: Any, options: dict[str, Any]) -> None:
+        header = header_line(result, options)
+        if header is not None:
+            self._header_options = None
+            self._channel.send(Kind.HEADER, 0, header)
 
     def _flush(self) -> None:
         """Send what has been answered so far: one write for many short mini-batches."""

@@ -112,6 +112,7 @@ class News:
     """What a user process brought since it was last asked."""
 
     became_ready: bool = False
+    header: bytes | None = None  # the line above all rows
     records: list[bytes] = field(default_factory=list)  # of finished mini-batches, 48 bytes each, joined or not
     rows: list[bytes] = field(default_factory=list)  # their rows, in the same order
     finished: int = 0
@@ -278,6 +279,8 @@ class UserProcess:
         elif frame.kind == Kind.INIT_FAILED:
             self._init_failure = self._located(Failure.from_json(bytes(frame.body)))
             self.state, self._stop_by = State.STOPPING, now + _EXIT_SECONDS
+        elif frame.kind == Kind.HEADER:
+            news.header = bytes(frame.body)
         elif frame.kind == Kind.SKIPPED:
             news.unstarted += self._answered(frame.mini_batches)
 

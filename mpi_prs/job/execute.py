@@ -19,7 +19,7 @@ from mpi_prs.engine.node import node_name
 from mpi_prs.engine.scheduler import Phase, Policy, Scheduler
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker import Worker
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.signals import StopSignals
@@ -38,47 +38,41 @@ the end of a job nor a lost worker is felt."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a start ended.
+class Outcome:
+    """How a start ended: a word, the reason and what to do next if there is something to say, and the exit code."""
 
-    Attributes:
-        exit_code: see :mod:`mpi_prs.errors`.
-        message: one or a few lines for the user; empty when the summary says it all.
-        summary: the numbers.
-    """
-
+    phase: str
+    reason: str
     exit_code: int
-    message: str
-    summary: Summary
 
 
-def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Transport, progress: Progress) -> Result:
+def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Transport, progress: Progress) -> Summary:
     """Work on everything that is left of an open run, as rank 0 of ``transport``.
 
     Raises:
         LaunchError: the workers cannot do their work.
     """
     assert run.output is not None
-    output, directory = run.output, run.directory
-    with _log_file(config, directory, "master"), StopSignals() as signals:
+    with _log_file(config, run.directory), StopSignals() as signals:
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
         settings = _worker_settings(config, run)
-        master = Master(transport, scheduler, output, settings, signals, progress.on_tick)
+        master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick)
         try:
-            ending = master.run()
-            message = _close_the_books(config, options, run, ending, master)
+            outcome = _close_the_books(config, options, run, master.run(), master)
         except JobStopped as error:  # the disk is full: what is on record holds
-            ending, message = Ending(Phase.STOPPED, str(error), EXIT_RESUMABLE), str(error)
-        exit_code = EXIT_FAILED if ending.exit_code == EXIT_COMPLETE and message else ending.exit_code
-        summary = _report(config, run, master, ending, exit_code, message)
-        progress.finish(master, ending.phase.value, message or ending.reason, exit_code)
-        return Result(exit_code, message or _sentence(ending, options, master), summary)
+            outcome = Outcome(Phase.STOPPED.value, str(error), error.exit_code)
+        except MpiPrsError as error:
+            progress.finish(master, "failed", str(error), error.exit_code)
+            raise
+        summary = _report(config, run, master, outcome)
+        progress.finish(master, outcome.phase, outcome.reason, outcome.exit_code)
+        return summary
 
 
 def run_in_this_process(
     config: JobConfig, options: RunOptions, run: OpenRun, processes: int, progress: Progress
-) -> Result:
+) -> Summary:
     """:func:`execute` without MPI: one worker in a thread, with ``processes`` user processes."""
     config = config.model_copy(update={"processes_per_rank": processes})
     world = local_world(2)
@@ -113,8 +107,7 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
     )
     manifest, ledger = run.manifest, run.ledger
     scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, time.monotonic())
-    for number, (items, returned) in ledger.done.items():
-        scheduler.restore_done(number, items, returned)
+    scheduler.restore_done(ledger.done, ledger.items, ledger.short)
     for number in ledger.failed:
         scheduler.restore_failed(number)
     for number, attempts in ledger.attempts.items():
@@ -161,29 +154,34 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
     )
 
 
-def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, ending: Ending, master: Master) -> str:
-    """Give the output its name when everything is done. Returns why the job has failed, or nothing."""
+def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, ending: Ending, master: Master) -> Outcome:
+    """Give the output its name when everything is done, or put what there is on disk."""
     assert run.output is not None
     counts = master.counts
-    if ending.phase is not Phase.COMPLETE:
-        run.output.sync()
-        return ending.reason if ending.phase is Phase.ABORTED else ""
-    if options.limit is not None and counts.done + counts.failed < counts.mini_batches:
-        run.output.sync()
-        return ""
-    if config.output_action == "append_row" and not counts.items_done:
-        run.output.sync()
-        return f"no item has succeeded ({counts.items_failed} have failed), so there is no output"
-    run.output.complete(
-        run.directory.output_file(config.append_row_file_name) if config.output_action == "append_row" else None,
-        run.directory.kept_rows,
-        in_input_order=config.output_order == "input",
-        keep=counts.failed > 0,
-    )
-    return ""
+    left = counts.mini_batches - counts.done - counts.failed
+    phase = ending.phase.value
+    if ending.phase is Phase.COMPLETE and not left:
+        if config.output_action == "append_row" and not counts.items_done:
+            run.output.sync()
+            reason = f"no item has succeeded ({counts.items_failed} have failed), so there is no output"
+            return Outcome(phase, reason, EXIT_FAILED)
+        run.output.complete(
+            run.directory.output_file(config.append_row_file_name) if config.output_action == "append_row" else None,
+            run.directory.kept_rows,
+            in_input_order=config.output_order == "input",
+            keep=counts.failed > 0,
+        )
+        return Outcome(phase, "", EXIT_COMPLETE)
+    run.output.sync()
+    if ending.phase is Phase.COMPLETE:
+        reason = f"{left} mini-batches are left, the same command without --limit goes on (--limit {options.limit})"
+        return Outcome("limit reached", reason, EXIT_COMPLETE)
+    if ending.phase is Phase.ABORTED:
+        return Outcome(phase, ending.reason, EXIT_FAILED)
+    return Outcome(phase, f"{ending.reason}; {left} mini-batches are left: the same command resumes", EXIT_RESUMABLE)
 
 
-def _report(config: JobConfig, run: OpenRun, master: Master, ending: Ending, exit_code: int, message: str) -> Summary:
+def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -> Summary:
     """Everything that people read afterwards. The job's end does not hang on it: a full disk is only logged."""
     directory = run.directory
     try:
@@ -200,9 +198,9 @@ def _report(config: JobConfig, run: OpenRun, master: Master, ending: Ending, exi
         processes=len(master.nodes) * config.processes_per_rank,
         run_invocation_timeout=config.run_invocation_timeout,
         mini_batch_size=config.mini_batch_size,
-        phase=ending.phase.value,
-        reason=message or ending.reason,
-        exit_code=exit_code,
+        phase=outcome.phase,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
         directory=directory,
         output_file=config.append_row_file_name if config.output_action == "append_row" else None,
     )
@@ -211,20 +209,10 @@ def _report(config: JobConfig, run: OpenRun, master: Master, ending: Ending, exi
     return summary
 
 
-def _sentence(ending: Ending, options: RunOptions, master: Master) -> str:
-    counts = master.counts
-    left = counts.mini_batches - counts.done - counts.failed
-    if ending.phase is Phase.COMPLETE:
-        if options.limit is not None and left:
-            return f"the limit is reached; {left} mini-batches are left: the same command without --limit goes on"
-        return ""
-    return f"{ending.reason}; {left} mini-batches are left: the same command resumes"
-
-
 @contextlib.contextmanager
-def _log_file(config: JobConfig, directory: RunDirectory, name: str) -> Iterator[None]:
+def _log_file(config: JobConfig, directory: RunDirectory) -> Iterator[None]:
     """Send the program's own log to the run directory while the job runs (``logs/sys/node/<node>/master.txt``)."""
-    path = directory.node_log(node_name(), name)
+    path = directory.node_log(node_name(), "master")
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -236,8 +224,3 @@ def _log_file(config: JobConfig, directory: RunDirectory, name: str) -> Iterator
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-def describe_start(config: JobConfig, run: OpenRun) -> str:
-    """One line that says what is being started, from where and to where."""
-    return f"{config.name}: {run.manifest.items} items in {run.manifest.mini_batches} mini-batches → {config.output}"

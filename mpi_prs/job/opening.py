@@ -23,16 +23,9 @@ from mpi_prs.errors import OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock
-from mpi_prs.output.append_row import (
-    AppendRow,
-    Ledger,
-    ordered_file,
-    put_aside,
-    read_ledger,
-    storage_errors,
-    sync_folder,
-    take_up,
-)
+from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, sync_folder, take_up
+from mpi_prs.output.ledger import Ledger, read_ledger
+from mpi_prs.output.ordering import ordered_file
 from mpi_prs.run_directory import RunDirectory
 
 _log = logging.getLogger("mpi_prs.job")

@@ -20,8 +20,8 @@ class Bar:
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, force_terminal=True)
         self._progress = Progress(
-            BarColumn(bar_width=_WIDTH, table_column=Column(min_width=_WIDTH)),
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=_WIDTH),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             console=self._console,
             auto_refresh=False,
         )
@@ -30,6 +30,9 @@ class Bar:
 
     def update(self, done: int, total: int | None, text: str) -> None:
         """Show so much of the total; without one, the bar only says that something is going on."""
+        room = max(1, self._console.width - _WIDTH - 2)  # a longer text would squeeze out the bar
+        if len(text) > room:
+            text = f"{text[: room - 1]}…"
         self._progress.update(self._task, completed=done, total=total, description=text, refresh=True)
 
     def print(self, text: str) -> None:

@@ -38,7 +38,7 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
     """The finished mini-batches in groups of about ``group``, and the events as they were written.
 
     Events come in their order. Mini-batches come a little late, though never later than the next ``start`` or
-    ``workers`` event. Costs about 3 µs a frame and 0.2 µs a mini-batch; memory: one group.
+    ``workers`` event. Costs about 3 µs a frame and 0.1 µs a mini-batch; memory: one group.
 
     Raises:
         OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.

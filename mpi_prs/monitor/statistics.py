@@ -112,7 +112,7 @@ class Statistics:
 
 
 def read_statistics(journal: Path, items_of: Callable[[int], int]) -> Statistics:
-    """Compute the statistics. About 0.4 µs a mini-batch, and 8 bytes of memory.
+    """Compute the statistics. About 0.2 µs a mini-batch and 3 µs a frame; memory: 8 bytes a mini-batch.
 
     Args:
         journal: the journal; it may still grow.

@@ -18,12 +18,13 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpi_prs.errors import JobStopped, OutputError
-from mpi_prs.output.journal import Entry, Journal, Results, read_journal, write_all
-from mpi_prs.output.record import ITEMS, LENGTH, MINI_BATCH, RECORD, RETURNED
+from mpi_prs.output.journal import Journal, Results, write_all
+from mpi_prs.output.ledger import Ledger
+from mpi_prs.output.ordering import ordered_file, put_in_order
+from mpi_prs.output.record import LENGTH, MINI_BATCH, RECORD
 
 SYNC_SECONDS = 2.0
 SYNC_BYTES = 256 << 20
@@ -53,91 +54,6 @@ def storage_errors(folder: Path) -> Iterator[None]:
             f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
             "safe; make room and give the same command again to go on"
         ) from error
-
-
-@dataclass
-class Ledger:
-    """What a journal says, after all that cannot be trusted is dropped.
-
-    Attributes:
-        journal_end: bytes of the journal that hold.
-        output_end: bytes of the output that hold.
-        done: mini-batch → (items, returned).
-        failed: mini-batches that failed for good.
-        attempts: mini-batch → failed tries so far, of those that are neither done nor failed.
-        starts: how often the run was started.
-        complete: whether the run was completed (and not reopened since).
-    """
-
-    journal_end: int = 0
-    output_end: int = 0
-    done: dict[int, tuple[int, int]] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
-    attempts: dict[int, int] = field(default_factory=dict)
-    starts: int = 0
-    complete: bool = False
-
-    def take(self, entry: Entry) -> None:
-        """Add one entry."""
-        if entry.results is not None:
-            for record in RECORD.iter_unpack(entry.results.records):
-                self.done[record[MINI_BATCH]] = (record[ITEMS], record[RETURNED])
-                self.attempts.pop(record[MINI_BATCH], None)
-            self.output_end = entry.results.offset + entry.results.length
-        elif entry.event is not None:
-            self._take_event(entry.event)
-        self.journal_end = entry.end
-
-    def _take_event(self, event: dict[str, object]) -> None:
-        kind, number = event["event"], event.get("mini_batch")
-        if kind == "start":
-            self.starts += 1
-        elif kind == "attempt_failed":
-            self.attempts[int(str(number))] = int(str(event["attempt"]))
-        elif kind == "failed":
-            self.failed.add(int(str(number)))
-            self.attempts.pop(int(str(number)), None)
-        elif kind == "complete":
-            self.complete = True
-        elif kind == "reopened":
-            self.complete = False
-            self.failed.clear()
-
-
-def read_ledger(journal: Path, output: Path | None) -> Ledger:
-    """Replay a journal; with an ``output``, entries whose rows are not in it as they were written are dropped.
-
-    Rows up to the last ``synced`` event are on disk for certain; those after it are read and compared with their CRC.
-    """
-    trusted = 0
-    for entry in read_journal(journal):
-        if entry.event is not None and entry.event["event"] == "synced":
-            trusted = int(entry.event["output"])
-    ledger = Ledger()
-    with contextlib.ExitStack() as stack:
-        file = None
-        if output is not None and output.exists():
-            file = stack.enter_context(open(output, "rb"))
-        for entry in read_journal(journal):
-            results = entry.results
-            if output is not None and results is not None and results.offset + results.length > trusted:
-                if file is None and results.length:
-                    break
-                if file is not None and not _rows_hold(file.fileno(), results):
-                    break
-            ledger.take(entry)
-    return ledger
-
-
-def _rows_hold(descriptor: int, results: Results) -> bool:
-    crc, position, end = 0, results.offset, results.offset + results.length
-    while position < end:
-        piece = os.pread(descriptor, min(_COPY_BYTES, end - position), position)
-        if not piece:
-            return False
-        crc = zlib.crc32(piece, crc)
-        position += len(piece)
-    return crc == results.crc
 
 
 class AppendRow:
@@ -193,6 +109,11 @@ class AppendRow:
             self.journal.results(Results(worker, self._end, len(rows), zlib.crc32(rows), bytes(records)))
         self._end += len(rows)
         self._unsynced += len(rows) + len(records)
+
+    def append_header(self, header: bytes) -> None:
+        """The line above all rows; only the first one counts, every worker sends one."""
+        if not self._end:
+            self.append(0, b"", header)
 
     def append_some(self, worker: int, records: memoryview, rows: memoryview, accepted: Iterable[bool]) -> None:
         """As :meth:`append`, but only those records, and their rows, that are accepted."""
@@ -297,27 +218,9 @@ class AppendRow:
             put_aside(self._path, kept, keep=keep)
 
     def _put_in_order(self) -> Path:
-        """Copy the rows into the order of the mini-batches; neighbours that already stand together in one piece."""
         assert self._path is not None
-        places: list[tuple[int, int, int]] = []
-        for entry in read_journal(self._journal_path):
-            if entry.results is not None:
-                position = entry.results.offset
-                for record in RECORD.iter_unpack(entry.results.records):
-                    places.append((record[MINI_BATCH], position, record[LENGTH]))
-                    position += record[LENGTH]
-        places.sort()
         ordered = ordered_file(self._path)
-        target = os.open(ordered, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            for offset, length in _joined(places):
-                _copy(self._descriptor, target, offset, length)
-            os.fdatasync(target)
-        except OSError:
-            ordered.unlink(missing_ok=True)  # on a full disk its room is needed
-            raise
-        finally:
-            os.close(target)
+        put_in_order(self._descriptor, self._journal_path, ordered)
         return ordered
 
     def close(self) -> None:
@@ -326,11 +229,6 @@ class AppendRow:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self.journal.close()
-
-
-def ordered_file(part: Path) -> Path:
-    """Where the growing file ``part`` is put in the input's order."""
-    return part.with_name(f"{part.name}.ordered")
 
 
 def put_aside(part: Path, kept: Path, *, keep: bool) -> None:
@@ -351,30 +249,6 @@ def take_up(part: Path, final: Path, kept: Path) -> None:
             os.replace(final, part)
     final.unlink(missing_ok=True)
     ordered_file(part).unlink(missing_ok=True)
-
-
-def _joined(places: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
-    """``(offset, length)`` of each stretch that can be copied in one go."""
-    start = end = 0
-    for _, offset, length in places:
-        if offset == end:
-            end += length
-            continue
-        if end > start:
-            yield start, end - start
-        start, end = offset, offset + length
-    if end > start:
-        yield start, end - start
-
-
-def _copy(source: int, target: int, offset: int, length: int) -> None:
-    while length:
-        piece = os.pread(source, min(length, _COPY_BYTES), offset)
-        if not piece:
-            raise OutputError("the output is shorter than its journal says: somebody else has changed it")
-        write_all(target, piece)
-        offset += len(piece)
-        length -= len(piece)
 
 
 def sync_folder(folder: Path) -> None:

@@ -57,6 +57,14 @@ def encode_rows(result: Any, to_csv: dict[str, Any] | None) -> tuple[int, bytes]
     )
 
 
+def header_line(result: Any, to_csv: dict[str, Any]) -> bytes | None:
+    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(result, (pandas.DataFrame, pandas.Series)):
+        return None
+    return _utf8(result.iloc[:0].to_csv(None, **to_csv))
+
+
 def _utf8(text: str) -> bytes:
     # A file name that is not UTF-8 comes out as the bytes it has on disk, so that it can still be found there.
     try:
