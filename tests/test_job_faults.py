@@ -45,6 +45,11 @@ def done_so_far(job: Job) -> int:
     return len(job.ledger().done) if job.directory.journal.exists() else 0
 
 
+def wait_for_progress(job: Job, process: subprocess.Popen[str], beyond: int) -> None:
+    """Until more than so many mini-batches are on record, or the job has ended."""
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > beyond, say=lambda: str(done_so_far(job)))
+
+
 def master_pid(job: Job) -> int:
     """The rank that holds the run's lock."""
     fields: dict[str, int] = json.loads(job.directory.lock.read_text())
@@ -73,8 +78,7 @@ def test_killed_at_random_moments_and_resumed_the_output_has_every_row_once(
         mpi = chance.choice([None, None, mpich, mpich, openmpi])
         process = job.start_local() if mpi is None else job.start_under(mpi)
         goal = before + chance.randrange(0, 40)
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: process.poll() is not None or done_so_far(job) > goal, within=30)
+        wait_for_progress(job, process, goal)
         if process.poll() is not None:
             assert process.returncode == 0, process.communicate()
             break
@@ -102,7 +106,7 @@ def test_killed_at_random_moments_and_resumed_the_output_has_every_row_once(
 def test_nothing_is_left_of_a_killed_job_and_it_resumes(new_job: NewJob, mpi: Mpi, victim: str) -> None:
     job = new_job(WITH_GRANDCHILD, items=2000, mini_batch_size=2)
     process = job.start_under(mpi)
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > 20)
+    wait_for_progress(job, process, 20)
     assert job.pids("sleep 1000")
     pid = {"master": master_pid(job), "worker": worker_pids(job)[0], "mpirun": process.pid}[victim]
     os.kill(pid, signal.SIGKILL)
@@ -120,7 +124,7 @@ def test_nothing_is_left_of_a_killed_job_and_it_resumes(new_job: NewJob, mpi: Mp
 def test_with_fault_tolerant_open_mpi_a_killed_worker_does_not_end_the_job(new_job: NewJob, openmpi: Mpi) -> None:
     job = new_job(SLOW_SCRIPT.format(seconds=0.02), items=600, mini_batch_size=2)
     process = job.start_under(openmpi, ranks=4, launcher=("--with-ft", "ulfm"))
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > 20)
+    wait_for_progress(job, process, 20)
     os.kill(worker_pids(job)[0], signal.SIGKILL)
     done = job.finish(process)
     assert done.returncode == 0, done.stdout
@@ -160,7 +164,7 @@ def test_sigterm_in_each_phase_ends_the_job_resumable(new_job: NewJob, phase: st
 def test_the_first_signal_drains_what_runs_and_starts_nothing_new(new_job: NewJob, number: signal.Signals) -> None:
     job = new_job(SLOW_SCRIPT.format(seconds=0.5), items=100, mini_batch_size=2)
     process = job.start_local()
-    wait_until(lambda: process.poll() is not None or done_so_far(job) >= 2)
+    wait_for_progress(job, process, 1)
     process.send_signal(number)
     done = job.finish(process, timeout=30)
     assert done.returncode == 75, done.stdout
@@ -198,7 +202,7 @@ def test_a_signal_to_mpirun_drains_the_job(new_job: NewJob, mpich: Mpi, number: 
     """Hydra passes these on to the ranks. (Open MPI kills them a moment later: it passes on SIGUSR2 instead.)"""
     job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=800, mini_batch_size=2)
     process = job.start_under(mpich)
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > 5)
+    wait_for_progress(job, process, 5)
     process.send_signal(number)
     done = job.finish(process, timeout=60)
     assert done.returncode == 75, done.stdout
@@ -208,7 +212,7 @@ def test_a_signal_to_mpirun_drains_the_job(new_job: NewJob, mpich: Mpi, number: 
 def test_sigusr2_to_open_mpis_mpirun_drains_the_job(new_job: NewJob, openmpi: Mpi) -> None:
     job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=800, mini_batch_size=2)
     process = job.start_under(openmpi)
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > 5)
+    wait_for_progress(job, process, 5)
     process.send_signal(signal.SIGUSR2)
     done = job.finish(process, timeout=60)
     assert done.returncode == 75, done.stdout

@@ -88,8 +88,8 @@ def commands(context: click.Context) -> int | None:
     config = default_config(os.environ, Path.cwd())
     if config is None:
         raise ConfigError(
-            "no command, and no job config: give one (mpirun -n 8 python -m mpi_prs run CONFIG), set MPI_PRS_CONFIG, or "
-            "put mpi_prs.yaml into this folder. All commands: python -m mpi_prs --help"
+            "no command, and no job config: give one (mpirun -n 8 python -m mpi_prs run CONFIG), set MPI_PRS_CONFIG, "
+            "or put mpi_prs.yaml into this folder. All commands: python -m mpi_prs --help"
         )
     click.echo(f"no command given: running the default config {config}", err=True)
     code: int = context.invoke(run, config=config)

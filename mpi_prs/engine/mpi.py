@@ -160,7 +160,7 @@ _RIGHT_LAUNCHER = (
 
 
 def _warn_of_a_strange_launcher(library: str) -> None:
-    """MPICH ends the process in MPI_Init where it does not know the launcher's protocol: say beforehand what that is."""
+    """MPICH ends the process in MPI_Init when it does not know the launcher's protocol: say so first."""
     if library.startswith("MPICH") and "OMPI_COMM_WORLD_SIZE" in os.environ and "PMI_RANK" not in os.environ:
         print(
             f"note: Open MPI's mpirun has started this, but mpi4py uses {library}: if MPI does not start now, the "

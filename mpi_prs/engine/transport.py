@@ -119,8 +119,8 @@ class Waiter:
     """Waits for the next message: spins briefly, then sleeps a tenth of the time it has waited so far.
 
     On MPI a waiting rank can only ask again. Asking costs about 1 µs; a sleep costs some 60 µs of latency and, at 1 ms,
-    3 % of a core. So the first tries come at once, a message is noticed with a delay of a tenth of its waiting time, and
-    an idle rank ends at ``longest`` seconds between two tries.
+    3 % of a core. So the first tries come at once, a message is noticed with a delay of a tenth of its waiting time,
+    and an idle rank ends at ``longest`` seconds between two tries.
     """
 
     _SPIN = 20
