@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import REPOSITORY, Job, Mpi, make_job, nothing_left_of
+from tests.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
 
 
 def _mpich() -> Mpi | None:
@@ -30,20 +30,18 @@ def _openmpi() -> Mpi | None:
 
 def _need(mpi: Mpi | None, advice: str) -> Mpi:
     if mpi is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"missing in CI: {advice}")
-        pytest.skip(advice)
+        need(advice)
     return mpi
 
 
 @pytest.fixture(scope="session")
 def mpich() -> Mpi:
-    return _need(_mpich(), "no MPICH beside this Python: make test installs it")
+    return _need(_mpich(), "MPICH beside this Python: make test installs it")
 
 
 @pytest.fixture(scope="session")
 def openmpi() -> Mpi:
-    return _need(_openmpi(), "no Open MPI in .venv-openmpi: make test installs it")
+    return _need(_openmpi(), "Open MPI in .venv-openmpi: make test installs it")
 
 
 @pytest.fixture(params=["mpich", "openmpi"])

@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 import yaml
 
 from mpi_prs.output.ledger import Ledger, read_ledger
@@ -187,6 +188,13 @@ def assert_every_row_once(job: Job, expected: list[str] | None = None) -> None:
     counted = Counter(job.rows())
     wanted = Counter(job.names if expected is None else expected)
     assert counted == wanted, f"too many: {counted - wanted}; missing: {wanted - counted}"
+
+
+def need(what: str) -> NoReturn:
+    """Something that this machine lacks: skip here, fail in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"missing in CI: {what}")
+    pytest.skip(f"needs {what}")
 
 
 @contextlib.contextmanager

@@ -6,14 +6,16 @@ import csv
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once
+from tests.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need
 
 NewJob = Callable[..., Job]
 
@@ -340,3 +342,38 @@ def run(mini_batch):
     assert done.returncode == 0, done.stdout
     assert job.rows()[0] == "name,size"
     assert_every_row_once(job, ["name,size", *(f"{name},1" for name in job.names)])
+
+
+def test_a_node_that_does_not_see_the_run_directory_is_named(new_job: NewJob, mpich: Mpi) -> None:
+    """One worker gets a mount namespace of its own, where another filesystem hides the output folder."""
+    job = new_job(NAMES_SCRIPT)
+    (job.folder / "out").mkdir()
+    if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        need("the right to make a mount namespace")
+    blind = 'mount -t tmpfs tmpfs "$0" && exec "$1" -m mpi_prs run "$2"'
+    command = [*mpich.command(2), "run", str(job.config), ":", "-n", "1", "unshare", "-m", "sh", "-c", blind]
+    done = job.finish(job.start([*command, str(job.folder / "out"), str(mpich.python), str(job.config)]))
+    assert done.returncode == 2, done.stdout
+    assert "a worker does not see the run directory" in done.stdout
+    assert f"node {socket.gethostname()}" in done.stdout
+    assert not job.log("stdout"), "no user process was started"
+
+
+def test_the_script_may_run_on_another_python_without_any_of_our_packages(new_job: NewJob, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    script = """
+import os, sys
+def run(mini_batch):
+    assert sys.prefix.endswith("bare")
+    for name in ("mpi4py", "pyarrow", "numpy"):
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+        raise AssertionError(f"{name} is there")
+    return [os.path.basename(path) for path in mini_batch]
+"""
+    job = new_job(script, environment=str(tmp_path / "bare" / "bin" / "python"))
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)

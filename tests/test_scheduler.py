@@ -201,6 +201,14 @@ def test_the_last_try_goes_to_the_same_worker_when_the_others_have_left() -> Non
     assert job.assign(1) == {0: 2}
 
 
+def test_a_worker_whose_only_other_is_lost_gets_its_last_try() -> None:
+    job = Job(2, workers=2, run_max_try=2)
+    job.assign_all()
+    job.fail(1, 0)
+    job.lose(2)
+    assert job.assign(1)[0] == 2
+
+
 def test_a_mini_batch_fails_after_run_max_try_tries_and_not_before() -> None:
     job = Job(1, workers=2, run_max_try=3)
     verdicts = []
@@ -332,6 +340,26 @@ def test_losing_the_only_worker_that_works_aborts_when_all_others_are_given_up()
     assert job.phase is Phase.ABORTED
 
 
+def test_a_lost_worker_whose_init_failed_says_nothing_about_the_others() -> None:
+    job = Job(9)
+    for worker in (1, 2):
+        job.add(worker, ready=False)
+    for _ in range(2):
+        job.scheduler.init_failed(1, 0)
+    job.lose(1)
+    assert job.scheduler.init_failed(2, 0)
+    assert job.phase is Phase.RUNNING
+
+
+def test_a_lost_worker_that_was_given_up_says_nothing_about_the_others() -> None:
+    job = Job(9, workers=2)
+    for _ in range(3):
+        job.scheduler.init_failed(1, 0)
+    job.lose(1)
+    assert job.scheduler.init_failed(2, 0)
+    assert job.phase is Phase.RUNNING
+
+
 def test_what_waits_at_a_worker_whose_processes_are_all_given_up_goes_to_others() -> None:
     job = Job(4, workers=2)
     job.assign(1)
@@ -391,6 +419,17 @@ def test_a_mini_batch_that_kills_workers_takes_no_innocent_ones_along() -> None:
                 job.finish(worker, run=0.05)
     assert job.phase is Phase.COMPLETE
     assert (job.scheduler.counts().done, job.scheduler.counts().failed) == (63, 1)
+
+
+def test_two_mini_batches_that_one_more_loss_would_fail_are_not_given_to_one_worker() -> None:
+    job = Job(8, workers=4, run_max_try=3)
+    for worker in (1, 2):
+        assert list(job.assign(worker)) == [0, 1]
+        job.lose(worker)
+    assert list(job.assign(3)) == [0, 2]
+    assert 1 in job.assign(4)
+    assert job.lose(4) == [1]
+    assert list(job.assign(3)) == []
 
 
 def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
@@ -531,6 +570,15 @@ def test_one_long_mini_batch_is_enough_to_make_the_queue_short() -> None:
     job.finish(1, next(iter(job.has[1])), run=10.0)
     job.finish(1, run=0.001)
     assert len(job.assign(1)) == 2
+
+
+def test_near_the_end_a_slow_worker_has_nothing_waiting_where_a_fast_one_has() -> None:
+    job = Job(30, workers=2)
+    while job.scheduler.left > 8:
+        job.assign_all()
+        for worker, run in ((1, 1.0), (2, 10.0)):
+            job.finish(worker, run=run)
+    assert [len(job.assign(worker)) for worker in (2, 1)] == [1, 2]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 16, 64])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from mpi_prs.engine.scheduler import Phase, Policy, Scheduler, Verdict
 from tests.scheduling import record
 
 PATIENCE = 10.0
+DURATIONS = [0.0, 1e-6, 0.01, 10.0, math.nan]
 
 
 @dataclass
@@ -37,51 +39,66 @@ class RandomWorld(RuleBasedStateMachine):
     """Any order of events. The model keeps one entry a mini-batch, adds up everything anew, and knows no shortcut."""
 
     @initialize(
-        sizes=st.lists(st.integers(1, 4), min_size=1, max_size=40),
+        mini_batches=st.integers(1, 60),
         policy=st.builds(
             Policy,
             run_max_try=st.integers(1, 4),
-            error_threshold=st.one_of(st.just(-1), st.integers(0, 20)),
-            allowed_failed_count=st.one_of(st.none(), st.integers(-1, 6)),
-            allowed_failed_percent=st.one_of(st.none(), st.sampled_from([-1.0, 0.0, 7.5, 50.0, 100.0])),
+            error_threshold=st.one_of(st.just(-1), st.integers(0, 60)),
+            allowed_failed_count=st.one_of(st.none(), st.integers(-1, 12)),
+            allowed_failed_percent=st.one_of(st.none(), st.sampled_from([-1.0, 0.0, 20.0, 50.0, 100.0])),
             heartbeat_timeout=st.just(PATIENCE),
-            progress_update_timeout=st.one_of(st.none(), st.just(3 * PATIENCE)),
+            progress_update_timeout=st.one_of(st.none(), st.just(2 * PATIENCE)),
             init_tries=st.integers(1, 3),
-            limit=st.one_of(st.none(), st.integers(0, 45)),
+            limit=st.one_of(st.none(), st.integers(0, 50)),
             most_waiting=st.integers(1, 8),
         ),
         data=st.data(),
     )
-    def start(self, sizes: list[int], policy: Policy, data: st.DataObject) -> None:
-        self.sizes, self.policy, self.now = sizes, policy, 0.0
-        self.scheduler = Scheduler(len(sizes), sizes.__getitem__, policy, 0.0)
-        self.end = len(sizes) if policy.limit is None else min(policy.limit, len(sizes))
+    def first_start(self, mini_batches: int, policy: Policy, data: st.DataObject) -> None:
+        self.sizes = [1 + number * number % 5 for number in range(mini_batches)]
+        self.policy, self.now, self.next_worker = policy, 0.0, 1
         self.settled: dict[int, int | None] = {}  # mini-batch → items that succeeded, None: failed
         self.tries: dict[int, int] = {}
+        self.begin(data)
+
+    def begin(self, data: st.DataObject) -> None:
+        """A start of the run: all that is known is what is settled, and how many tries have failed."""
+        self.scheduler = Scheduler(len(self.sizes), self.sizes.__getitem__, self.policy, self.now)
+        self.end = len(self.sizes) if self.policy.limit is None else min(self.policy.limit, len(self.sizes))
         self.losses: dict[int, int] = {}
         self.to_retry: set[int] = set()
         self.retried = 0
         self.workers: dict[int, ModelWorker] = {}
         self.ghosts: dict[int, dict[int, int]] = {}
-        self.next_worker = 1
         self.ever_ready = False
-        self.moved = 0.0
+        self.moved = self.now
         self.phase = Phase.RUNNING
-        numbers = st.integers(0, len(sizes) - 1)
-        for number in data.draw(st.sets(numbers, max_size=6), "done before"):
-            self.settled[number] = returned = data.draw(st.integers(0, sizes[number]))
-            self.scheduler.restore_done([number], sizes[number], max(0, sizes[number] - returned))
-        for number in data.draw(st.sets(numbers, max_size=3), "failed before"):
-            if number not in self.settled:
-                self.settled[number] = None
-            self.scheduler.restore_failed(number)
-        for number in data.draw(st.sets(numbers, max_size=6), "tried before"):
-            if number not in self.settled:
-                attempts = data.draw(st.integers(1, 5))
-                self.tries[number] = min(attempts, policy.run_max_try - 1)
-                self.scheduler.restore_attempts(number, attempts)
+        for number, done in self.settled.items():
+            if done is None:
+                self.scheduler.restore_failed(number)
+            else:
+                self.scheduler.restore_done(number, self.sizes[number], done)
+        for number, attempts in self.tries.items():
+            self.scheduler.restore_attempts(number, attempts)
+            self.tries[number] = min(attempts, self.policy.run_max_try - 1)
         self.scheduler.check()
         self.judge()
+        for processes in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4), "processes of each worker"):
+            self.add_worker(processes)
+        if data.draw(st.sampled_from([True, True, False]), "init() works"):
+            for name, worker in self.workers.items():
+                for process in range(worker.processes):
+                    self.becomes_ready(name, process)
+
+    @precondition(lambda self: self.phase not in (Phase.RUNNING, Phase.DRAINING))
+    @rule(seed=st.integers(0, 999), kept=st.sampled_from([0.0, 0.5, 1.0]), max_try=st.integers(1, 4), data=st.data())
+    def next_start(self, seed: int, kept: float, max_try: int, data: st.DataObject) -> None:
+        """The run is resumed; a machine that died may have forgotten some of it, and the policy may be another."""
+        rng = random.Random(seed)
+        self.settled = {number: done for number, done in self.settled.items() if rng.random() < kept}
+        self.tries = {number: tries for number, tries in self.tries.items() if rng.random() < kept}
+        self.policy = replace(self.policy, run_max_try=max_try)
+        self.begin(data)
 
     # What the model expects
 
@@ -137,14 +154,14 @@ class RandomWorld(RuleBasedStateMachine):
     def somebody_holds(self) -> bool:
         return bool(self.held())
 
-    @rule(processes=st.integers(1, 3), data=st.data())
-    def worker_reports(self, processes: int, data: st.DataObject) -> None:
-        name = self.next_worker
+    def add_worker(self, processes: int) -> None:
+        self.workers[self.next_worker] = ModelWorker(processes, self.now)
+        self.scheduler.add_worker(self.next_worker, processes, "node", self.now)
         self.next_worker += 1
-        self.workers[name] = ModelWorker(processes, self.now)
-        self.scheduler.add_worker(name, processes, "node", self.now)
-        for process in data.draw(st.sets(st.integers(0, processes - 1)), "ready at once"):
-            self.becomes_ready(name, process)
+
+    @rule(processes=st.integers(1, 3))
+    def worker_reports(self, processes: int) -> None:
+        self.add_worker(processes)
 
     def becomes_ready(self, name: int, process: int) -> None:
         self.ever_ready = True
@@ -154,11 +171,11 @@ class RandomWorld(RuleBasedStateMachine):
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
-    def process_is_ready(self, data: st.DataObject) -> None:
+    def processes_are_ready(self, data: st.DataObject) -> None:
         name = self.some_worker(data)
         starting = self.workers[name].starting(self.policy.init_tries)
-        if starting:
-            self.becomes_ready(name, data.draw(st.sampled_from(starting)))
+        for process in data.draw(st.sets(st.sampled_from(starting), min_size=1)) if starting else ():
+            self.becomes_ready(name, process)
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -169,20 +186,21 @@ class RandomWorld(RuleBasedStateMachine):
         self.scheduler.process_gone(name, process)
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def init_fails(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), times=st.integers(1, 6))
+    def init_fails(self, data: st.DataObject, times: int) -> None:
         name = self.some_worker(data)
         worker, tries = self.workers[name], self.policy.init_tries
-        starting = worker.starting(tries)
-        if not starting:
-            return
-        process = data.draw(st.sampled_from(starting))
-        worker.init_failures[process] = worker.init_failures.get(process, 0) + 1
-        again = self.scheduler.init_failed(name, process)
-        if worker.given_up(tries):
-            worker.held.clear()
-        self.judge(workers_changed=True)
-        assert again == (worker.init_failures[process] < tries and self.phase is Phase.RUNNING)
+        for _ in range(times):
+            starting = worker.starting(tries)
+            if not starting:
+                return
+            process = data.draw(st.sampled_from(starting))
+            worker.init_failures[process] = worker.init_failures.get(process, 0) + 1
+            again = self.scheduler.init_failed(name, process)
+            if worker.given_up(tries):
+                worker.held.clear()
+            self.judge(workers_changed=True)
+            assert again == (worker.init_failures[process] < tries and self.phase is Phase.RUNNING)
 
     @rule(data=st.data())
     def assign(self, data: st.DataObject) -> None:
@@ -203,39 +221,63 @@ class RandomWorld(RuleBasedStateMachine):
                 taken += 1
         return taken
 
+    @precondition(lambda self: self.phase is Phase.RUNNING)
+    @rule(seed=st.integers(0, 999), rounds=st.integers(1, 6), good=st.sampled_from([1.0, 0.95, 0.9, 0.5, 0.0]))
+    def work_goes_on(self, seed: int, rounds: int, good: float) -> None:
+        """Everybody gets what there is, and answers some of it, well or badly."""
+        rng = random.Random(seed)
+        for _ in range(rounds):
+            for name in list(self.workers):
+                self.hand_out(name)
+                held = self.workers[name].held
+                for number in rng.sample(sorted(held), rng.randint(0, len(held))):
+                    if number in held and rng.random() < good:
+                        self.answer(name, [number], dict(held), [self.sizes[number]], rng.choice(DURATIONS))
+                    elif number in held:
+                        self.failure(name, number, held[number])
+
     @precondition(somebody_holds)
     @rule(data=st.data())
     def answers_come(self, data: st.DataObject) -> None:
         name = self.some_worker(data, holding=True)
         held = self.workers[name].held
-        self.answer(name, data.draw(st.lists(st.sampled_from(sorted(held)), min_size=1, max_size=6)), dict(held), data)
+        numbers = data.draw(st.lists(st.sampled_from(sorted(held)), min_size=1, max_size=6))
+        self.answer(name, numbers, dict(held), *self.some_results(numbers, data))
 
     @rule(data=st.data())
     def forged_answers_come(self, data: st.DataObject) -> None:
         """From anybody, for anything, at any attempt."""
         name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
         numbers = data.draw(st.lists(st.integers(0, len(self.sizes) - 1), max_size=4))
-        self.answer(name, numbers, {number: data.draw(st.integers(0, 5)) for number in numbers}, data)
+        attempts = {number: data.draw(st.integers(0, 5)) for number in numbers}
+        self.answer(name, numbers, attempts, *self.some_results(numbers, data))
 
     @precondition(lambda self: self.ghosts)
     @rule(data=st.data())
     def ghost_answers(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.ghosts)), "lost worker")
-        self.answer(name, list(self.ghosts[name]), self.ghosts[name], data)
+        numbers = list(self.ghosts[name])
+        self.answer(name, numbers, self.ghosts[name], *self.some_results(numbers, data))
 
-    def answer(self, name: int, numbers: Sequence[int], attempts: dict[int, int], data: st.DataObject) -> None:
+    def some_results(self, numbers: Sequence[int], data: st.DataObject) -> tuple[list[int], float]:
+        """For each mini-batch the items that it returns, right or wrong; and the seconds that each took."""
+        wrong = [data.draw(st.sampled_from([0, 0, 0, 1, -1])) for _ in numbers]
+        returned = [self.sizes[number] + more for number, more in zip(numbers, wrong, strict=True)]
+        return returned, data.draw(st.sampled_from(DURATIONS))
+
+    def answer(
+        self, name: int, numbers: Sequence[int], attempts: dict[int, int], returned: Sequence[int], run: float
+    ) -> None:
         message, expected = b"", []
         held = self.workers[name].held if name in self.workers else {}
-        for number in numbers:
+        for number, good in zip(numbers, returned, strict=True):
             size = self.sizes[number]
-            returned = data.draw(st.sampled_from([size, size, size, 0, size + 1, size - 1]))
-            run = data.draw(st.sampled_from([0.0, 1e-6, 0.01, 10.0, math.nan]))
-            message += record(number, attempts[number], returned=returned, items=size, run=run)
+            message += record(number, attempts[number], returned=good, items=size, run=run)
             expected.append(number in held and held[number] == attempts[number])
             if expected[-1]:
                 del held[number]
                 assert number not in self.settled
-                self.settled[number] = min(returned, size)
+                self.settled[number] = min(good, size)
                 self.moved = self.now
         accepted = self.scheduler.finished(name, message, self.now)
         assert accepted == (None if all(expected) else expected)
@@ -305,10 +347,13 @@ class RandomWorld(RuleBasedStateMachine):
         assert self.scheduler.worker_lost(name, "gone again") == []
         self.judge(workers_changed=True)
 
-    @rule(seconds=st.floats(0, 2 * PATIENCE), data=st.data())
+    @rule(seconds=st.sampled_from([0.0, 1.0, 0.9 * PATIENCE, 1.1 * PATIENCE]), data=st.data())
     def time_passes(self, seconds: float, data: st.DataObject) -> None:
         self.now += seconds
-        for name in data.draw(st.sets(st.sampled_from(sorted(self.workers))) if self.workers else st.just(set())):
+        quiet = data.draw(
+            st.sets(st.sampled_from(sorted(self.workers)), max_size=2) if self.workers else st.just(set())
+        )
+        for name in set(self.workers) - quiet:
             self.workers[name].heard = self.now
             self.scheduler.heard_from(name, self.now)
         silent = {name for name, worker in self.workers.items() if self.now - worker.heard > PATIENCE}
@@ -365,18 +410,13 @@ class RandomWorld(RuleBasedStateMachine):
         if not hasattr(self, "phase"):
             return
         if self.phase is Phase.RUNNING:
-            self.workers[self.next_worker] = ModelWorker(1, self.now)
-            self.scheduler.add_worker(self.next_worker, 1, "node", self.now)
-            self.becomes_ready(self.next_worker, 0)
+            self.add_worker(1)
+            self.becomes_ready(self.next_worker - 1, 0)
         for _ in range(3 * len(self.sizes) + 3):
             for name in list(self.workers):
                 self.hand_out(name)
                 for number, attempt in list(self.workers[name].held.items()):
-                    size = self.sizes[number]
-                    message = record(number, attempt, returned=size, items=size)
-                    assert self.scheduler.finished(name, message, self.now) is None
-                    del self.workers[name].held[number]
-                    self.settled[number] = size
+                    self.answer(name, [number], {number: attempt}, [self.sizes[number]], 0.01)
             self.judge()
         self.the_scheduler_agrees_with_the_model()
         assert self.phase not in (Phase.RUNNING, Phase.DRAINING)

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mpi_prs.engine import messages
 from mpi_prs.engine.messages import Tag, WorkerSettings
@@ -35,6 +36,7 @@ _WAIT = 0.002  # between two looks for messages, in seconds; the workers have mo
 _TICK = 0.1
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
+_SEES_SECONDS = 60.0
 _BYE_SECONDS = 20.0
 
 
@@ -111,7 +113,7 @@ class Master:
         """
         exit_code, graceful = EXIT_RESUMABLE, False
         try:
-            self._start_workers(self._wait_for_workers())
+            self._start_workers(self._gather_workers())
             ending = self._serve()
             exit_code, graceful = ending.exit_code, ending.phase in (Phase.COMPLETE, Phase.DRAINED)
             return ending
@@ -123,30 +125,23 @@ class Master:
 
     # Beginning
 
-    def _wait_for_workers(self) -> list[int]:
+    def _gather_workers(self) -> list[int]:
         """Every worker says HELLO; those that do not within two minutes are left out, loudly."""
-        waiting = set(range(1, self._transport.size))
-        deadline = time.monotonic() + _HELLO_SECONDS
-        while waiting and time.monotonic() < deadline and not self._stop_requested():
-            message = self._transport.receive()
-            if message is None:
-                waiting -= set(self._transport.lost())
-                self._waiter.wait(0.05)
-            elif message[1] == Tag.HELLO:
-                waiting.discard(message[0])
-                self.nodes[message[0]] = messages.unpack_json(message[2])["node"]
-        if waiting and not self._stop_requested():
-            ranks = ", ".join(map(str, sorted(waiting)))
-            if not self.nodes:
-                raise LaunchError(f"no worker has reported within {_HELLO_SECONDS:.0f} s (ranks {ranks})")
-            _log.warning("ranks %s have not reported within %.0f s: going on without them", ranks, _HELLO_SECONDS)
-        return sorted(self.nodes)
+        ranks = set(range(1, self._transport.size))
+        hellos = self._collect(Tag.HELLO, ranks, _HELLO_SECONDS)
+        self.nodes = {rank: fields["node"] for rank, fields in hellos.items()}
+        missing = ", ".join(map(str, sorted(ranks - set(hellos))))
+        if missing and not self._stop_requested():
+            if not hellos:
+                raise LaunchError(f"no worker has reported within {_HELLO_SECONDS:.0f} s (ranks {missing})")
+            _log.warning("ranks %s have not reported within %.0f s: going on without them", missing, _HELLO_SECONDS)
+        return sorted(hellos)
 
     def _start_workers(self, ranks: Sequence[int]) -> None:
+        """Tell them what to do; when all see the run directory, let them start their user processes."""
         processes = self._settings.processes
         on_node = Counter(self.nodes[rank] for rank in ranks)
         given: Counter[str] = Counter()
-        now = time.monotonic()
         for rank in ranks:
             node = self.nodes[rank]
             settings = replace(
@@ -154,10 +149,37 @@ class Master:
             )
             given[node] += 1
             self._transport.send(rank, Tag.START, settings.pack())
-            self.scheduler.add_worker(rank, processes, node, now)
-        nodes = {str(rank): self.nodes[rank] for rank in ranks}
+        seen = self._collect(Tag.SEES, set(ranks), _SEES_SECONDS)
+        problems = sorted({fields["problem"] for fields in seen.values() if fields["problem"] is not None})
+        if problems:
+            raise LaunchError(
+                f"a worker does not see the run directory: {'; '.join(problems[:5])}. The output folder must be on a "
+                "filesystem that all nodes share"
+            )
+        if not seen and not self._stop_requested():
+            raise LaunchError(f"no worker has answered within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
+        now = time.monotonic()
+        for rank in sorted(seen):
+            self._transport.send(rank, Tag.GO)
+            self.scheduler.add_worker(rank, processes, self.nodes[rank], now)
+        nodes = {str(rank): self.nodes[rank] for rank in sorted(seen)}
         self._output.event("workers", nodes=nodes, processes=processes, time=time.time())
-        _log.info("workers: %d, nodes: %d, user processes: %d", len(ranks), len(on_node), len(ranks) * processes)
+        _log.info("workers: %d, nodes: %d, user processes: %d", len(seen), len(on_node), len(seen) * processes)
+
+    def _collect(self, tag: Tag, ranks: set[int], seconds: float) -> dict[int, dict[str, Any]]:
+        """One JSON message of this kind from each of the ranks, as far as they come in time; a stop signal ends it."""
+        answers: dict[int, dict[str, Any]] = {}
+        waiting = set(ranks)
+        deadline = time.monotonic() + seconds
+        while waiting and time.monotonic() < deadline and not self._stop_requested():
+            message = self._transport.receive()
+            if message is None:
+                waiting -= set(self._transport.lost())
+                self._waiter.wait(0.05)
+            elif message[1] == tag:
+                waiting.discard(message[0])
+                answers[message[0]] = messages.unpack_json(message[2])
+        return answers
 
     # The loop
 
@@ -203,7 +225,7 @@ class Master:
         elif tag == Tag.GIVEN_BACK:
             self.scheduler.given_back(source, messages.unpack_ranges(body))
         elif tag == Tag.BYE:
-            self._take_bye(source, messages.unpack_json(body)["problem"])
+            self._lose(source, "it has left")
 
     def _take_results(self, source: int, body: bytes, now: float) -> None:
         """The hot path: some 3 µs a mini-batch in the scheduler, some 15 µs a message for the two writes."""
@@ -258,14 +280,6 @@ class Master:
             self._transport.send(source, Tag.RESTART, messages.pack_json(process=failure.process))
         else:
             _log.warning("process %d on %s is given up", failure.process, failure.node)
-
-    def _take_bye(self, source: int, problem: str | None) -> None:
-        if problem is not None:
-            raise LaunchError(
-                f"a worker does not see the run directory: {problem}. The output folder must be on a filesystem that "
-                "all nodes share"
-            )
-        self._lose(source, "it has left")
 
     def _lose(self, rank: int, why: str) -> None:
         if rank not in self.scheduler.workers:

@@ -2,7 +2,8 @@
 
 =====================  ==================================================================================
 worker → master
-``HELLO``              JSON: node, pid, what it sees of the run directory
+``HELLO``              JSON: node, pid
+``SEES``               JSON: whether it sees the run directory, in answer to START
 ``READY``              JSON: a user process has finished ``init()``
 ``INIT_FAILED``        JSON: a Failure; the worker waits for RESTART
 ``HEADER``             the line above all rows, before a worker's first rows
@@ -12,9 +13,10 @@ worker → master
 ``GONE``               JSON: a user process has ended; a new one is on its way
 ``GIVEN_BACK``         ranges that were not started, while draining
 ``HEARTBEAT``          empty: I am alive
-``BYE``                JSON: everything of this worker is stopped
+``BYE``                empty: everything of this worker is stopped
 master → worker
 ``START``              JSON: :class:`WorkerSettings`
+``GO``                 empty: every worker sees the run directory; start the user processes
 ``ASSIGN``             ranges of mini-batches: first, count, attempt
 ``RESTART``            JSON: try again to start this user process
 ``DRAIN``              JSON: start nothing new; what runs may go on for some seconds
@@ -51,11 +53,13 @@ class Tag(enum.IntEnum):
     GONE = 9
     GIVEN_BACK = 10
     HEADER = 11
+    SEES = 12
     START = 20
     ASSIGN = 21
     DRAIN = 22
     STOP = 23
     RESTART = 24
+    GO = 25
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,9 @@ class Scheduler:
         self._moved = now  # when a mini-batch was last done or failed
         self._mean_seconds = 0.0  # as Worker.mean_seconds, over all workers
         self._ever_ready = False
-        # User processes of all workers: all, with init() behind them, failed to start twice in a row, given up.
-        self._processes = self._ready = self._failing = self._given_up = 0
+        # User processes of all workers: all, with init() behind them, given up; and, until the first one comes up, those
+        # that have failed to start twice.
+        self._processes = self._ready = self._given_up = self._failing = 0
 
     # What is known from earlier starts
 
@@ -184,7 +185,7 @@ class Scheduler:
         self._ever_ready = True
         known.ready.add(process)
         self._ready += 1
-        self._failing -= known.init_failures.pop(process, 0) >= 2
+        known.init_failures.pop(process, None)
 
     def process_gone(self, worker: int, process: int) -> None:
         """This user process has ended; a replacement is on its way."""
@@ -248,7 +249,7 @@ class Scheduler:
 
     def _check_workers(self) -> None:
         """Is there anybody left to do the work?"""
-        if not self.workers and self.phase in (Phase.RUNNING, Phase.DRAINING):
+        if not self.workers and self.phase is Phase.RUNNING:
             why = next(reversed(self.lost_workers.values()))
             self.phase, self.reason = Phase.STRANDED, f"no worker is left (the last one: {why})"
         elif not self._ever_ready and self._failing == self._processes:

@@ -74,7 +74,7 @@ class Worker:
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid()))
         settings = self._wait_for_start()
         if settings is None:
-            self._send(Tag.BYE, messages.pack_json(problem=None))
+            self._send(Tag.BYE)
             return EXIT_RESUMABLE if self._exit_code is None else self._exit_code
         self._set_up(settings)
         try:
@@ -94,6 +94,8 @@ class Worker:
     # Beginning and end
 
     def _wait_for_start(self) -> WorkerSettings | None:
+        """START, an answer to it, GO; ``None`` when the master has ended it before that."""
+        settings = None
         while self._exit_code is None:
             message = self._transport.receive()
             if message is None:
@@ -102,10 +104,9 @@ class Worker:
                 self._waiter.wait(0.05)
             elif message[1] == Tag.START:
                 settings = WorkerSettings.unpack(message[2])
-                problem = self._see_run_directory(settings)
-                if problem is None:
-                    return settings
-                self._send(Tag.BYE, messages.pack_json(problem=problem))
+                self._send(Tag.SEES, messages.pack_json(problem=self._see_run_directory(settings)))
+            elif message[1] == Tag.GO:
+                return settings
             elif message[1] == Tag.STOP:
                 self._exit_code = messages.unpack_json(message[2])["exit_code"]
         return None
@@ -214,7 +215,7 @@ class Worker:
         self._guard.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._selector.close()
-        self._send(Tag.BYE, messages.pack_json(problem=None))
+        self._send(Tag.BYE)
         self._log.info("the end")
         self._end_log()
 

@@ -94,8 +94,8 @@ CHANNEL_CLOSED = (
 )
 
 CHANNEL_GARBLED = (
-    "the user process wrote something else than answers into its connection to the worker "
-    "(the script writes into file descriptors that it did not open); it was killed"
+    "something else than answers came from the user process's connection to the worker "
+    "(the script reads from or writes into file descriptors that it did not open); it was killed"
 )
 
 _END_LATE: dict[int, str] = {

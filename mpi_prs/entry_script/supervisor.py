@@ -15,7 +15,6 @@ its log.
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
 import select
@@ -24,19 +23,20 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpi_prs.entry_script.channel import WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
 from mpi_prs.entry_script.failure import CHANNEL_CLOSED, CHANNEL_GARBLED, Failure, FailureKind, describe_exit, late_end
 from mpi_prs.entry_script.guard import MARK, kill_marked
 from mpi_prs.entry_script.guard_client import Guard
-from mpi_prs.output.record import RECORD
+from mpi_prs.entry_script.user_process import Chunk, News, ProcessPlace, ProcessSettings, State
+from mpi_prs.output.record import MINI_BATCH, RECORD
 
 if TYPE_CHECKING:
     from mpi_prs.data.manifest import Loaded
+
+__all__ = ["Chunk", "News", "ProcessPlace", "ProcessSettings", "State", "UserProcess"]
 
 _HOST = Path(__file__).with_name("host.py")
 _DUMP_SIGNAL = signal.SIGRTMIN + 9  # host.DUMP_SIGNAL; importing host here would pull in what only the child needs
@@ -44,83 +44,6 @@ _DUMP_SECONDS = 0.3
 _ENDING_SECONDS = 0.5
 _EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself
 _LOG_TAIL = 4096
-
-
-@dataclass(frozen=True)
-class ProcessSettings:
-    """What all user processes of a worker have in common.
-
-    Attributes:
-        interpreter: path of the Python that runs the script.
-        entry_script, source_directory, arguments: see the job config.
-        to_csv: pandas options for DataFrame rows; ``None`` when rows are only counted.
-        run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
-        logging_level: of the root logger of the script.
-        node: this node's name.
-        spill: folder for rows that are too large for a message.
-    """
-
-    interpreter: str
-    entry_script: str
-    source_directory: str
-    arguments: Sequence[str]
-    to_csv: Mapping[str, Any] | None
-    run_invocation_timeout: float
-    task_overhead_timeout: float
-    init_timeout: float
-    logging_level: str
-    node: str
-    spill: str
-
-
-@dataclass(frozen=True)
-class ProcessPlace:
-    """What is one user process's own: its number on the node, its folder, its logs, its environment."""
-
-    number: int
-    scratch: Path
-    stdout: Path
-    stderr: Path
-    error: Path
-    environment: Mapping[str, str]
-    placement: str
-
-
-class State(enum.Enum):
-    """Where a user process stands."""
-
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    GONE = "gone"
-
-
-@dataclass
-class Chunk:
-    """Consecutive mini-batches at the same attempt: ``first`` … ``first + count - 1``."""
-
-    first: int
-    count: int
-    attempt: int
-
-    def __contains__(self, mini_batch: int) -> bool:
-        return self.first <= mini_batch < self.first + self.count
-
-
-@dataclass
-class News:
-    """What a user process brought since it was last asked."""
-
-    became_ready: bool = False
-    header: bytes | None = None  # the line above all rows
-    records: list[bytes] = field(default_factory=list)  # of finished mini-batches, 48 bytes each, joined or not
-    rows: list[bytes] = field(default_factory=list)  # their rows, in the same order
-    finished: int = 0
-    spilled: list[tuple[bytes, str]] = field(default_factory=list)  # record, path
-    failures: list[Failure] = field(default_factory=list)  # of attempts
-    gone: bool = False
-    init_failure: Failure | None = None
-    unstarted: list[Chunk] = field(default_factory=list)  # was handed over, and is not the fault of what happened
 
 
 class _Sentence(NamedTuple):
@@ -148,6 +71,7 @@ class UserProcess:
         self._handed_over = 0.0
         self._closed_at = 0.0
         self._withdrawn = False
+        self._out_of_step = False
         self._stop_by = 0.0
         self._init_failure: Failure | None = None
         self._start()
@@ -245,6 +169,9 @@ class UserProcess:
             return news
         ended = self._has_ended()  # asked before reading: then what was read is all there is
         for frame in self.channel.receive():
+            if self._out_of_step or not self._is_next(frame):
+                self._out_of_step = True  # what it is an answer to was taken from the channel by somebody else
+                break
             self._take(frame, now, news)
         if ended:
             self._finish(news, now)
@@ -257,6 +184,21 @@ class UserProcess:
     def _has_ended(self) -> bool:
         """Whether it has. It stays a zombie, so that until ``_finish`` its number is no other process's."""
         return bool(self._death_poll.poll(0))
+
+    def _is_next(self, frame: Frame) -> bool:
+        """Whether a frame with answers is one to the mini-batches whose turn it is."""
+        if frame.kind in (Kind.RESULTS, Kind.SPILLED):
+            last: int = RECORD.unpack_from(frame.body, RECORD.size * (frame.mini_batches - 1))[MINI_BATCH]
+        elif frame.kind == Kind.FAILED:
+            last = Failure.from_json(bytes(frame.body)).mini_batch
+        else:
+            return frame.kind != Kind.SKIPPED or frame.mini_batches <= self.outstanding_count
+        left = frame.mini_batches
+        for chunk in self.outstanding:
+            if left <= chunk.count:
+                return last == chunk.first + left - 1
+            left -= chunk.count
+        return False
 
     def _take(self, frame: Frame, now: float, news: News) -> None:
         if frame.kind == Kind.RESULTS:
@@ -306,6 +248,10 @@ class UserProcess:
             if now >= self._stop_by:
                 activity = self._slot.read()
                 self._condemn(FailureKind.TIMEOUT, late_end(activity.phase), now, activity, dump=True)
+        elif self._out_of_step:
+            oldest = self.outstanding[0].first if self.outstanding else -1
+            activity = Activity(Phase.IDLE, oldest, now)
+            self._condemn(FailureKind.CRASH, CHANNEL_GARBLED, now, activity, dump=False)
         elif self.channel.garbled:
             self._condemn(FailureKind.CRASH, CHANNEL_GARBLED, now, self._slot.read(), dump=False)
         elif self.channel.closed:  # a process that ends closes it a little before it is dead
