@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.monitor import units
-from mpi_prs.monitor.replacing import replacing
+from mpi_prs.replacing import replacing
 
 
 @pytest.mark.parametrize(

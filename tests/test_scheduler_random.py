@@ -73,11 +73,11 @@ class RandomWorld(RuleBasedStateMachine):
         self.ever_ready = False
         self.moved = self.now
         self.phase = Phase.RUNNING
-        for number, done in self.settled.items():
-            if done is None:
-                self.scheduler.restore_failed(number)
-            else:
-                self.scheduler.restore_done(number, self.sizes[number], done)
+        done = {number: good for number, good in self.settled.items() if good is not None}
+        items = sum(self.sizes[number] for number in done)
+        self.scheduler.restore_done(done, items, items - sum(done.values()))
+        for number in set(self.settled) - set(done):
+            self.scheduler.restore_failed(number)
         for number, attempts in self.tries.items():
             self.scheduler.restore_attempts(number, attempts)
             self.tries[number] = min(attempts, self.policy.run_max_try - 1)
@@ -424,7 +424,7 @@ class RandomWorld(RuleBasedStateMachine):
 
 TestRandomWorld = RandomWorld.TestCase
 TestRandomWorld.settings = settings(
-    max_examples=150,
+    max_examples=300,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

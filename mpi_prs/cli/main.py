@@ -6,49 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from mpi_prs import __version__
-from mpi_prs.engine import messages
-from mpi_prs.engine.messages import Tag
-from mpi_prs.engine.mpi import connect
+from mpi_prs.cli.session import Session
 from mpi_prs.engine.transport import Transport
 from mpi_prs.engine.worker import serve
-from mpi_prs.errors import EXIT_FAILED, ConfigError, LaunchError, MpiPrsError
-
-
-@dataclass
-class Session:
-    """What the commands share: the ranks, if there are any, and whether the workers know how it ends."""
-
-    transport: Transport | None
-    workers_told: bool = False
-
-    def ranks(self) -> Transport:
-        """The MPI ranks.
-
-        Raises:
-            LaunchError: there is no MPI, or there are no workers.
-        """
-        transport = self.transport = self.transport or connect()
-        if transport.rank == 0 and transport.size < 2:
-            raise LaunchError(
-                "one rank is the master, so at least two are needed: mpirun -n 8 python -m mpi_prs run CONFIG. "
-                "Without MPI, on this machine alone: python -m mpi_prs run CONFIG --local 4"
-            )
-        return transport
-
-    def release(self, exit_code: int) -> None:
-        """Let workers that were never started go, and finish MPI."""
-        if self.transport is None:
-            return
-        if self.transport.rank == 0 and not self.workers_told:
-            for rank in range(1, self.transport.size):
-                self.transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=True))
-        self.transport.close(exit_code)
+from mpi_prs.errors import EXIT_FAILED, ConfigError, MpiPrsError
 
 
 def command_line(arguments: Sequence[str], transport: Transport | None) -> int:

@@ -9,19 +9,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from mpi_prs.cli.session import Session
 from mpi_prs.data.manifest import Manifest, write_manifest
 from mpi_prs.errors import EXIT_COMPLETE, ScriptError
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.execute import execute, run_in_this_process
 from mpi_prs.job.opening import OpenRun, RunOptions, open_run
 from mpi_prs.monitor.progress import Progress
-
-if TYPE_CHECKING:
-    from mpi_prs.cli.main import Session
 
 _MOST_WARNINGS = 50
 _CHECK = Path(__file__).parent.parent / "entry_script" / "check.py"

@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from mpi_prs.data.files import FileInput, list_files
 from mpi_prs.errors import InputError, OutputError
+from mpi_prs.replacing import replacing
 
 FORMAT_VERSION = b"1"
 KIND_FILES = b"files"
@@ -76,19 +77,10 @@ def write_manifest(
         InputError: the inputs cannot be listed, or there is nothing in them.
         OutputError: the manifest cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
     mini_batches = _reporting(_split(inputs, mini_batch_size), progress)
     try:
-        try:
-            with open(partial, "wb") as file:
-                _write(file, mini_batches, _schema(inputs), record_batch_bytes)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_folder(path.parent)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path, lasting=True) as file:
+            _write(file, mini_batches, _schema(inputs), record_batch_bytes)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Check that its folder exists, is writable and has space"
@@ -181,15 +173,6 @@ def _schema(inputs: Sequence[FileInput]) -> Any:
             _CREATED: datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # Reading

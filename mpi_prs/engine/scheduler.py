@@ -157,18 +157,16 @@ class Scheduler:
         """So many tries of this mini-batch have failed already; one more is always left."""
         self._attempts[number] = min(attempts, self.policy.run_max_try - 1)
 
-    def _settle(self, number: int, state: int) -> bool:
-        """Whether this is news: what is settled once stays as it is."""
-        if self._states[number] >= DONE:
-            return False
-        self._states[number] = state
-        self._left -= number < self._end
-        if state == DONE:
-            self._done += 1
-        else:
-            self._failed += 1
-            self._items_failed += self._items_of(number)
-        return True
+    def _settle(self, number: int, state: int) -> None:
+        """Done or failed, for good: what is settled once stays as it is."""
+        if self._states[number] < DONE:
+            self._states[number] = state
+            self._left -= number < self._end
+            if state == DONE:
+                self._done += 1
+            else:
+                self._failed += 1
+                self._items_failed += self._items_of(number)
 
     # Workers
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine import messages
+from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.node import node_name, placement
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
@@ -76,20 +77,29 @@ class Worker:
         if settings is None:
             self._send(Tag.BYE)
             return EXIT_RESUMABLE if self._exit_code is None else self._exit_code
-        self._set_up(settings)
-        try:
-            while self._exit_code is None:
-                if self._take_messages():
-                    self._waiter.reset()
-                self._dispatch()
-                self._flush_results()
-                for process in self._sleep():
-                    self._take_news(process, time.monotonic())
-                self._look_around()
-            self._stop_processes()
-        finally:
-            self._tear_down()
+        directory = RunDirectory(Path(settings.run_root))
+        path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
+        self._log.propagate = False  # what concerns the job is shown by the master
+        with log_file(self._log, path, settings.logging_level):
+            self._set_up(settings, directory)
+            try:
+                self._work()
+                self._stop_processes()
+            finally:
+                self._tear_down()
+        assert self._exit_code is not None
         return self._exit_code
+
+    def _work(self) -> None:
+        """The loop, until the master says stop."""
+        while self._exit_code is None:
+            if self._take_messages():
+                self._waiter.reset()
+            self._dispatch()
+            self._flush_results()
+            for process in self._sleep():
+                self._take_news(process, time.monotonic())
+            self._look_around()
 
     # Beginning and end
 
@@ -127,12 +137,10 @@ class Worker:
                 return f"node {self._node}: {problem}"
             time.sleep(0.2)
 
-    def _set_up(self, settings: WorkerSettings) -> None:
+    def _set_up(self, settings: WorkerSettings, directory: RunDirectory) -> None:
         self._settings = settings
-        directory = RunDirectory(Path(settings.run_root))
         self._scratch = Path(tempfile.mkdtemp(prefix=f"mpi_prs-{self._transport.rank}-"))
         self._guard = Guard(self._scratch)
-        self._start_log(directory, settings.logging_level)
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
             entry_script=settings.entry_script,
@@ -169,21 +177,6 @@ class Worker:
         numbers = ", ".join(map(str, self._places))
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
 
-    def _start_log(self, directory: RunDirectory, level: str) -> None:
-        """A log of its own; what concerns the job is shown by the master."""
-        path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._log.setLevel(level)
-        self._log.propagate = False
-        self._log.addHandler(handler)
-
-    def _end_log(self) -> None:
-        for handler in list(self._log.handlers):
-            self._log.removeHandler(handler)
-            handler.close()
-
     def _start_process(self, number: int) -> None:
         process = UserProcess(self._process_settings, self._places[number], self._guard)
         self._processes[number] = process
@@ -217,7 +210,6 @@ class Worker:
         self._selector.close()
         self._send(Tag.BYE)
         self._log.info("the end")
-        self._end_log()
 
     # Messages
 

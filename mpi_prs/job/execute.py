@@ -10,9 +10,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
 from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.engine.node import node_name
@@ -28,7 +28,6 @@ from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
-from mpi_prs.run_directory import RunDirectory
 
 _log = logging.getLogger("mpi_prs.job")
 
@@ -53,7 +52,8 @@ def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Tra
         LaunchError: the workers cannot do their work.
     """
     assert run.output is not None
-    with _log_file(config, run.directory), StopSignals() as signals:
+    log = log_file(logging.getLogger("mpi_prs"), run.directory.node_log(node_name(), "master"), config.logging_level)
+    with log, StopSignals() as signals:
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
         settings = _worker_settings(config, run)
@@ -207,20 +207,3 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
     with contextlib.suppress(OSError):
         directory.job_result.write_text(summary.text() + "\n", encoding="utf-8")
     return summary
-
-
-@contextlib.contextmanager
-def _log_file(config: JobConfig, directory: RunDirectory) -> Iterator[None]:
-    """Send the program's own log to the run directory while the job runs (``logs/sys/node/<node>/master.txt``)."""
-    path = directory.node_log(node_name(), "master")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("mpi_prs")
-    logger.setLevel(config.logging_level)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()

@@ -23,9 +23,10 @@ from mpi_prs.errors import OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock
-from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, sync_folder, take_up
+from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.ordering import ordered_file
+from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
 
 _log = logging.getLogger("mpi_prs.job")
@@ -156,8 +157,7 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "fingerprint": fingerprint(config),
     }
-    write_atomically(directory.description, json.dumps(description, indent=2) + "\n")
-    sync_folder(directory.root)
+    _describe(directory, description)
 
 
 def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions) -> None:
@@ -171,7 +171,7 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
     mixes_rows = changes_manifest(old, new) or any(old.get(key) != new.get(key) for key in _PLACE_OF_ROWS)
     if (options.accept_changes or options.only_failed) and not mixes_rows:
         _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
-        write_atomically(directory.description, json.dumps({**description, "fingerprint": new}, indent=2) + "\n")
+        _describe(directory, {**description, "fingerprint": new})
         return
     hint = "--overwrite starts anew, --output DIR writes elsewhere"
     if not mixes_rows:
@@ -222,11 +222,6 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     return OpenRun(directory, manifest, ledger, output, token, lock)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a new one; readers see the one or the other."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _describe(directory: RunDirectory, description: dict[str, Any]) -> None:
+    with replacing(directory.description, lasting=True) as file:
+        file.write(json.dumps(description, indent=2).encode() + b"\n")

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.errors import OutputError
 from mpi_prs.monitor.columns import Columns, read_columns
-from mpi_prs.monitor.replacing import replacing
 from mpi_prs.monitor.status import outcome, read_status
 from mpi_prs.monitor.units import count, many, printable
 from mpi_prs.output.journal import read_journal
+from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
 
 SHORT = "short"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mpi_prs.monitor.columns import Columns, read_columns
-from mpi_prs.monitor.replacing import replacing
+from mpi_prs.replacing import replacing
 
 # In the order of the file; a name that is not a field of the record is computed below.
 _COLUMNS = {

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError
-from mpi_prs.monitor.replacing import replacing
 from mpi_prs.monitor.units import count, duration, many, percent, printable, rate, size
+from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
 
 SILENCE = 60.0

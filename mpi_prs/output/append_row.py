@@ -25,6 +25,7 @@ from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import ordered_file, put_in_order
 from mpi_prs.output.record import LENGTH, MINI_BATCH, RECORD
+from mpi_prs.replacing import sync_folder
 
 SYNC_SECONDS = 2.0
 SYNC_BYTES = 256 << 20
@@ -249,12 +250,3 @@ def take_up(part: Path, final: Path, kept: Path) -> None:
             os.replace(final, part)
     final.unlink(missing_ok=True)
     ordered_file(part).unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
