@@ -377,3 +377,16 @@ def run(mini_batch):
     done = job.local()
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)
+
+
+def test_an_interpreter_that_cannot_be_started_ends_the_job_and_says_why(new_job: NewJob, tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_bytes(b"\x7fELF for another machine")
+    broken.chmod(0o755)
+    job = new_job(NAMES_SCRIPT, environment=str(broken))
+    done = job.local()
+    assert done.returncode == 1, done.stdout
+    assert "the user process cannot be started" in done.stdout
+    assert "Exec format error" in done.stdout
+    assert "init() failed in all 2 user processes" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -369,6 +369,33 @@ def test_bad_manners_cost_nothing(new_job: NewJob, name: str) -> None:
     assert_every_row_once(job)
     assert events(job, "attempt_failed", "failed") == []
     assert processes_started(job) == 2
+    assert job.log("error", 0) + job.log("error", 1) == ""
+
+
+def test_what_a_process_has_left_dies_with_it_while_the_job_goes_on(new_job: NewJob) -> None:
+    script = f"""
+import ctypes, os, subprocess, time
+
+HERE = os.path.dirname(__file__)
+
+def run(mini_batch, context):
+    if context.retry_count == 0:
+        subprocess.Popen({LONG_SLEEP}, start_new_session=True)
+        open(os.path.join(HERE, "started"), "w").close()
+        ctypes.string_at(0)
+    while not os.path.exists(os.path.join(HERE, "go")):
+        time.sleep(0.01)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+    job = new_job(script, items=1)
+    process = job.start_local(processes=1)
+    wait_until((job.folder / "started").exists)
+    wait_until(lambda: not job.pids("sleep 1000"))
+    assert process.poll() is None
+    (job.folder / "go").touch()
+    done = job.finish(process)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
 
 
 def test_every_fault_once_in_one_job_and_every_row_is_there(new_job: NewJob, mpi: Mpi) -> None:

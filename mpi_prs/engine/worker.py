@@ -27,8 +27,10 @@ from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.node import node_name, placement
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
+from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
-from mpi_prs.entry_script.supervisor import Chunk, News, ProcessPlace, ProcessSettings, State, UserProcess
+from mpi_prs.entry_script.supervisor import UserProcess
+from mpi_prs.entry_script.user_process import Chunk, News, ProcessPlace, ProcessSettings, State
 from mpi_prs.errors import EXIT_RESUMABLE, OutputError
 from mpi_prs.output.record import RECORD, RUN
 from mpi_prs.run_directory import RunDirectory
@@ -178,7 +180,14 @@ class Worker:
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
 
     def _start_process(self, number: int) -> None:
-        process = UserProcess(self._process_settings, self._places[number], self._guard)
+        try:
+            process = UserProcess(self._process_settings, self._places[number], self._guard)
+        except OSError as error:  # no such interpreter on this node, no more processes or descriptors allowed
+            message = f"the user process cannot be started: {error}"
+            self._log.warning("user process %d: %s", number, message)
+            failure = Failure(FailureKind.INIT, message, process=number, node=self._node)
+            self._send(Tag.INIT_FAILED, failure.to_json())
+            return
         self._processes[number] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._selector.register(process.death, selectors.EVENT_READ, process)

@@ -23,9 +23,7 @@ Answers come in the order of the work. Standard library only: the user process i
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import fcntl
 import mmap
 import os
 import socket
@@ -270,16 +268,9 @@ class Slot:
     @classmethod
     def create(cls) -> tuple[Slot, int]:
         """A new slot and the descriptor to hand to the process (close it after that)."""
-        descriptor = os.memfd_create("mpi_prs_slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = os.memfd_create("mpi_prs_slot")
         os.ftruncate(descriptor, cls.SIZE)
         return cls(descriptor), descriptor
-
-    @staticmethod
-    def seal(descriptor: int) -> None:
-        """Once both sides have it mapped: no script can write there by its descriptor, which ``mmap`` keeps open."""
-        future_write = 0x10  # F_SEAL_FUTURE_WRITE, which the fcntl of older Pythons lacks
-        with contextlib.suppress(OSError):  # a kernel before 5.1
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, future_write | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
     def write(self, phase: int, mini_batch: int, since: float) -> None:
         """About 0.3 µs."""

@@ -273,7 +273,6 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
         os.set_inheritable(descriptor, False)  # what the script starts must not hold them open
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's business; restored for the script below
     slot = Slot(slot_descriptor)
-    Slot.seal(slot_descriptor)
     os.close(slot_descriptor)
     channel = ChildEnd(channel_descriptor)
     frame = channel.receive()

@@ -36,8 +36,6 @@ from mpi_prs.output.record import MINI_BATCH, RECORD
 if TYPE_CHECKING:
     from mpi_prs.data.manifest import Loaded
 
-__all__ = ["Chunk", "News", "ProcessPlace", "ProcessSettings", "State", "UserProcess"]
-
 _HOST = Path(__file__).with_name("host.py")
 _DUMP_SIGNAL = signal.SIGRTMIN + 9  # host.DUMP_SIGNAL; importing host here would pull in what only the child needs
 _DUMP_SECONDS = 0.3
