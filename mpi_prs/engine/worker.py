@@ -41,6 +41,7 @@ _COALESCE_SECONDS = 0.002
 _COALESCE_BYTES = 256 << 10
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
+_UNKILLABLE_SECONDS = 10.0
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
 
@@ -202,7 +203,11 @@ class Worker:
                 process.kill()
             else:
                 process.stop(by)
+        give_up = by + _UNKILLABLE_SECONDS
         while any(process.state is not State.GONE for process in self._processes.values()):
+            if time.monotonic() > give_up:
+                self._log.error("a user process cannot be killed: it hangs in the kernel (a dead filesystem?)")
+                break
             self._selector.select(_CHECK_EVERY)
             now = time.monotonic()
             for process in self._processes.values():
