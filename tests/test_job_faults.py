@@ -7,14 +7,16 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import Job, Mpi, assert_every_row_once, need, wait_until
+from tests.jobs import NAMES_SCRIPT, Job, Mpi, assert_every_row_once, need, wait_until
 
 NewJob = Callable[..., Job]
 
@@ -305,3 +307,114 @@ def test_no_successful_item_at_all_fails_the_job(new_job: NewJob) -> None:
     assert done.returncode == 1, done.stdout
     assert "no item has succeeded" in done.stdout
     assert not job.output.exists()
+
+
+# Pauses, preemption, and what is in the environment
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+def test_a_worker_that_falls_silent_is_replaced_and_does_not_hold_up_the_end(
+    new_job: NewJob, mpi: Mpi, wakes: bool
+) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.05), items=200, mini_batch_size=2, heartbeat_timeout=2)
+    process = job.start_under(mpi, ranks=4)
+    wait_for_progress(job, process, 5)
+    silent = worker_pids(job)[0]
+    os.kill(silent, signal.SIGSTOP)
+    log = next(job.directory.logs.glob("sys/node/*/master.txt"))
+    wait_until(lambda: "is lost (no sign of life" in log.read_text())
+    if wakes:
+        os.kill(silent, signal.SIGCONT)
+    done = job.finish(process, timeout=60)
+    assert "complete (exit code 0)" in done.stdout
+    assert_every_row_once(job)
+
+
+def test_a_pause_of_the_master_costs_no_worker(new_job: NewJob, mpi: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.05), items=200, mini_batch_size=2, heartbeat_timeout=1)
+    process = job.start_under(mpi)
+    wait_for_progress(job, process, 5)
+    master = master_pid(job)
+    os.kill(master, signal.SIGSTOP)
+    time.sleep(3)  # the pause itself
+    os.kill(master, signal.SIGCONT)
+    done = job.finish(process, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert "is lost" not in done.stdout
+    assert_every_row_once(job)
+
+
+def test_preemption_that_signals_every_process_costs_no_try(new_job: NewJob, mpich: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.3), items=100, mini_batch_size=2, run_max_try=1)
+    process = job.start_under(mpich)
+    wait_for_progress(job, process, 2)
+    for pid in [*job.user_processes(), *worker_pids(job), master_pid(job)]:
+        os.kill(pid, signal.SIGTERM)
+    done = job.finish(process, timeout=60)
+    assert done.returncode == 75, done.stdout
+    assert not job.ledger().failed
+    (job.folder / "script.py").write_text(SLOW_SCRIPT.format(seconds=0))
+    assert job.under(mpich, "--accept-changes").returncode == 0
+    assert_every_row_once(job)
+
+
+def test_a_second_signal_also_ends_a_shutdown_that_hangs(new_job: NewJob) -> None:
+    script = SLOW_SCRIPT.format(seconds=0) + "\ndef shutdown():\n    print('shutting down')\n    time.sleep(1000)\n"
+    job = new_job(script, items=4, stop_grace=600)
+    process = job.start_local(processes=1)
+    wait_until(lambda: "shutting down" in job.log("stdout"))
+    wait_until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM))  # two at once may merge
+    done = job.finish(process, timeout=30)
+    assert "complete" in done.stdout
+    assert_every_row_once(job)
+
+
+def test_a_script_that_uses_mpi4py_is_a_world_of_its_own(new_job: NewJob, mpi: Mpi) -> None:
+    script = """
+import os
+from mpi4py import MPI
+
+def run(mini_batch):
+    assert MPI.COMM_WORLD.size == 1
+    return [os.path.basename(path) for path in mini_batch]
+"""
+    job = new_job(script, items=20)
+    done = job.under(mpi)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
+def test_a_run_directory_without_room_for_logs_ends_no_job(new_job: NewJob, mpich: Mpi) -> None:
+    job = new_job(NAMES_SCRIPT)
+    assert job.local("--limit", "1").returncode == 0
+    shutil.rmtree(job.directory.logs / "sys")
+    (job.directory.logs / "sys").touch()
+    done = job.under(mpich)
+    assert done.returncode == 0, done.stdout
+    assert "going on without the log" in done.stdout
+    assert_every_row_once(job)
+
+
+LATE_WORKER = """
+import os, sys, time
+import mpi_prs.engine.master, mpi_prs.engine.worker
+from mpi_prs.__main__ import main
+
+run = mpi_prs.engine.worker.Worker.run
+if os.environ["PMI_RANK"] == "1":
+    mpi_prs.engine.worker.Worker.run = lambda self: time.sleep(4) or run(self)
+mpi_prs.engine.master._HELLO_SECONDS = 2
+sys.exit(main())
+"""
+
+
+def test_a_worker_that_comes_late_joins(new_job: NewJob, mpich: Mpi) -> None:
+    """The first worker says HELLO two seconds after the master has stopped waiting for it."""
+    job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=200, mini_batch_size=2)
+    command = [*mpich.mpirun, "-n", "3", str(mpich.python), "-c", LATE_WORKER, "run", str(job.config)]
+    done = job.finish(job.start(command))
+    assert done.returncode == 0, done.stdout
+    assert "going on without them" in done.stdout
+    assert "has joined" in done.stdout
+    assert_every_row_once(job)
+    assert len(list(job.directory.logs.glob("user/stdout/*/*"))) == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.engine.node import node_name, placement
+from mpi_prs.engine.node import node_name, placement, user_environment
 
 DEVICES = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
 
@@ -97,6 +97,26 @@ def test_no_gpu_serves_two_processes_more_than_another_and_cores_are_not_oversub
     loads = [sum(share[DEVICES[0]] == str(device) for share in shares) for device in range(devices)]
     assert max(loads) - min(loads) <= 1
     assert sum(int(share["OMP_NUM_THREADS"]) for share in shares) <= max(cores, total)
+
+
+def test_a_user_process_does_not_take_itself_for_a_rank() -> None:
+    kept = {
+        "PATH": "/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURMD_NODENAME": "n17",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "MPI_HOME": "/mpi",
+    }
+    of_a_rank = [
+        "PMI_RANK",
+        "PMI_FD",
+        "PMIX_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "SLURM_PROCID",
+        "SLURM_NTASKS",
+        "MPI_LOCALRANKID",
+    ]
+    assert user_environment({**kept, **dict.fromkeys(of_a_rank, "1")}) == kept
 
 
 def test_slurm_s_name_of_the_node_goes_before_the_host_s(monkeypatch: pytest.MonkeyPatch) -> None:

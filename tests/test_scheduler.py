@@ -34,6 +34,16 @@ def test_work_stops_at_the_limit() -> None:
     assert job.scheduler.counts().done == 3
 
 
+def test_what_is_settled_above_the_limit_does_not_count_as_work_below_it() -> None:
+    job = Job(10, workers=1, limit=3)
+    job.scheduler.restore_done([2, 5, 9], 3 * ITEMS, 0)
+    job.scheduler.restore_failed(7)
+    job.scheduler.check()
+    assert job.scheduler.left == 2
+    job.finish_all()
+    assert (job.scheduler.counts().done, job.scheduler.counts().failed) == (5, 1)
+
+
 def test_what_earlier_starts_have_settled_is_not_handed_out_again() -> None:
     job = Job(5, workers=1)
     job.scheduler.restore_done([0], ITEMS, 2)
@@ -323,11 +333,23 @@ def test_one_try_of_init_is_enough_when_the_policy_says_so() -> None:
     assert job.phase is Phase.ABORTED
 
 
-def test_a_process_that_comes_up_again_has_all_its_tries_again() -> None:
+def test_a_process_that_has_worked_has_all_its_tries_again() -> None:
     job = Job(9, workers=2, init_tries=2)
     for _ in range(5):
         assert job.scheduler.init_failed(1, 0)
         job.scheduler.process_ready(1, 0)
+        job.scheduler.process_gone(1, 0)
+    assert job.phase is Phase.RUNNING
+
+
+def test_a_process_that_comes_up_and_dies_before_it_has_worked_is_given_up() -> None:
+    job = Job(9, workers=2, init_tries=3)
+    answers = []
+    for _ in range(3):
+        job.scheduler.process_ready(1, 0)
+        answers.append(job.scheduler.init_failed(1, 0))
+    assert answers == [True, True, False]
+    assert job.assign(1) == {}
     assert job.phase is Phase.RUNNING
 
 
@@ -421,15 +443,16 @@ def test_a_mini_batch_that_kills_workers_takes_no_innocent_ones_along() -> None:
     assert (job.scheduler.counts().done, job.scheduler.counts().failed) == (63, 1)
 
 
-def test_two_mini_batches_that_one_more_loss_would_fail_are_not_given_to_one_worker() -> None:
-    job = Job(8, workers=4, run_max_try=3)
+def test_mini_batches_that_one_more_loss_would_fail_are_at_different_workers() -> None:
+    job = Job(8, workers=4, processes=2, run_max_try=3)
     for worker in (1, 2):
         assert list(job.assign(worker)) == [0, 1]
         job.lose(worker)
-    assert list(job.assign(3)) == [0, 2]
+    assert list(job.assign(3)) == [0, 2, 3, 4]
+    job.finish(3, 2, 3, 4)
+    assert list(job.assign(3)) == [5]
     assert 1 in job.assign(4)
     assert job.lose(4) == [1]
-    assert list(job.assign(3)) == []
 
 
 def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
@@ -480,6 +503,27 @@ def test_a_job_in_which_nothing_moves_is_stranded() -> None:
         Phase.STRANDED,
         "no mini-batch has finished for 60 s (progress_update_timeout)",
     )
+
+
+def test_a_failed_attempt_is_a_movement_too() -> None:
+    job = Job(9, workers=1, progress_update_timeout=60)
+    job.assign(1)
+    job.scheduler.tick(0.0)
+    job.fail(1, 0, now=50.0)
+    job.scheduler.tick(110.0)
+    assert job.phase is Phase.RUNNING
+
+
+def test_while_the_master_hung_nobody_was_silent_and_nothing_stood_still() -> None:
+    job = Job(9, workers=1, heartbeat_timeout=10, progress_update_timeout=60)
+    job.assign(1)
+    job.scheduler.tick(0.0)
+    job.scheduler.paused(100.0)
+    assert job.scheduler.tick(105.0) == []
+    assert job.phase is Phase.RUNNING
+    assert job.scheduler.tick(111.0) == [(1, "no sign of life for 11 s")]
+    job.scheduler.tick(161.0)
+    assert job.phase is Phase.STRANDED
 
 
 def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:

@@ -166,7 +166,6 @@ class RandomWorld(RuleBasedStateMachine):
     def becomes_ready(self, name: int, process: int) -> None:
         self.ever_ready = True
         self.workers[name].ready.add(process)
-        self.workers[name].init_failures.pop(process, None)
         self.scheduler.process_ready(name, process)
 
     @precondition(lambda self: self.workers)
@@ -177,24 +176,28 @@ class RandomWorld(RuleBasedStateMachine):
         for process in data.draw(st.sets(st.sampled_from(starting), min_size=1)) if starting else ():
             self.becomes_ready(name, process)
 
-    @precondition(lambda self: self.workers)
+    @precondition(lambda self: any(worker.ready for worker in self.workers.values()))
     @rule(data=st.data())
     def process_ends(self, data: st.DataObject) -> None:
-        name = self.some_worker(data)
-        process = data.draw(st.integers(0, self.workers[name].processes - 1))
-        self.workers[name].ready.discard(process)
+        """It has worked before, so whatever happened before that is forgotten."""
+        name = data.draw(st.sampled_from([name for name, worker in self.workers.items() if worker.ready]), "worker")
+        process = data.draw(st.sampled_from(sorted(self.workers[name].ready)))
+        self.workers[name].ready.remove(process)
+        self.workers[name].init_failures.pop(process, None)
         self.scheduler.process_gone(name, process)
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), times=st.integers(1, 6))
     def init_fails(self, data: st.DataObject, times: int) -> None:
+        """Or a process that is ready ends before it has done anything."""
         name = self.some_worker(data)
         worker, tries = self.workers[name], self.policy.init_tries
         for _ in range(times):
-            starting = worker.starting(tries)
-            if not starting:
+            alive = worker.starting(tries) + sorted(worker.ready)
+            if not alive:
                 return
-            process = data.draw(st.sampled_from(starting))
+            process = data.draw(st.sampled_from(alive))
+            worker.ready.discard(process)
             worker.init_failures[process] = worker.init_failures.get(process, 0) + 1
             again = self.scheduler.init_failed(name, process)
             if worker.given_up(tries):
@@ -365,6 +368,14 @@ class RandomWorld(RuleBasedStateMachine):
         assert {name for name, _why in self.scheduler.tick(self.now)} == silent
         for name in silent:
             self.lose(name)
+
+    @rule(seconds=st.sampled_from([1.0, 3 * PATIENCE]))
+    def master_hangs(self, seconds: float) -> None:
+        self.now += seconds
+        self.moved += seconds
+        for worker in self.workers.values():
+            worker.heard += seconds
+        self.scheduler.paused(seconds)
 
     @rule(odds=st.integers(0, 9))
     def drain(self, odds: int) -> None:

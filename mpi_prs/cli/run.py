@@ -43,8 +43,7 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
                 assert local is not None
                 summary = run_in_this_process(config, options, run, local, progress)
             else:
-                session.workers_told = True
-                summary = execute(config, options, run, transport, progress)
+                summary = execute(config, options, run, transport, progress, session.master_takes_over)
         finally:
             run.close()
     finally:

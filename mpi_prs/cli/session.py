@@ -32,6 +32,10 @@ class Session:
             )
         return transport
 
+    def master_takes_over(self) -> None:
+        """From here on the master tells the workers how it ends."""
+        self.workers_told = True
+
     def release(self, exit_code: int) -> None:
         """Let workers that were never started go, and finish MPI."""
         if self.transport is None:

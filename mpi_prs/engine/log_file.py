@@ -1,4 +1,4 @@
-"""The program's own logs in the run directory: one file a rank."""
+"""The program's own logs in the run directory: one file a rank. A log that cannot be written ends no job."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from pathlib import Path
 @contextlib.contextmanager
 def log_file(logger: logging.Logger, path: Path, level: str) -> Iterator[None]:
     """While the block runs, ``logger`` also writes to ``path``; an older file is continued."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.setLevel(level)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _Handler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        logger.warning("going on without the log %s: %s", path, error.strerror)
+        yield
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # what is still in its buffer meets the same full disk
+            handler.close()
+
+
+class _Handler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: of a full disk the job itself speaks."""

@@ -34,10 +34,13 @@ _log = logging.getLogger("mpi_prs.master")
 
 _WAIT = 0.002  # between two looks for messages, in seconds; the workers have more work than that in hand
 _TICK = 0.1
+_LOOK = 1.0
+_LONG_GAP = 2.0
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
 _BYE_SECONDS = 20.0
+_SILENT_SECONDS = 2.0
 
 
 class StopRequest(enum.IntEnum):
@@ -101,8 +104,10 @@ class Master:
         self._stop_requested = stop_requested
         self._on_tick = on_tick
         self._waiter = Waiter(transport, _WAIT, patient=True)
-        self._ticked = 0.0
+        self._ticked = self._looked = 0.0
         self._heard: set[int] = set()  # workers that have said something since the last assignment
+        self._dead: set[int] = set()
+        self._given: Counter[str] = Counter()  # numbers of user processes given out, by node
 
     def run(self) -> Ending:
         """The whole start; workers are stopped at the end in any case.
@@ -113,7 +118,9 @@ class Master:
         """
         exit_code, graceful = EXIT_RESUMABLE, False
         try:
-            self._start_workers(self._gather_workers())
+            if self.scheduler.phase is Phase.RUNNING:  # else all was decided by earlier starts
+                self._gather_workers()
+                self._start_workers()
             ending = self._serve()
             exit_code, graceful = ending.exit_code, ending.phase in (Phase.COMPLETE, Phase.DRAINED)
             return ending
@@ -123,33 +130,25 @@ class Master:
         finally:
             self._stop_workers(exit_code, graceful)
 
-    # Beginning
+    # Beginning: HELLO ─► START ─► SEES ─► GO
 
-    def _gather_workers(self) -> list[int]:
-        """Every worker says HELLO; those that do not within two minutes are left out, loudly."""
+    def _gather_workers(self) -> None:
+        """Every worker says HELLO; the job begins without those that do not within two minutes."""
         ranks = set(range(1, self._transport.size))
         hellos = self._collect(Tag.HELLO, ranks, _HELLO_SECONDS)
         self.nodes = {rank: fields["node"] for rank, fields in hellos.items()}
-        missing = ", ".join(map(str, sorted(ranks - set(hellos))))
+        missing = ranks - set(hellos)
         if missing and not self._stop_requested():
             if not hellos:
-                raise LaunchError(f"no worker has reported within {_HELLO_SECONDS:.0f} s (ranks {missing})")
-            _log.warning("ranks %s have not reported within %.0f s: going on without them", missing, _HELLO_SECONDS)
-        return sorted(hellos)
+                raise LaunchError(f"{self._absent(missing)} within {_HELLO_SECONDS:.0f} s")
+            _log.warning("%s within %.0f s: going on without them", self._absent(missing), _HELLO_SECONDS)
 
-    def _start_workers(self, ranks: Sequence[int]) -> None:
+    def _start_workers(self) -> None:
         """Tell them what to do; when all see the run directory, let them start their user processes."""
-        processes = self._settings.processes
-        on_node = Counter(self.nodes[rank] for rank in ranks)
-        given: Counter[str] = Counter()
-        for rank in ranks:
-            node = self.nodes[rank]
-            settings = replace(
-                self._settings, first_process=given[node] * processes, node_processes=on_node[node] * processes
-            )
-            given[node] += 1
-            self._transport.send(rank, Tag.START, settings.pack())
-        seen = self._collect(Tag.SEES, set(ranks), _SEES_SECONDS)
+        ranks = set(self.nodes)
+        for rank in sorted(ranks):
+            self._greet(rank)
+        seen = self._collect(Tag.SEES, ranks, _SEES_SECONDS)
         problems = sorted({fields["problem"] for fields in seen.values() if fields["problem"] is not None})
         if problems:
             raise LaunchError(
@@ -157,14 +156,16 @@ class Master:
                 "filesystem that all nodes share"
             )
         if not seen and not self._stop_requested():
-            raise LaunchError(f"no worker has answered within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
-        now = time.monotonic()
-        for rank in sorted(seen):
-            self._transport.send(rank, Tag.GO)
-            self.scheduler.add_worker(rank, processes, self.nodes[rank], now)
-        nodes = {str(rank): self.nodes[rank] for rank in sorted(seen)}
-        self._output.event("workers", nodes=nodes, processes=processes, time=time.time())
-        _log.info("workers: %d, nodes: %d, user processes: %d", len(seen), len(on_node), len(seen) * processes)
+            raise LaunchError(f"{self._absent(ranks)} within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
+        self._admit(sorted(seen))
+        processes = len(seen) * self._settings.processes
+        nodes = len(set(self.nodes.values()))
+        _log.info("workers: %d, nodes: %d, user processes: %d", len(seen), nodes, processes)
+
+    def _absent(self, ranks: set[int]) -> str:
+        dead = ranks & self._dead
+        died = f", {len(dead)} of them have died" if dead else ""
+        return f"ranks {', '.join(map(str, sorted(ranks)))} have not reported{died}"
 
     def _collect(self, tag: Tag, ranks: set[int], seconds: float) -> dict[int, dict[str, Any]]:
         """One JSON message of this kind from each of the ranks, as far as they come in time; a stop signal ends it."""
@@ -174,23 +175,56 @@ class Master:
         while waiting and time.monotonic() < deadline and not self._stop_requested():
             message = self._transport.receive()
             if message is None:
-                waiting -= set(self._transport.lost())
+                waiting -= self._note_dead()
                 self._waiter.wait(0.05)
             elif message[1] == tag:
                 waiting.discard(message[0])
                 answers[message[0]] = messages.unpack_json(message[2])
-        return answers
+        return {rank: fields for rank, fields in answers.items() if rank not in self._dead}
+
+    def _greet(self, rank: int) -> None:
+        node = self.nodes[rank]
+        mates = sum(other == node for other in self.nodes.values())
+        processes = self._settings.processes
+        first, self._given[node] = self._given[node], self._given[node] + processes
+        settings = replace(self._settings, first_process=first, node_processes=mates * processes)
+        self._transport.send(rank, Tag.START, settings.pack())
+
+    def _admit(self, ranks: Sequence[int]) -> None:
+        now = time.monotonic()
+        for rank in ranks:
+            self._transport.send(rank, Tag.GO)
+            self.scheduler.add_worker(rank, self._settings.processes, self.nodes[rank], now)
+        nodes = {str(rank): self.nodes[rank] for rank in self.scheduler.workers}
+        self._output.event("workers", nodes=nodes, processes=self._settings.processes, time=time.time())
+
+    def _take_late(self, rank: int, tag: int, fields: dict[str, Any]) -> None:
+        """A worker that reports when the others are at work already."""
+        if tag == Tag.HELLO:
+            self.nodes[rank] = fields["node"]
+            self._greet(rank)
+        elif fields["problem"] is not None:
+            _log.error("worker %d is left out: it does not see the run directory: %s", rank, fields["problem"])
+        else:
+            self._admit([rank])
+            _log.info("worker %d on %s has joined", rank, self.nodes[rank])
+
+    def _note_dead(self) -> set[int]:
+        """Ranks that MPI knows to be dead."""
+        self._dead.update(self._transport.lost())
+        return self._dead
 
     # The loop
 
     def _serve(self) -> Ending:
         scheduler = self.scheduler
+        self._ticked = time.monotonic()
         while scheduler.phase in (Phase.RUNNING, Phase.DRAINING):
             taken = 0
             while taken < _MESSAGES_IN_A_ROW and (message := self._transport.receive()) is not None:
                 self._take(*message)
                 taken += 1
-            for rank in self._transport.lost():
+            for rank in self._note_dead() & set(self.scheduler.workers):
                 self._lose(rank, "its MPI process has died")
             self._assign()
             now = time.monotonic()
@@ -224,6 +258,8 @@ class Master:
             self._output.append_header(body)
         elif tag == Tag.GIVEN_BACK:
             self.scheduler.given_back(source, messages.unpack_ranges(body))
+        elif tag in (Tag.HELLO, Tag.SEES):
+            self._take_late(source, tag, messages.unpack_json(body))
         elif tag == Tag.BYE:
             self._lose(source, "it has left")
 
@@ -251,6 +287,8 @@ class Master:
         verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now)
         if verdict is Verdict.STALE:
             return
+        if verdict is Verdict.RETRY:
+            self._heard.update(self.scheduler.workers)  # somebody else is to have it
         self.tally.failures[failure.kind.value] += 1
         event = "failed" if verdict is Verdict.FAILED else "attempt_failed"
         self._output.event(event, worker=source, time=time.time(), **failure.to_dict())
@@ -296,22 +334,24 @@ class Master:
         self._heard.update(self.scheduler.workers)
 
     def _assign(self) -> None:
-        """Give work to the workers that may have room; to all of them when something is to be tried again."""
-        heard = self._heard
-        if self.scheduler.has_retries:
-            heard = set(self.scheduler.workers)
-        for rank in heard:
+        """Give work to the workers that may have room."""
+        for rank in self._heard:
             ranges = self.scheduler.assign(rank)
             if ranges:
                 self._transport.send(rank, Tag.ASSIGN, messages.pack_ranges(ranges))
         self._heard.clear()
 
     def _tick(self, now: float, *, idle: bool) -> None:
-        self._ticked = now
+        gap, self._ticked = now - self._ticked, now
+        if gap > _LONG_GAP:
+            _log.warning("the master could do nothing for %.1f s (a filesystem that did not answer?)", gap)
+            self.scheduler.paused(gap)
         if idle:  # what was said while the master was busy has been read: silence now is silence
             for rank, why in self.scheduler.tick(now):
                 self._lose(rank, why)
-        self._heard.update(self.scheduler.workers)
+        if now - self._looked >= _LOOK:  # nobody is forgotten, whatever was decided on the way
+            self._looked = now
+            self._heard.update(self.scheduler.workers)
         if self._transport.abandoned():
             self.scheduler.stop("the launcher (mpirun, srun) is gone")
         request = self._stop_requested()
@@ -338,20 +378,33 @@ class Master:
         return Ending(scheduler.phase, scheduler.reason, EXIT_RESUMABLE)
 
     def _stop_workers(self, exit_code: int, graceful: bool) -> None:
-        """Tell every worker to end its user processes, and wait for the word that it has."""
-        waiting = set(range(1, self._transport.size)) - set(self.scheduler.lost_workers)
+        """Tell every worker to end its user processes, and wait for the word that it has.
+
+        One that was lost because it was silent is told as well: it may only have been stopped. But nobody waits long
+        for it, and MPI is then ended without it.
+        """
+        waiting = set(range(1, self._transport.size)) - self._note_dead()
+        silent = set(self.scheduler.lost_workers)
         for rank in waiting:
             self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=graceful))
-        deadline = time.monotonic() + _BYE_SECONDS + (self._settings.stop_grace if graceful else 0.0)
-        while waiting and time.monotonic() < deadline and not self._transport.abandoned():
+        began = time.monotonic()
+        patience = _BYE_SECONDS + (self._settings.stop_grace if graceful else 0.0)
+        while waiting and not self._transport.abandoned():
+            if time.monotonic() - began > (_SILENT_SECONDS if waiting <= silent else patience):
+                break
+            if graceful and self._stop_requested() is StopRequest.NOW:
+                graceful = False
+                for rank in waiting:
+                    self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=False))
             message = self._transport.receive()
             if message is not None and message[1] == Tag.BYE:
                 waiting.discard(message[0])
             elif message is None:
-                waiting -= set(self._transport.lost())
+                waiting -= self._note_dead()
                 self._waiter.wait(0.05)
         if waiting:
             _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
+            self._transport.give_up()
 
     @property
     def counts(self) -> Counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from mpi_prs.errors import LaunchError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+_CLOSE_SECONDS = 20.0
 _LAUNCHERS = (
     # rank, size, who sets them
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
@@ -31,7 +33,11 @@ def launched_as(environ: Mapping[str, str]) -> tuple[int, int, str] | None:
 
 
 class MpiTransport:
-    """One MPI rank. A message costs 2–3 µs at each side, plus the copy."""
+    """One MPI rank. A message costs 2–3 µs at each side, plus the copy.
+
+    Nothing here blocks, not even the receipt of a large message whose sender has been stopped half-way: what has begun
+    to arrive waits in ``_arriving`` until MPI says that it is whole.
+    """
 
     wake_descriptor: int | None = None
 
@@ -42,35 +48,47 @@ class MpiTransport:
         self.size: int = self._comm.Get_size()
         self._status = mpi.Status()
         self._parent = os.getppid()
-        self._sending: deque[tuple[Any, bytes]] = deque()  # MPI reads the bytes until the request is complete
+        self._sending: dict[int, deque[tuple[Any, bytes]]] = {}  # MPI reads the bytes until the request is complete
+        self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}  # by source: request, tag, body
         self._lost: deque[int] = deque()
         self._known_lost: set[int] = set()
+        self._gave_up = False
         # A worker hears from the master alone, so another worker's death is no concern of its own.
         self._source = mpi.ANY_SOURCE if self.rank == 0 else 0
 
     @property
-    def sending(self) -> bool:
-        return bool(self._sending)
+    def under_way(self) -> bool:
+        return bool(self._sending or self._arriving)
 
     def send(self, to: int, tag: int, body: bytes = b"") -> None:
         if to in self._known_lost:
             return
         try:
-            self._sending.append((self._comm.Isend([body, self._mpi.BYTE], dest=to, tag=tag), body))
+            request = self._comm.Isend([body, self._mpi.BYTE], dest=to, tag=tag)
         except self._mpi.Exception:
             self._note_lost(to)
+            return
+        self._sending.setdefault(to, deque()).append((request, body))
         self._forget_sent()
 
     def _forget_sent(self) -> None:
-        while self._sending:
-            try:
-                if not self._sending[0][0].Test():
-                    return
-            except self._mpi.Exception:
-                pass  # its receiver died; receive() learns which one that was
-            self._sending.popleft()
+        for to in list(self._sending):
+            requests = self._sending[to]
+            while requests and self._is_complete(requests[0][0]):
+                requests.popleft()
+            if not requests:
+                del self._sending[to]
+
+    def _is_complete(self, request: Any) -> bool:
+        try:
+            done: bool = request.Test()
+        except self._mpi.Exception:
+            return True  # its rank has died; receive() learns which one that was
+        return done
 
     def receive(self) -> tuple[int, int, bytes] | None:
+        if self._arriving and (arrived := self._arrived()) is not None:
+            return arrived
         status = self._status
         try:
             message = self._comm.Improbe(self._source, self._mpi.ANY_TAG, status)
@@ -78,18 +96,39 @@ class MpiTransport:
                 if self._sending:
                     self._forget_sent()
                 return None
+            source, tag = status.Get_source(), status.Get_tag()
             body = bytearray(status.Get_count(self._mpi.BYTE))
-            message.Recv([body, self._mpi.BYTE], status)
+            request = message.Irecv([body, self._mpi.BYTE])
+            if request.Test() and source not in self._arriving:
+                return source, tag, bytes(body)
         except self._mpi.Exception as error:
             self._learn_lost(error)
             return None
-        return status.Get_source(), status.Get_tag(), bytes(body)
+        self._arriving.setdefault(source, deque()).append((request, tag, body))
+        return None
+
+    def _arrived(self) -> tuple[int, int, bytes] | None:
+        """The first message that has become whole; of one source always the oldest first."""
+        for source in list(self._arriving):
+            requests = self._arriving[source]
+            request, tag, body = requests[0]
+            try:
+                whole = request.Test()  # also true when it was already
+            except self._mpi.Exception:  # its sender has died half-way: what it held is done again
+                del self._arriving[source]
+                continue
+            if whole:
+                requests.popleft()
+                if not requests:
+                    del self._arriving[source]
+                return source, tag, bytes(body)
+        return None
 
     def _learn_lost(self, error: Exception) -> None:
         """A fault-tolerant MPI (ULFM) says that a rank has failed: find out which, and accept it."""
         failed_code = getattr(self._mpi, "ERR_PROC_FAILED", None)
         pending_code = getattr(self._mpi, "ERR_PROC_FAILED_PENDING", None)
-        if self._mpi.Exception(error).Get_error_class() not in (failed_code, pending_code):  # pragma: no cover
+        if self._mpi.Exception(error).Get_error_class() not in (failed_code, pending_code):
             raise error
         if self.rank != 0:
             self._note_lost(0)
@@ -111,14 +150,23 @@ class MpiTransport:
     def abandoned(self) -> bool:
         return os.getppid() != self._parent
 
+    def give_up(self) -> None:
+        self._gave_up = True
+
     def close(self, exit_code: int) -> None:
-        """Let what was sent leave, and finish MPI. Without its launcher MPI cannot be finished: then exit at once."""
-        if self.abandoned():
-            sys.stdout.flush()
-            sys.stderr.flush()
+        """Let what was sent leave, and finish MPI; at once where that would wait for somebody who does not come."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.abandoned():  # without its launcher MPI cannot be finished
             os._exit(exit_code)
-        while self._sending:
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._sending and not self._gave_up:
             self._forget_sent()
+            self._gave_up = time.monotonic() > deadline
+        if self._gave_up:
+            self._comm.Abort(exit_code)
+        while self.receive() is not None:  # MPICH does not finish with a message unread
+            pass
         self._mpi.Finalize()
 
 

@@ -7,6 +7,10 @@ import socket
 from collections.abc import Mapping
 
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_OF_A_RANK = (
+    *("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
+)
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -19,6 +23,15 @@ _THREADS = (
 def node_name() -> str:
     """The node's name: Slurm's where there is one (several Slurm nodes may share a host), else the host's."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The worker's environment without what makes a process a rank.
+
+    A script that imports mpi4py or asks for its rank (as training frameworks do) would else take itself for the worker,
+    and disturb it.
+    """
+    return {name: value for name, value in environ.items() if not name.startswith(_OF_A_RANK)}
 
 
 def placement(

@@ -136,8 +136,8 @@ class Scheduler:
         self._moved = now  # when a mini-batch was last done or failed
         self._mean_seconds = 0.0  # as Worker.mean_seconds, over all workers
         self._ever_ready = False
-        # User processes of all workers: all, with init() behind them, given up; and, until the first one comes up, those
-        # that have failed to start twice.
+        # User processes of all workers: all, with init() behind them, given up; and, until the first one comes up,
+        # those that have failed to start twice.
         self._processes = self._ready = self._given_up = self._failing = 0
 
     # What is known from earlier starts
@@ -183,17 +183,21 @@ class Scheduler:
         self._ever_ready = True
         known.ready.add(process)
         self._ready += 1
-        known.init_failures.pop(process, None)
 
     def process_gone(self, worker: int, process: int) -> None:
-        """This user process has ended; a replacement is on its way."""
+        """This user process has ended after it had worked; a replacement is on its way."""
         known = self.workers.get(worker)
-        if known is not None and process in known.ready:
+        if known is not None:
+            self._not_ready(known, process)
+            known.init_failures.pop(process, None)
+
+    def _not_ready(self, known: Worker, process: int) -> None:
+        if process in known.ready:
             known.ready.remove(process)
             self._ready -= 1
 
     def init_failed(self, worker: int, process: int) -> bool:
-        """A user process could not be started. Whether the worker should try again.
+        """A user process could not be started, or ended before it had done anything. Whether to try again.
 
         A process is given up after ``init_tries`` failures in a row. If none has ever come up and every one has failed
         at least twice, ``init()`` fails everywhere: the job is aborted without waiting for the rest.
@@ -201,7 +205,7 @@ class Scheduler:
         known = self.workers.get(worker)
         if known is None:
             return False
-        self.process_gone(worker, process)
+        self._not_ready(known, process)
         known.init_failures[process] = failures = known.init_failures.get(process, 0) + 1
         self._failing += failures == 2
         if failures == self.policy.init_tries:
@@ -451,6 +455,12 @@ class Scheduler:
             self.phase = Phase.STRANDED
             self.reason = f"no mini-batch has finished for {limit:g} s (progress_update_timeout)"
         return quiet
+
+    def paused(self, seconds: float) -> None:
+        """The master itself hung for so long (a filesystem that did not answer): nobody could be heard meanwhile."""
+        self._moved += seconds
+        for known in self.workers.values():
+            known.heard += seconds
 
     def drain(self, reason: str) -> None:
         """Hand out nothing more; the job ends when nothing is held any more."""

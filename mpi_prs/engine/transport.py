@@ -32,8 +32,8 @@ class Transport(Protocol):
         """Readable when a message may have come; ``None`` where only asking tells (MPI)."""
 
     @property
-    def sending(self) -> bool:
-        """Whether something is still on its way out, so that the transport must be asked again soon."""
+    def under_way(self) -> bool:
+        """Whether something is on its way out or in, so that the transport must be asked again soon."""
 
     def send(self, to: int, tag: int, body: bytes = b"") -> None:
         """Send without waiting; order is kept between two ranks. To a lost rank: nothing happens."""
@@ -47,6 +47,9 @@ class Transport(Protocol):
     def abandoned(self) -> bool:
         """Whether the launcher that started the ranks is gone: nobody waits for a result any more."""
 
+    def give_up(self) -> None:
+        """Some ranks do not answer any more: :meth:`close` is not to wait for them."""
+
     def close(self, exit_code: int) -> None:
         """The end: wait until what was sent has left; this rank is about to exit with that code."""
 
@@ -54,7 +57,7 @@ class Transport(Protocol):
 class LocalTransport:
     """A rank of an in-process world: a queue, and a descriptor that wakes its reader."""
 
-    sending = False
+    under_way = False
 
     def __init__(self, world: list[LocalTransport], rank: int) -> None:
         self.rank = rank
@@ -99,6 +102,9 @@ class LocalTransport:
 
     def abandoned(self) -> bool:
         return False
+
+    def give_up(self) -> None:
+        pass
 
     def close(self, exit_code: int = 0) -> None:
         del exit_code  # it is the whole process's business

@@ -25,7 +25,7 @@ from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine import messages
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
-from mpi_prs.engine.node import node_name, placement
+from mpi_prs.engine.node import node_name, placement, user_environment
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
@@ -169,7 +169,7 @@ class Worker:
                 stderr=directory.user_log("stderr", self._node, number),
                 error=directory.user_log("error", self._node, number),
                 environment={
-                    **os.environ,
+                    **user_environment(os.environ),
                     **variables,
                     "AZUREML_BI_OUTPUT_PATH": settings.run_root,
                     **settings.environment_variables,
@@ -209,9 +209,14 @@ class Worker:
                 self._log.error("a user process cannot be killed: it hangs in the kernel (a dead filesystem?)")
                 break
             self._selector.select(_CHECK_EVERY)
+            self._take_messages()  # a second stop signal
             now = time.monotonic()
             for process in self._processes.values():
-                if process.state is not State.GONE and process.poll(now).gone:
+                if process.state is State.GONE:
+                    continue
+                if not self._graceful:
+                    process.kill()
+                if process.poll(now).gone:
                     self._forget(process)
             self._heartbeat(now)
 
@@ -410,7 +415,7 @@ class Worker:
     def _sleep(self) -> set[UserProcess]:
         """Until a process says something, or it is time to look for messages. Returns the processes that spoke."""
         starving = False
-        blocked = self._transport.sending
+        blocked = self._transport.under_way
         for process in self._processes.values():
             if process.state is State.READY:
                 starving |= not process.outstanding_count

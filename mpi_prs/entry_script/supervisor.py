@@ -42,6 +42,8 @@ _DUMP_SECONDS = 0.3
 _ENDING_SECONDS = 0.5
 _EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself
 _LOG_TAIL = 4096
+_PREEMPTION_SECONDS = 1.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class _Sentence(NamedTuple):
@@ -69,6 +71,8 @@ class UserProcess:
         self._handed_over = 0.0
         self._closed_at = 0.0
         self._withdrawn = False
+        self._draining = False
+        self._ended_at = 0.0
         self._out_of_step = False
         self._stop_by = 0.0
         self._init_failure: Failure | None = None
@@ -143,6 +147,7 @@ class UserProcess:
 
     def skip_unstarted(self) -> None:
         """Let it finish the mini-batch that it is at; it gives back the others."""
+        self._draining = True
         self._slot.skip_unstarted()
 
     def kill(self) -> None:
@@ -172,7 +177,8 @@ class UserProcess:
                 break
             self._take(frame, now, news)
         if ended:
-            self._finish(news, now)
+            if not self._may_be_preempted(now):
+                self._finish(news, now)
         elif self._condemned is None:
             self._check(now)
         elif now >= self._condemned.kill_at:
@@ -182,6 +188,17 @@ class UserProcess:
     def _has_ended(self) -> bool:
         """Whether it has. It stays a zombie, so that until ``_finish`` its number is no other process's."""
         return bool(self._death_poll.poll(0))
+
+    def _may_be_preempted(self, now: float) -> bool:
+        """Killed by a stop signal, perhaps as one of all processes of the job: that shows when the master drains."""
+        if self._draining or not self._died_of_a_stop_signal():
+            return False
+        self._ended_at = self._ended_at or now
+        return now - self._ended_at < _PREEMPTION_SECONDS
+
+    def _died_of_a_stop_signal(self) -> bool:
+        end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return end is not None and end.si_code == os.CLD_KILLED and end.si_status in _STOP_SIGNALS
 
     def _is_next(self, frame: Frame) -> bool:
         """Whether a frame with answers is one to the mini-batches whose turn it is."""
@@ -311,6 +328,7 @@ class UserProcess:
         news.gone = True
         self._kill_group()  # what the script started may live on in the group
         kill_marked(str(self.place.scratch))  # or have left it
+        preempted = self._draining and self._died_of_a_stop_signal()
         code = self._child.wait()
         self._guard.remove(self.pid)
         activity = self._slot.read()
@@ -318,7 +336,7 @@ class UserProcess:
         tail = self._stderr_tail()
         if self._init_failure is not None:
             news.init_failure = self._init_failure
-        elif self._withdrawn:
+        elif self._withdrawn or preempted:
             pass
         elif was is State.STARTING or (was is State.READY and not self.finished_any and not self.outstanding):
             when = "during init()" if was is State.STARTING else "before its first mini-batch"

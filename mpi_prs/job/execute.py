@@ -10,11 +10,12 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
-from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.engine.messages import Tag, WorkerSettings, pack_json
 from mpi_prs.engine.node import node_name
 from mpi_prs.engine.scheduler import Phase, Policy, Scheduler
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
@@ -45,8 +46,19 @@ class Outcome:
     exit_code: int
 
 
-def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Transport, progress: Progress) -> Summary:
+def execute(
+    config: JobConfig,
+    options: RunOptions,
+    run: OpenRun,
+    transport: Transport,
+    progress: Progress,
+    taking_over: Callable[[], None],
+) -> Summary:
     """Work on everything that is left of an open run, as rank 0 of ``transport``.
+
+    Args:
+        taking_over: called just before the master begins, who then tells the workers how it ends; before that, and
+            if this raises before that, the caller has to.
 
     Raises:
         LaunchError: the workers cannot do their work.
@@ -58,6 +70,7 @@ def execute(config: JobConfig, options: RunOptions, run: OpenRun, transport: Tra
         _say_what_is_left(scheduler, run)
         settings = _worker_settings(config, run)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick)
+        taking_over()
         try:
             outcome = _close_the_books(config, options, run, master.run(), master)
         except JobStopped as error:  # the disk is full: what is on record holds
@@ -78,9 +91,17 @@ def run_in_this_process(
     world = local_world(2)
     thread = threading.Thread(target=_local_worker, args=(world,), name="worker")
     thread.start()
+    taken_over = False
+
+    def take_over() -> None:
+        nonlocal taken_over
+        taken_over = True
+
     try:
-        return execute(config, options, run, world[0], progress)
+        return execute(config, options, run, world[0], progress, take_over)
     finally:
+        if not taken_over:
+            world[0].send(1, Tag.STOP, pack_json(exit_code=EXIT_FAILED, graceful=False))
         thread.join()
         for transport in world:
             transport.close()
@@ -191,8 +212,12 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
             _log.info("what failed is listed in %s", directory.failed_items)
     except OSError as error:
         _log.warning("the reports could not be written: %s", error)
+    try:
+        statistics = read_statistics(directory.journal, run.manifest.items_of)
+    except OSError as error:
+        raise JobStopped(f"the run directory {directory.root} cannot be read any more: {error.strerror}") from error
     summary = summarise(
-        read_statistics(directory.journal, run.manifest.items_of),
+        statistics,
         wall_seconds=time.monotonic() - master.tally.started,
         init_seconds=master.tally.init_seconds,
         processes=len(master.nodes) * config.processes_per_rank,

@@ -40,20 +40,19 @@ _STORAGE_ERRORS = {
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn what a full disk raises into an error that says so and what to do.
+    """Turn what a full disk, or a filesystem that is gone, raises into an error that says so and what to do.
 
     Raises:
-        JobStopped: the disk is full, the quota is used up or the like; any other OSError passes.
+        JobStopped: for every OSError.
     """
     try:
         yield
     except OSError as error:
-        cause = _STORAGE_ERRORS.get(error.errno or 0)
-        if cause is None:
-            raise
+        cause = _STORAGE_ERRORS.get(error.errno or 0, "the filesystem refuses it")
+        cure = "make room" if error.errno in _STORAGE_ERRORS else "see to it"
         raise JobStopped(
             f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
-            "safe; make room and give the same command again to go on"
+            f"safe; {cure} and give the same command again to go on"
         ) from error
 
 
