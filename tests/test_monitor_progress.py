@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.scheduler import Counts, Policy, Scheduler
+from mpi_prs.engine.scheduler import Scheduler
+from mpi_prs.engine.states import Counts, Policy
 from mpi_prs.monitor.bar import Bar
 from mpi_prs.monitor.progress import Progress, bar_text, progress_line
 from mpi_prs.monitor.rate import Rate

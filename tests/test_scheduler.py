@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.scheduler import Phase, Verdict
+from mpi_prs.engine.states import Phase, Verdict
 from tests.scheduling import ITEMS, Job, record
 
 # The beginning and the end
@@ -217,6 +217,14 @@ def test_a_worker_whose_only_other_is_lost_gets_its_last_try() -> None:
     job.fail(1, 0)
     job.lose(2)
     assert job.assign(1)[0] == 2
+
+
+def test_a_process_that_says_twice_that_it_is_ready_is_no_other_process() -> None:
+    job = Job(1, workers=1, run_max_try=2)
+    job.scheduler.process_ready(1, 0)
+    job.assign(1)
+    job.fail(1, 0)
+    assert job.assign(1) == {0: 2}
 
 
 def test_a_mini_batch_fails_after_run_max_try_tries_and_not_before() -> None:
@@ -467,9 +475,12 @@ def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
 
 
 def test_a_threshold_that_a_loss_exceeds_aborts() -> None:
-    job = Job(9, workers=1, run_max_try=1, error_threshold=0)
-    job.assign(1)
-    assert job.lose(1)
+    job = Job(9, workers=2, run_max_try=1, error_threshold=0)
+    for worker in (1, 2):
+        assert job.phase is Phase.RUNNING, "one loss alone fails no mini-batch"
+        assert 0 in job.assign(worker)
+        failed = job.lose(worker)
+    assert failed
     assert job.phase is Phase.ABORTED
 
 

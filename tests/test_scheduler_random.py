@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mpi_prs.engine.scheduler import Phase, Policy, Scheduler, Verdict
+from mpi_prs.engine.scheduler import Scheduler
+from mpi_prs.engine.states import Phase, Policy, Verdict
 from tests.scheduling import record
 
 PATIENCE = 10.0
@@ -341,7 +342,7 @@ class RandomWorld(RuleBasedStateMachine):
         failed = set()
         for number in worker.held:
             self.losses[number] = self.losses.get(number, 0) + 1
-            if self.losses[number] >= self.policy.run_max_try:
+            if self.losses[number] >= max(2, self.policy.run_max_try):
                 self.settled[number] = None
                 failed.add(number)
             else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpi_prs.engine import messages
-from mpi_prs.engine.messages import Tag
+from mpi_prs.engine.master import release_workers
 from mpi_prs.engine.mpi import connect
 from mpi_prs.engine.transport import Transport
 from mpi_prs.errors import LaunchError
@@ -41,6 +40,5 @@ class Session:
         if self.transport is None:
             return
         if self.transport.rank == 0 and not self.workers_told:
-            for rank in range(1, self.transport.size):
-                self.transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=True))
+            release_workers(self.transport, exit_code)
         self.transport.close(exit_code)

@@ -23,7 +23,8 @@ from typing import Any
 
 from mpi_prs.engine import messages
 from mpi_prs.engine.messages import Tag, WorkerSettings
-from mpi_prs.engine.scheduler import Counts, Phase, Scheduler, Verdict
+from mpi_prs.engine.scheduler import Scheduler
+from mpi_prs.engine.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
@@ -327,7 +328,7 @@ class Master:
         self.tally.lost_workers.append(f"worker {rank} on {node}: {why}")
         self._output.event("worker_lost", worker=rank, node=node, why=why, time=time.time())
         for number in self.scheduler.worker_lost(rank, why):
-            message = f"its workers were lost {self.scheduler.policy.run_max_try} times"
+            message = f"its workers were lost {self.scheduler.policy.most_losses} times"
             failure = Failure(FailureKind.WORKER_LOST, message, mini_batch=number, node=node)
             self.tally.failures[failure.kind.value] += 1
             self._output.event("failed", worker=rank, time=time.time(), **failure.to_dict())
@@ -410,3 +411,25 @@ class Master:
     def counts(self) -> Counts:
         """The totals."""
         return self.scheduler.counts()
+
+
+def release_workers(transport: Transport, exit_code: int) -> None:
+    """Let workers go that no master has started; the word of each that it goes is waited for.
+
+    So nothing is left unread, with which MPICH does not finish.
+    """
+    waiting = set(range(1, transport.size))
+    for rank in waiting:
+        transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=False))
+    waiter = Waiter(transport, _WAIT, patient=True)
+    deadline = time.monotonic() + _BYE_SECONDS
+    while waiting and not transport.abandoned():
+        if time.monotonic() > deadline:
+            transport.give_up()
+            return
+        message = transport.receive()
+        if message is None:
+            waiting -= set(transport.lost())
+            waiter.wait(_TICK)
+        elif message[1] == Tag.BYE:
+            waiting.discard(message[0])

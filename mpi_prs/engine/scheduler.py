@@ -15,95 +15,17 @@ twice is dropped here. Sums over all workers are kept up to date, so no decision
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
+from mpi_prs.engine.states import Counts, Phase, Policy, Verdict, Worker
 from mpi_prs.output.record import RECORD
 
 PENDING, HELD, RETRY, DONE, FAILED = range(5)
 
 Range = tuple[int, int, int]
 """``(first mini-batch, count, attempt)``."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The numbers a job is run by; names and meanings as in the job config.
-
-    Attributes:
-        limit: work on the mini-batches below this number only; ``None``: on all.
-        init_tries: how often in a row a user process may fail to start before it is given up.
-        window: seconds of work that a user process may have waiting at its worker.
-        most_waiting: mini-batches that a user process may have waiting, however short they are.
-    """
-
-    run_max_try: int = 3
-    error_threshold: int = -1
-    allowed_failed_count: int | None = None
-    allowed_failed_percent: float | None = None
-    heartbeat_timeout: float = 120.0
-    progress_update_timeout: float | None = None
-    init_tries: int = 3
-    limit: int | None = None
-    window: float = 0.03
-    most_waiting: int = 4096
-
-
-class Phase(enum.Enum):
-    """Where the whole job stands."""
-
-    RUNNING = "running"
-    DRAINING = "draining"
-    """Nothing new is handed out; what runs may finish."""
-    COMPLETE = "complete"
-    """Every mini-batch is done or failed."""
-    DRAINED = "drained"
-    """Nothing is running any more, and something is left to do."""
-    STOPPED = "stopped"
-    """Stopped at once, with work in hand."""
-    ABORTED = "aborted"
-    """A threshold is exceeded, or no user process can be started; ``reason`` says which."""
-    STRANDED = "stranded"
-    """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
-
-
-class Verdict(enum.Enum):
-    """What became of a failed attempt."""
-
-    RETRY = "retry"
-    FAILED = "failed"
-    STALE = "stale"
-    """Not held by that worker at that attempt: the answer was dropped."""
-
-
-@dataclass
-class Worker:
-    """One worker, as the scheduler sees it."""
-
-    processes: int
-    node: str
-    heard: float
-    ready: set[int] = field(default_factory=set)
-    init_failures: dict[int, int] = field(default_factory=dict)
-    given_up: set[int] = field(default_factory=set)
-    held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
-    last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
-    mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Totals so far, of this start and the ones before."""
-
-    mini_batches: int
-    done: int
-    failed: int
-    items_done: int
-    items_failed: int
-    retried: int
 
 
 class Scheduler:
@@ -226,7 +148,7 @@ class Scheduler:
         """A worker is dead or silent: its mini-batches go back. Returns those that have failed for good by that.
 
         It is not known which of them killed it, if any did; so a loss is no attempt, but a mini-batch that has lost
-        ``run_max_try`` workers is failed.
+        :attr:`Policy.most_losses` workers is failed.
         """
         known = self.workers.pop(worker, None)
         if known is None:
@@ -240,7 +162,7 @@ class Scheduler:
         failed = []
         for number in known.held:
             self._losses[number] = losses = self._losses.get(number, 0) + 1
-            if losses >= self.policy.run_max_try:
+            if losses >= self.policy.most_losses:
                 self._settle(number, FAILED)
                 failed.append(number)
             else:
@@ -303,7 +225,7 @@ class Scheduler:
         takes no innocent ones along.
         """
         self._states[number] = RETRY
-        if self._losses.get(number) == self.policy.run_max_try - 1:
+        if self._losses.get(number) == self.policy.most_losses - 1:
             self._last_chances.append(number)
         else:
             self._retries.setdefault(avoid, deque()).append(number)
@@ -345,7 +267,7 @@ class Scheduler:
         return self._hold(known, number, 1)
 
     def _take_pending(self, known: Worker, room: int) -> Range | None:
-        """The next mini-batches that nobody has tried in this start, as one range of equal attempts."""
+        """The next mini-batches that nobody has started, as one range of equal attempts."""
         first = self._states.find(PENDING, self._cursor, self._end)
         if first < 0:
             self._cursor = self._end

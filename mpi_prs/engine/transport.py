@@ -162,6 +162,8 @@ class Waiter:
         """Sleep until a message may have come, at most so many seconds."""
         timeout = self.next_timeout(at_most)
         if self._descriptor is not None:
-            select.select([self._descriptor], [], [], timeout)
+            poll = select.poll()  # select() ends at descriptor 1024
+            poll.register(self._descriptor, select.POLLIN)
+            poll.poll(1000 * timeout)
         elif timeout:
             time.sleep(timeout)

@@ -17,7 +17,8 @@ from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
 from mpi_prs.engine.messages import Tag, WorkerSettings, pack_json
 from mpi_prs.engine.node import node_name
-from mpi_prs.engine.scheduler import Phase, Policy, Scheduler
+from mpi_prs.engine.scheduler import Scheduler
+from mpi_prs.engine.states import Phase, Policy
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker import Worker
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError
@@ -132,8 +133,7 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
     for number in ledger.failed:
         scheduler.restore_failed(number)
     for number, attempts in ledger.attempts.items():
-        if attempts < policy.run_max_try:
-            scheduler.restore_attempts(number, attempts)
+        scheduler.restore_attempts(number, attempts)
     scheduler.check()
     return scheduler
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, TextIO
 
-from mpi_prs.engine.scheduler import Phase
+from mpi_prs.engine.states import Phase
 from mpi_prs.monitor.rate import Rate
 from mpi_prs.monitor.status import Status, iso_time, outcome, write_status
 from mpi_prs.monitor.units import count, duration, many, percent, printable, rate

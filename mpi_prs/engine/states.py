@@ -1,0 +1,88 @@
+"""The states of a job, and the plain data that the scheduler decides by."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The numbers a job is run by; names and meanings as in the job config.
+
+    Attributes:
+        limit: work on the mini-batches below this number only; ``None``: on all.
+        init_tries: how often in a row a user process may fail to start before it is given up.
+        window: seconds of work that a user process may have waiting at its worker.
+        most_waiting: mini-batches that a user process may have waiting, however short they are.
+    """
+
+    run_max_try: int = 3
+    error_threshold: int = -1
+    allowed_failed_count: int | None = None
+    allowed_failed_percent: float | None = None
+    heartbeat_timeout: float = 120.0
+    progress_update_timeout: float | None = None
+    init_tries: int = 3
+    limit: int | None = None
+    window: float = 0.03
+    most_waiting: int = 4096
+
+    @property
+    def most_losses(self) -> int:
+        """How many workers a mini-batch may lose. One loss alone never fails it: it may have been the node's fault."""
+        return max(2, self.run_max_try)
+
+
+class Phase(enum.Enum):
+    """Where the whole job stands."""
+
+    RUNNING = "running"
+    DRAINING = "draining"
+    """Nothing new is handed out; what runs may finish."""
+    COMPLETE = "complete"
+    """Every mini-batch is done or failed."""
+    DRAINED = "drained"
+    """Nothing is running any more, and something is left to do."""
+    STOPPED = "stopped"
+    """Stopped at once, with work in hand."""
+    ABORTED = "aborted"
+    """A threshold is exceeded, or no user process can be started; ``reason`` says which."""
+    STRANDED = "stranded"
+    """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
+
+
+class Verdict(enum.Enum):
+    """What became of a failed attempt."""
+
+    RETRY = "retry"
+    FAILED = "failed"
+    STALE = "stale"
+    """Not held by that worker at that attempt: the answer was dropped."""
+
+
+@dataclass
+class Worker:
+    """One worker, as the scheduler sees it."""
+
+    processes: int
+    node: str
+    heard: float
+    ready: set[int] = field(default_factory=set)
+    init_failures: dict[int, int] = field(default_factory=dict)
+    given_up: set[int] = field(default_factory=set)
+    held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
+    last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
+    mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Totals so far, of this start and the ones before."""
+
+    mini_batches: int
+    done: int
+    failed: int
+    items_done: int
+    items_failed: int
+    retried: int
