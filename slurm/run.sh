@@ -1,7 +1,8 @@
 #!/bin/bash
 # mpi_prs as a Slurm batch job. Copy this, edit it, and then:  sbatch run.sh job.yaml [options of `run`]
 # Without arguments it runs the default config, as `python -m mpi_prs` does.
-# Exit code 75 means stopped early: the same sbatch command goes on from there.
+# Exit code 75 means stopped early: the same sbatch command goes on from there. To stop it by hand in good order:
+#     scancel --signal=USR2 JOBID
 
 #SBATCH --job-name=mpi_prs
 #SBATCH --nodes=2
@@ -11,9 +12,8 @@
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --signal=USR2@120
-# One task is the master, the others are workers: 2 × 8 tasks run 15 user processes, with as many cores each as
-# --cpus-per-task says. --signal stops the job in good order, so long before the time limit: give it more seconds than
-# the job's stop_grace (30).
+# One task is the master, the others are workers: 2 × 8 tasks run 15 user processes, each with --cpus-per-task cores.
+# --signal stops the job in good order before the time limit: give it more seconds than stop_grace in the config (30).
 # #SBATCH --partition=…
 # #SBATCH --account=…
 # #SBATCH --gpus-per-node=…

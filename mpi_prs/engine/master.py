@@ -117,7 +117,7 @@ class Master:
             LaunchError: no worker reported, or a worker does not see the run directory.
             JobStopped: the output cannot be written (disk full); everything on record holds.
         """
-        exit_code, graceful = EXIT_RESUMABLE, False
+        exit_code, graceful = EXIT_FAILED, False  # what an error of our own, a bug, leaves with
         try:
             if self.scheduler.phase is Phase.RUNNING:  # else all was decided by earlier starts
                 self._gather_workers()

