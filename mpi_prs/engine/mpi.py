@@ -211,8 +211,8 @@ def _warn_of_a_strange_launcher(library: str) -> None:
     """MPICH ends the process in MPI_Init when it does not know the launcher's protocol: say so first."""
     if library.startswith("MPICH") and "PMIX_RANK" in os.environ and "PMI_RANK" not in os.environ:
         print(
-            f"note: the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}: if MPI does "
-            f"not start now, the launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
+            f"note: the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}: if MPI "
+            f"does not start now, the launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
             file=sys.stderr,
             flush=True,
         )
