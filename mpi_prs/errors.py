@@ -9,7 +9,6 @@
     │   ├── OutputError             the output folder or the run directory
     │   ├── ScriptError             the entry script
     │   └── LaunchError             how the program was started (ranks, launcher, MPI)
-    ├── JobFailed                   exit code 1: the job ran and did not reach its goal
     └── JobStopped                  exit code 75 (EX_TEMPFAIL of sysexits.h): the same command resumes
 
 A message is written for the person who reads it: it names the file, key or value, what was expected and what to do.
@@ -56,12 +55,6 @@ class ScriptError(UserMistake):
 
 class LaunchError(UserMistake):
     """The program was started in a way that cannot work: too few ranks, or another launcher than this MPI's."""
-
-
-class JobFailed(MpiPrsError):
-    """The job ran and failed: a threshold was exceeded, ``init()`` failed everywhere, or no item succeeded."""
-
-    exit_code = EXIT_FAILED
 
 
 class JobStopped(MpiPrsError):

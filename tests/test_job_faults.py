@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -418,3 +419,33 @@ def test_a_worker_that_comes_late_joins(new_job: NewJob, mpich: Mpi) -> None:
     assert "has joined" in done.stdout
     assert_every_row_once(job)
     assert len(list(job.directory.logs.glob("user/stdout/*/*"))) == 2
+
+
+UNREADABLE = """
+import sys, threading
+from mpi_prs.__main__ import main
+from mpi_prs.data.manifest import Manifest
+from mpi_prs.errors import OutputError
+
+load = Manifest.load
+
+def failing(self, first, count):
+    if first <= 3 < first + count and threading.current_thread().name == "worker":
+        raise OutputError("the manifest is damaged")
+    return load(self, first, count)
+
+Manifest.load = failing
+sys.exit(main())
+"""
+
+
+def test_a_mini_batch_that_cannot_be_loaded_fails_and_the_others_go_on(new_job: NewJob) -> None:
+    job = new_job(NAMES_SCRIPT, items=40)
+    command = [sys.executable, "-c", UNREADABLE, "run", str(job.config), "--local", "1"]
+    done = job.finish(job.start(command))
+    assert done.returncode == 0, done.stdout
+    assert "the manifest is damaged" in done.stdout
+    assert job.ledger().failed == {3}
+    assert not job.ledger().attempts, "its neighbours in the same range have lost no try"
+    assert done.stdout.count("the manifest is damaged") == 3
+    assert_every_row_once(job, [*job.names[:12], *job.names[16:]])

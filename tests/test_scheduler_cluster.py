@@ -74,7 +74,7 @@ class Cluster:
                 else:
                     seconds = self.durations[number] / self.speeds[worker]
                     assert scheduler.finished(worker, record(number, attempt, run=seconds), now) is None
-                everybody = range(len(self.speeds)) if scheduler.has_retries else (worker,)
+                everybody = range(len(self.speeds)) if scheduler.counts().retried else (worker,)
                 for one in everybody:
                     give(now, one)
             while idle[worker] and queues[worker]:

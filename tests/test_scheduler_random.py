@@ -402,7 +402,6 @@ class RandomWorld(RuleBasedStateMachine):
         assert self.scheduler.phase is self.phase
         assert self.scheduler.left == len(self.left())
         assert self.scheduler.held == len(self.held()) == len(set(self.held()))
-        assert self.scheduler.has_retries == bool(self.to_retry)
         assert counts.mini_batches == len(self.sizes)
         assert (counts.done, counts.failed) == (len(done), len(self.settled) - len(done))
         assert (counts.items_done, counts.items_failed) == (sum(done.values()), self.failed_items())

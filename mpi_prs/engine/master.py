@@ -58,7 +58,6 @@ class Tally:
 
     started: float
     mini_batches: int = 0
-    run_seconds: float = 0.0
     ready_processes: int = 0
     init_seconds: float = 0.0  # until the first user process was ready
     failures: Counter[str] = field(default_factory=Counter)

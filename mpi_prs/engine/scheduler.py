@@ -405,11 +405,6 @@ class Scheduler:
         return Counts(len(self._states), self._done, self._failed, self._items_done, self._items_failed, self._retried)
 
     @property
-    def has_retries(self) -> bool:
-        """Whether a mini-batch waits to be tried again."""
-        return bool(self._retries or self._last_chances)
-
-    @property
     def held(self) -> int:
         """Mini-batches that are at a worker now."""
         return self._held

@@ -353,7 +353,16 @@ class Worker:
     def _hand_over(self, process: UserProcess, most: int) -> None:
         chunk = self._queue[0]
         count = min(most, chunk.count)
-        process.send(self._manifest.load(chunk.first, count), chunk.attempt)
+        try:
+            loaded = self._manifest.load(chunk.first, count)
+        except (OutputError, OSError) as error:
+            if count > 1:  # the others may be readable
+                self._hand_over(process, 1)
+                return
+            failure = Failure(FailureKind.LOAD, str(error), "", chunk.first, chunk.attempt, node=self._node)
+            self._send(Tag.FAILED, failure.to_json())
+        else:
+            process.send(loaded, chunk.attempt)
         self._queued -= count
         if count == chunk.count:
             self._queue.popleft()

@@ -159,10 +159,6 @@ class UserProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def activity(self) -> Activity:
-        """What the process is doing, as it says itself."""
-        return self._slot.read()
-
     # Listening
 
     def poll(self, now: float) -> News:

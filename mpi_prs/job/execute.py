@@ -21,7 +21,7 @@ from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Phase, Policy
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker import Worker
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.signals import StopSignals
@@ -210,7 +210,7 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
         write_processed_mini_batches(directory.journal, directory.processed_mini_batches)
         if failed:
             _log.info("what failed is listed in %s", directory.failed_items)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         _log.warning("the reports could not be written: %s", error)
     try:
         statistics = read_statistics(directory.journal, run.manifest.items_of)
