@@ -401,17 +401,22 @@ import os, sys, time
 import mpi_prs.engine.master, mpi_prs.engine.worker
 from mpi_prs.__main__ import main
 
-run = mpi_prs.engine.worker.Worker.run
+worker = mpi_prs.engine.worker.Worker
+run, see = worker.run, worker._see_run_directory
 if os.environ["PMI_RANK"] == "1":
-    mpi_prs.engine.worker.Worker.run = lambda self: time.sleep(4) or run(self)
+    worker.run = lambda self: time.sleep(4) or run(self)
+elif os.environ["WHEN"] == "while the others look for the run directory":
+    worker._see_run_directory = lambda self, settings: time.sleep(4) or see(self, settings)
 mpi_prs.engine.master._HELLO_SECONDS = 2
 sys.exit(main())
 """
 
 
-def test_a_worker_that_comes_late_joins(new_job: NewJob, mpich: Mpi) -> None:
+@pytest.mark.parametrize("when", ["while the others work", "while the others look for the run directory"])
+def test_a_worker_that_comes_late_joins(new_job: NewJob, mpich: Mpi, when: str) -> None:
     """The first worker says HELLO two seconds after the master has stopped waiting for it."""
     job = new_job(SLOW_SCRIPT.format(seconds=0.1), items=200, mini_batch_size=2)
+    job.environment["WHEN"] = when
     command = [*mpich.mpirun, "-n", "3", str(mpich.python), "-c", LATE_WORKER, "run", str(job.config)]
     done = job.finish(job.start(command))
     assert done.returncode == 0, done.stdout

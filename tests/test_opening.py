@@ -22,6 +22,7 @@ from mpi_prs.job.opening import OpenRun, RunOptions, open_run
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.journal import Journal, read_journal
 from mpi_prs.output.record import RECORD
+from tests.jobs import need
 
 FILES = 7
 SIZE = 2
@@ -463,7 +464,7 @@ def test_an_output_that_may_not_be_written_is_refused(public_folder: Path, close
 
 def test_a_run_directory_of_another_user_is_refused(public_folder: Path) -> None:
     if os.getuid() != 0:
-        pytest.skip("needs two users")
+        need("two users")
     job = Job(public_folder)
     with job.open():
         config = job.config()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpi_prs.engine.master import release_workers
+from mpi_prs.engine.dismissal import dismiss
 from mpi_prs.engine.mpi import connect
 from mpi_prs.engine.transport import Transport
 from mpi_prs.errors import LaunchError
@@ -40,5 +40,5 @@ class Session:
         if self.transport is None:
             return
         if self.transport.rank == 0 and not self.workers_told:
-            release_workers(self.transport, exit_code)
+            dismiss(self.transport, exit_code)
         self.transport.close(exit_code)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.engine import messages
+from mpi_prs.engine.dismissal import dismiss
 from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Counts, Phase, Verdict
@@ -40,8 +41,7 @@ _LONG_GAP = 2.0
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
-_BYE_SECONDS = 20.0
-_SILENT_SECONDS = 2.0
+_SAY_SECONDS = 5.0
 
 
 class StopRequest(enum.IntEnum):
@@ -107,6 +107,7 @@ class Master:
         self._ticked = self._looked = 0.0
         self._heard: set[int] = set()  # workers that have said something since the last assignment
         self._dead: set[int] = set()
+        self._put_off: list[tuple[int, int, bytes]] = []  # came while another kind of message was waited for
         self._given: Counter[str] = Counter()  # numbers of user processes given out, by node
 
     def run(self) -> Ending:
@@ -128,7 +129,14 @@ class Master:
             exit_code = error.exit_code
             raise
         finally:
-            self._stop_workers(exit_code, graceful)
+            dismiss(
+                self._transport,
+                exit_code,
+                grace=self._settings.stop_grace if graceful else None,
+                dead=self._note_dead(),
+                silent=set(self.scheduler.lost_workers),
+                hurried=lambda: self._stop_requested() is StopRequest.NOW,
+            )
 
     # Beginning: HELLO ─► START ─► SEES ─► GO
 
@@ -171,8 +179,12 @@ class Master:
         """One JSON message of this kind from each of the ranks, as far as they come in time; a stop signal ends it."""
         answers: dict[int, dict[str, Any]] = {}
         waiting = set(ranks)
+        say_at = time.monotonic() + _SAY_SECONDS
         deadline = time.monotonic() + seconds
-        while waiting and time.monotonic() < deadline and not self._stop_requested():
+        while waiting and (now := time.monotonic()) < deadline and not self._stop_requested():
+            if now > say_at:
+                say_at = deadline
+                _log.info("waiting for %d of %d ranks, at most %.0f s", len(waiting), len(ranks), seconds)
             message = self._transport.receive()
             if message is None:
                 waiting -= self._note_dead()
@@ -180,6 +192,8 @@ class Master:
             elif message[1] == tag:
                 waiting.discard(message[0])
                 answers[message[0]] = messages.unpack_json(message[2])
+            else:
+                self._put_off.append(message)
         return {rank: fields for rank, fields in answers.items() if rank not in self._dead}
 
     def _greet(self, rank: int) -> None:
@@ -219,6 +233,8 @@ class Master:
     def _serve(self) -> Ending:
         scheduler = self.scheduler
         self._ticked = time.monotonic()
+        for early in self._put_off:
+            self._take(*early)
         while scheduler.phase in (Phase.RUNNING, Phase.DRAINING):
             taken = 0
             while taken < _MESSAGES_IN_A_ROW and (message := self._transport.receive()) is not None:
@@ -377,58 +393,7 @@ class Master:
             return Ending(scheduler.phase, scheduler.reason, EXIT_FAILED)
         return Ending(scheduler.phase, scheduler.reason, EXIT_RESUMABLE)
 
-    def _stop_workers(self, exit_code: int, graceful: bool) -> None:
-        """Tell every worker to end its user processes, and wait for the word that it has.
-
-        One that was lost because it was silent is told as well: it may only have been stopped. But nobody waits long
-        for it, and MPI is then ended without it.
-        """
-        waiting = set(range(1, self._transport.size)) - self._note_dead()
-        silent = set(self.scheduler.lost_workers)
-        for rank in waiting:
-            self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=graceful))
-        began = time.monotonic()
-        patience = _BYE_SECONDS + (self._settings.stop_grace if graceful else 0.0)
-        while waiting and not self._transport.abandoned():
-            if time.monotonic() - began > (_SILENT_SECONDS if waiting <= silent else patience):
-                break
-            if graceful and self._stop_requested() is StopRequest.NOW:
-                graceful = False
-                for rank in waiting:
-                    self._transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=False))
-            message = self._transport.receive()
-            if message is not None and message[1] == Tag.BYE:
-                waiting.discard(message[0])
-            elif message is None:
-                waiting -= self._note_dead()
-                self._waiter.wait(0.05)
-        if waiting:
-            _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
-            self._transport.give_up()
-
     @property
     def counts(self) -> Counts:
         """The totals."""
         return self.scheduler.counts()
-
-
-def release_workers(transport: Transport, exit_code: int) -> None:
-    """Let workers go that no master has started; the word of each that it goes is waited for.
-
-    So nothing is left unread, with which MPICH does not finish.
-    """
-    waiting = set(range(1, transport.size))
-    for rank in waiting:
-        transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=False))
-    waiter = Waiter(transport, _WAIT, patient=True)
-    deadline = time.monotonic() + _BYE_SECONDS
-    while waiting and not transport.abandoned():
-        if time.monotonic() > deadline:
-            transport.give_up()
-            return
-        message = transport.receive()
-        if message is None:
-            waiting -= set(transport.lost())
-            waiter.wait(_TICK)
-        elif message[1] == Tag.BYE:
-            waiting.discard(message[0])

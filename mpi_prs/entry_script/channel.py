@@ -26,6 +26,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import signal
 import socket
 import struct
 from typing import NamedTuple
@@ -49,6 +50,9 @@ class Kind(enum.IntEnum):
 HEADER = struct.Struct("<3sBIQ")  # _MARK, kind, count, bytes of the body
 _MARK = b"prs"  # what a script writes into a descriptor that it does not own begins otherwise
 WORK_HEADER = struct.Struct("<qI")  # first mini-batch, attempt; the attempt is the same for all of them
+
+DUMP_SIGNAL = signal.SIGRTMIN + 9
+"""At a timeout the worker sends this first: the process then writes the stack of every thread to its stderr."""
 
 SPILL_THRESHOLD = 4 << 20
 """Rows of one mini-batch that are longer than this many bytes go through a file instead of the channel and MPI."""

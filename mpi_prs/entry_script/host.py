@@ -33,6 +33,7 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 
 from mpi_prs.entry_script.channel import (
     CHANNEL_LOST_EXIT,
+    DUMP_SIGNAL,
     SPILL_THRESHOLD,
     WORK_HEADER,
     ChannelLost,
@@ -47,9 +48,6 @@ from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
 from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
 from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line
-
-DUMP_SIGNAL = signal.SIGRTMIN + 9
-"""At a timeout the worker sends this first: the process then writes the stack of every thread to its stderr."""
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000

@@ -26,7 +26,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpi_prs.entry_script.channel import WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
+from mpi_prs.entry_script.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
 from mpi_prs.entry_script.failure import CHANNEL_CLOSED, CHANNEL_GARBLED, Failure, FailureKind, describe_exit, late_end
 from mpi_prs.entry_script.guard import MARK, kill_marked
 from mpi_prs.entry_script.guard_client import Guard
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mpi_prs.data.manifest import Loaded
 
 _HOST = Path(__file__).with_name("host.py")
-_DUMP_SIGNAL = signal.SIGRTMIN + 9  # host.DUMP_SIGNAL; importing host here would pull in what only the child needs
 _DUMP_SECONDS = 0.3
 _ENDING_SECONDS = 0.5
 _EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself
@@ -311,7 +310,7 @@ class UserProcess:
         self._condemned = _Sentence(kind, message, blamed, now + _DUMP_SECONDS if dump else now)
         if dump:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, _DUMP_SIGNAL)
+                os.kill(self.pid, DUMP_SIGNAL)
         else:
             self._kill_group()
 

@@ -186,6 +186,8 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             run.output.sync()
             reason = f"no item has succeeded ({counts.items_failed} have failed), so there is no output"
             return Outcome(phase, reason, EXIT_FAILED)
+        if config.output_order == "input":
+            _log.info("putting the rows into the order of the inputs")
         run.output.complete(
             run.directory.output_file(config.append_row_file_name) if config.output_action == "append_row" else None,
             run.directory.kept_rows,

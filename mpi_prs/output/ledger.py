@@ -104,10 +104,7 @@ def read_ledger(journal: Path, output: Path | None) -> Ledger:
 
     Rows up to the last ``synced`` event are on disk for certain; those after it are read and compared with their CRC.
     """
-    trusted = 0
-    for entry in read_journal(journal):
-        if entry.event is not None and entry.event["event"] == "synced":
-            trusted = int(entry.event["output"])
+    trusted = 0 if output is None else _synced(journal)
     ledger = Ledger()
     with contextlib.ExitStack() as stack:
         file = None
@@ -122,6 +119,15 @@ def read_ledger(journal: Path, output: Path | None) -> Ledger:
                     break
             ledger.take(entry)
     return ledger
+
+
+def _synced(journal: Path) -> int:
+    """Up to which byte the output is on disk for certain."""
+    synced = 0
+    for entry in read_journal(journal):
+        if entry.event is not None and entry.event["event"] == "synced":
+            synced = int(entry.event["output"])
+    return synced
 
 
 def _rows_hold(descriptor: int, results: Results) -> bool:

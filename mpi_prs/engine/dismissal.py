@@ -1,0 +1,71 @@
+"""The end of the workers: each is told to stop, and the word of each that it has is waited for.
+
+After that word a worker sends nothing more, so nothing is left unread when MPI is finished (with which MPICH fails).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Set
+
+from mpi_prs.engine import messages
+from mpi_prs.engine.messages import Tag
+from mpi_prs.engine.transport import Transport, Waiter
+
+_log = logging.getLogger("mpi_prs.master")
+
+_BYE_SECONDS = 20.0
+_SILENT_SECONDS = 2.0
+_SAY_SECONDS = 5.0
+_WAIT = 0.002
+
+
+def dismiss(
+    transport: Transport,
+    exit_code: int,
+    *,
+    grace: float | None = None,
+    dead: Set[int] = frozenset(),
+    silent: Set[int] = frozenset(),
+    hurried: Callable[[], bool] = lambda: False,
+) -> None:
+    """Tell every worker to end its user processes and to leave with ``exit_code``.
+
+    Args:
+        transport: the master's.
+        grace: seconds that ``shutdown()`` may take; ``None``: the user processes are killed.
+        dead: ranks that are known to be dead.
+        silent: ranks that were lost because nothing was heard of them. They are told as well, for they may only have
+            been stopped; but nobody waits long for them, and MPI is then ended without them.
+        hurried: asked often; whether to kill what takes its time.
+    """
+    waiting = set(range(1, transport.size)) - dead
+    _tell(transport, waiting, exit_code, graceful=grace is not None)
+    waiter = Waiter(transport, _WAIT, patient=True)
+    began = time.monotonic()
+    patience = _BYE_SECONDS + (grace or 0.0)
+    said = False
+    while waiting and not transport.abandoned():
+        waited = time.monotonic() - began
+        if waited > (_SILENT_SECONDS if waiting <= silent else patience):
+            _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
+            transport.give_up()
+            return
+        if waited > _SAY_SECONDS and not said:
+            said = True
+            _log.info("waiting for the user processes of %d workers to end", len(waiting))
+        if grace is not None and hurried():
+            grace = None
+            _tell(transport, waiting, exit_code, graceful=False)
+        message = transport.receive()
+        if message is None:
+            waiting -= set(transport.lost())
+            waiter.wait(0.05)
+        elif message[1] == Tag.BYE:
+            waiting.discard(message[0])
+
+
+def _tell(transport: Transport, ranks: Set[int], exit_code: int, *, graceful: bool) -> None:
+    for rank in ranks:
+        transport.send(rank, Tag.STOP, messages.pack_json(exit_code=exit_code, graceful=graceful))
