@@ -52,6 +52,11 @@ class RunDirectory:
         """Held by the one master that may write here."""
         return self.root / "lock"
 
+    @property
+    def uploaded(self) -> Path:
+        """JSON: which output file has been uploaded, and where to."""
+        return self.root / "uploaded.json"
+
     # What people and tools read
 
     @property
@@ -101,7 +106,7 @@ class RunDirectory:
 
     @property
     def kept_rows(self) -> Path:
-        """With ``output_order: input``: the rows in order of arrival, kept while failed mini-batches are left."""
+        """The growing file, where another one was made of it at the end: kept while failed mini-batches are left."""
         return self.root / "kept_rows"
 
     def output_file(self, name: str) -> Path:

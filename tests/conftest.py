@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.azurite import azurite  # noqa: F401  # a fixture
 from tests.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
 
 

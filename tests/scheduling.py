@@ -20,8 +20,11 @@ def record(
 class Job:
     """A scheduler, and what its workers hold: so that tests can say who does what."""
 
-    def __init__(self, mini_batches: int, workers: int = 0, processes: int = 1, **policy: Any) -> None:
-        self.scheduler = Scheduler(mini_batches, lambda _number: ITEMS, Policy(**policy), 0.0)
+    def __init__(
+        self, mini_batches: int, workers: int = 0, processes: int = 1, stay: int | None = None, **policy: Any
+    ) -> None:
+        stop_of_stay = None if stay is None else lambda number: (number // stay + 1) * stay
+        self.scheduler = Scheduler(mini_batches, lambda _number: ITEMS, Policy(**policy), 0.0, stop_of_stay)
         self.has: dict[int, dict[int, int]] = {}  # worker → mini-batch → attempt
         for worker in range(1, workers + 1):
             self.add(worker, processes)

@@ -444,7 +444,7 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
             "record are safe; make room and give the same command again to go on"
         )
         assert not run.final.exists() or sorted(run.final.read_bytes().splitlines()) == lines
-        assert not list(run.part.parent.glob("*.ordered")), "it takes room"
+        assert not list(run.part.parent.glob("*.finishing")), "it takes room"
         work_on_all(run, in_input_order)
     else:
         assert room > 4000

@@ -57,7 +57,7 @@ def test_a_minimal_config_gets_the_defaults_of_parallel_run_step(folder: Path) -
     config = load(folder)
     expected = {
         "description": "",
-        "mini_batch_size": 10,
+        "mini_batch_size": None,
         "error_threshold": 10,
         "allowed_failed_count": None,
         "allowed_failed_percent": None,
@@ -141,12 +141,12 @@ def test_a_folder_with_glob_characters_in_its_name_is_taken_literally(folder: Pa
 )
 def test_an_input_may_be_written_short_or_long(folder: Path, written: object, files: list[list[str]]) -> None:
     config = load(folder, text_of(inputs=[written]))
-    assert [list(each.files) for each in config.file_inputs()] == [[f"{folder}/{file}" for file in files[0]]]
+    assert [list(each.input.files) for each in config.datasets()] == [[f"{folder}/{file}" for file in files[0]]]
 
 
 def test_a_list_of_files_is_read_relative_to_its_own_folder(folder: Path) -> None:
     config = load(folder, text_of(inputs=[{"files_from": "lists/all.txt"}, "a"]))
-    assert config.file_inputs() == (
+    assert tuple(each.input for each in config.datasets()) == (
         FileInput(files_from=folder / "lists/all.txt", base=folder / "lists"),
         FileInput(files=(f"{folder}/a",)),
     )
@@ -332,8 +332,18 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"inputs": [{"files": []}]}, ["inputs.0.files", "at least one"]),
     ({"inputs": [{"files": "a", "files_from": "b"}]}, ["inputs.0", "exactly one"]),
     ({"inputs": ["a", {"files": ["b", ""]}]}, ["inputs.1.files.1", "not empty text"]),
-    ({"inputs": ["abfs://container/x"]}, ["inputs.0.files.0", "'abfs://container/x'", "URLs are not supported"]),
-    ({"inputs": [{"table": "a.csv"}]}, ["inputs.0.table", "unknown key", "files"]),
+    ({"inputs": [{"files_from": "abfs://c/x"}]}, ["inputs.0.files_from", "'abfs://c/x'", "not a URL"]),
+    ({"inputs": [{"table": "a.csv", "mode": "mount"}]}, ["inputs.0", "mode has no meaning", "format delimited"]),
+    ({"inputs": [{"table": "a.csv", "dataset": "x"}]}, ["inputs.0", "dataset has no meaning", "format delimited"]),
+    ({"inputs": [{"table": "a.dat"}]}, ["inputs.0", "a.dat", "key format", "delimited, parquet, json_lines, hdf5"]),
+    ({"inputs": [{"table": "a.csv", "format": "xls"}]}, ["inputs.0.format", "'xls'", "'delimited', 'parquet'"]),
+    ({"inputs": [{"table": "a.csv", "files": "b"}]}, ["inputs.0", "exactly one of", "table"]),
+    ({"inputs": ["a", {"table": "a.csv"}]}, ["inputs", "do not mix"]),
+    ({"inputs": [{"table": "a.csv"}], "mini_batch_size": "10 MBytes"}, ["'10 MBytes'", "10MB", "5000rows"]),
+    ({"partition_keys": ["user"], "mini_batch_size": 3}, ["partition_keys", "exclude each other", "remove one"]),
+    ({"arguments": ["${side_inputs.model}"]}, ["arguments", "side_inputs.model"]),
+    ({"inputs": ["az://c/x?sig=abc"]}, ["inputs.0.files.0", "SAS token", "sas_token_file"]),
+    ({"storage": {"connection_string": ["SECRET"]}}, ["storage.connection_string", "got a list"]),
     ({"inputs": [{"files": "$NOT_SET_ANYWHERE/x"}]}, ["NOT_SET_ANYWHERE is not set"]),
     ({"output": ...}, ["output: missing"]),
     ({"output": ""}, ["output", "not empty text"]),
@@ -417,7 +427,7 @@ BAD_OVERRIDES = [
     ("=5", ["--set =5", "expected key=value"]),
     ("slurm..time=5", ["expected key=value"]),
     ("mini_batch_size=[5", ["--set mini_batch_size", "not valid YAML"]),
-    ("mini_batch_size=", ["--set mini_batch_size", "got nothing", "a whole number"]),
+    ("run_max_try=", ["--set run_max_try", "got nothing", "a whole number"]),
     ("mini_batch_size=abc", ["--set mini_batch_size: got 'abc'", "a whole number"]),
     ("mini_batch_sise=5", ["--set mini_batch_sise: unknown key; did you mean mini_batch_size"]),
     ("name=X", ["--set name: got 'X'", "lower-case"]),

@@ -164,23 +164,29 @@ def test_the_accuracy_check_says_which_file_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.mpi
-def test_the_whole_job_under_mpi_has_one_row_a_file(
-    build: Path, labels: dict[str, int], mpich: Mpi, tmp_path: Path
+@pytest.mark.parametrize(
+    ("config", "inputs"),
+    [
+        ("configs/digits.yaml", "inputs.0.files={build}/data/**/*.png"),
+        ("configs/digits_hdf5.yaml", "inputs.0.table={build}/digits.h5"),
+    ],
+)
+def test_the_whole_job_under_mpi_has_one_row_a_picture(
+    build: Path, labels: dict[str, int], mpich: Mpi, tmp_path: Path, config: str, inputs: str
 ) -> None:
     output = tmp_path / "output"
-    settings = [f"inputs.0.files={build}/data/**/*.png", f"arguments=[--model, {build}/models]"]
+    run_config(mpich, config, output, inputs.format(build=build), f"arguments=[--model, {build}/models]")
+
+    rows = (output / "mnist_outputs.txt").read_text().splitlines()
+    assert Counter(row.split(": ")[0] for row in rows) == dict.fromkeys(labels, 1)
+    python(DIGITS / "accuracy.py", output / "mnist_outputs.txt", "--labels", build / "labels.csv")
+
+
+def run_config(mpi: Mpi, config: str, output: Path, *settings: str) -> None:
+    """Run a config of the repository on four ranks, with other settings and another output."""
+    changes = [word for setting in settings for word in ("--set", setting)]
     job = subprocess.run(
-        [
-            *mpich.command(4),
-            "run",
-            "configs/digits.yaml",
-            "--output",
-            output,
-            "--set",
-            settings[0],
-            "--set",
-            settings[1],
-        ],
+        [*mpi.command(4), "run", config, "--output", str(output), *changes],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -188,10 +194,6 @@ def test_the_whole_job_under_mpi_has_one_row_a_file(
         check=False,
     )
     assert job.returncode == 0, job.stdout + job.stderr
-
-    rows = (output / "mnist_outputs.txt").read_text().splitlines()
-    assert Counter(row.split(": ")[0] for row in rows) == dict.fromkeys(labels, 1)
-    python(DIGITS / "accuracy.py", output / "mnist_outputs.txt", "--labels", build / "labels.csv")
 
 
 def python(*arguments: object, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:

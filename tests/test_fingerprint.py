@@ -83,6 +83,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
     """A new key must be sorted in here, or a changed setting would silently continue an old run."""
     decides = set(fingerprint(config_of(script))) - {"entry_script_sha256"}
     assert set(JobConfig.model_fields) - decides == {
+        *("storage", "output_url", "scratch", "scratch_limit"),
         *("name", "description", "output", "source_directory", "logging_level", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),

@@ -33,7 +33,7 @@ from mpi_prs.entry_script.mini_batch import MiniBatchContext
 from mpi_prs.entry_script.script import EntryScript
 from mpi_prs.output.record import RECORD, Record, unpack_records
 
-PLAIN = {"sep": " ", "header": False, "index": False}
+PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 PROCESS = 3
 
 
@@ -70,12 +70,20 @@ class Clock:
 class User:
     """A user process without a process: its host, and what it has answered."""
 
-    def __init__(self, spill: Path, to_csv: dict[str, Any] | None) -> None:
+    def __init__(self, spill: Path, row_form: dict[str, Any] | None) -> None:
         self.channel = FakeChannel()
         self.slot, descriptor = Slot.create()
         os.close(descriptor)
         self.spill = spill
-        self.settings = {"process": PROCESS, "node": "n1", "to_csv": to_csv, "spill": str(spill), "arguments": []}
+        self.settings = {
+            "process": PROCESS,
+            "node": "n1",
+            "row_form": row_form,
+            "payloads": "plain",
+            "tables": False,
+            "spill": str(spill),
+            "arguments": [],
+        }
         self.host = Host(self.channel, self.slot, self.settings)  # type: ignore[arg-type]
 
     def serve(

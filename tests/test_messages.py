@@ -43,7 +43,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "source_directory": "/home/me",
         "arguments": ["--model", "models/digits"],
         "environment_variables": {"KEY": "value"},
-        "to_csv": {"sep": " "},
+        "row_form": {"form": "text", "sep": " "},
         "run_invocation_timeout": 60.0,
         "task_overhead_timeout": 60.0,
         "init_timeout": 600.0,
@@ -51,6 +51,11 @@ def settings(**changes: Any) -> WorkerSettings:
         "heartbeat_interval": 5.0,
         "window": 0.03,
         "stop_grace": 10.0,
+        "scratch": None,
+        "scratch_limit": 10 << 30,
+        "storages": [{"account_key": "s3cret"}],
+        "side_inputs": [{"name": "model", "path": "abfs://models/m", "mode": "mount"}],
+        "side_input_storage": {"account_key": "s3cret"},
     }
     return WorkerSettings(**{**fields, **changes})
 
@@ -59,7 +64,7 @@ def settings(**changes: Any) -> WorkerSettings:
     run_root=TEXT,
     arguments=st.lists(TEXT),
     environment_variables=st.dictionaries(TEXT, TEXT),
-    to_csv=st.none() | st.dictionaries(TEXT, st.none() | st.booleans() | TEXT),
+    row_form=st.none() | st.dictionaries(TEXT, st.none() | st.booleans() | TEXT),
     processes=UINT32,
     window=st.floats(allow_nan=False),
 )

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.data import manifest as manifest_module
-from mpi_prs.data.files import FileInput
-from mpi_prs.data.manifest import Manifest, write_manifest
+from mpi_prs.data.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
 from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.errors import OutputError
 from mpi_prs.monitor.failed import failed_report, generalised, write_failed_items
@@ -25,11 +23,12 @@ from tests.test_monitor_status import a_status
 class Run:
     """A run directory with a manifest of ten mini-batches of three files, and a journal to write."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, paths: Sequence[bytes]) -> None:
+    def __init__(self, folder: Path, paths: Sequence[bytes]) -> None:
         self.directory = RunDirectory(folder)
         self.directory.root.mkdir()
-        monkeypatch.setattr(manifest_module, "list_files", lambda _: iter(paths))
-        write_manifest(self.directory.manifest, [FileInput(("in",))], 3)
+        chunks = [paths[at : at + 3] for at in range(0, len(paths), 3)]
+        mini_batches = (MiniBatch(0, len(chunk), b"\0".join(chunk)) for chunk in chunks)
+        write_manifest(self.directory.manifest, Plan(PLAIN, mini_batches, [{"kind": "files", "staged": False}]))
         self.manifest = Manifest.open(self.directory.manifest)
         self.journal = Writer(self.directory.journal)
         self.journal.start({1: "n1"})
@@ -44,8 +43,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return Run(tmp_path, monkeypatch, [b"/in/%02d.png" % number for number in range(30)])
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path, [b"/in/%02d.png" % number for number in range(30)])
 
 
 # The list
@@ -102,9 +101,9 @@ def test_nothing_failed_is_an_empty_list_and_replaces_an_older_one(run: Run) -> 
     assert list(run.directory.root.glob("*.new")) == []
 
 
-def test_paths_of_any_bytes_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_any_bytes_come_back(tmp_path: Path) -> None:
     odd = [b"/in/caf\xe9.png", b"/in/two\nlines.png", "/in/ü.png".encode()]
-    run = Run(tmp_path, monkeypatch, odd)
+    run = Run(tmp_path, odd)
     run.journal.fail(0)
     _, lines = run.failed_items()
     assert [os.fsencode(line["item"]) for line in lines] == odd
@@ -169,8 +168,8 @@ def test_what_only_returned_too_few_cannot_be_tried_again(run: Run) -> None:
     assert "--only-failed" not in run.report()
 
 
-def test_a_report_of_ever_new_reasons_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(tmp_path, monkeypatch, [b"/in/%05d" % number for number in range(900)])
+def test_a_report_of_ever_new_reasons_stays_short(tmp_path: Path) -> None:
+    run = Run(tmp_path, [b"/in/%05d" % number for number in range(900)])
     for number in range(300):
         letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
         run.journal.fail(number, message=f"KeyError: {letters}", traceback="Traceback")

@@ -138,6 +138,7 @@ def summary(known: Statistics, directory: RunDirectory, **changes: object) -> Su
         "processes": 8,
         "run_invocation_timeout": 60.0,
         "mini_batch_size": 10,
+        "size_unit": "",
         "phase": "complete",
         "reason": "",
         "exit_code": 0,

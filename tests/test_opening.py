@@ -314,7 +314,7 @@ def test_overwrite_starts_anew(job: Job) -> None:
     with job.open() as run:
         finish(run, failing=(1,), in_input_order=True)
     (job.output / "mine.txt").write_text("not yours")
-    (job.output / "rows.txt.part.ordered").write_text("left by a kill")
+    (job.output / "rows.txt.part.finishing").write_text("left by a kill")
     (job.folder / "data" / "later.txt").touch()
 
     with job.open("mini_batch_size=1", overwrite=True) as run:

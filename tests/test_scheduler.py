@@ -671,3 +671,33 @@ def test_a_worker_gets_nothing_before_a_process_is_ready_nor_after_it_is_gone() 
     job.finish(1)
     job.scheduler.process_gone(1, 0)
     assert job.assign(1) == {}
+
+
+# Mini-batches that share what is decoded for them
+
+
+def test_neighbours_of_a_row_group_stay_at_one_worker() -> None:
+    job = Job(40, workers=4, stay=10)
+    owners: dict[int, set[int]] = {}
+    while job.scheduler.left > 20:
+        for worker in job.has:
+            for number in job.assign(worker):
+                owners.setdefault(number // 10, set()).add(worker)
+            job.finish(worker)
+    assert sorted(owners.values(), key=str) == [{1}, {2}, {3}, {4}]
+
+
+def test_who_has_nothing_left_takes_half_of_what_the_longest_stay_has_left() -> None:
+    job = Job(16, workers=2, stay=16)
+    assert min(job.assign(1)) == 0
+    assert min(job.assign(2)) in range(7, 10)
+    job.finish_all()
+    assert job.scheduler.counts().done == 16
+
+
+def test_the_rest_of_a_lost_workers_stay_is_handed_out() -> None:
+    job = Job(20, workers=2, stay=10)
+    job.assign_all()
+    job.lose(1)
+    job.finish_all()
+    assert job.scheduler.counts().done == 20

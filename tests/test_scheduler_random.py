@@ -53,9 +53,11 @@ class RandomWorld(RuleBasedStateMachine):
             limit=st.one_of(st.none(), st.integers(0, 50)),
             most_waiting=st.integers(1, 8),
         ),
+        stay=st.sampled_from([None, 1, 3, 20]),
         data=st.data(),
     )
-    def first_start(self, mini_batches: int, policy: Policy, data: st.DataObject) -> None:
+    def first_start(self, mini_batches: int, policy: Policy, stay: int | None, data: st.DataObject) -> None:
+        self.stop_of_stay = None if stay is None else lambda number: (number // stay + 1) * stay
         self.sizes = [1 + number * number % 5 for number in range(mini_batches)]
         self.policy, self.now, self.next_worker = policy, 0.0, 1
         self.settled: dict[int, int | None] = {}  # mini-batch → items that succeeded, None: failed
@@ -64,7 +66,7 @@ class RandomWorld(RuleBasedStateMachine):
 
     def begin(self, data: st.DataObject) -> None:
         """A start of the run: all that is known is what is settled, and how many tries have failed."""
-        self.scheduler = Scheduler(len(self.sizes), self.sizes.__getitem__, self.policy, self.now)
+        self.scheduler = Scheduler(len(self.sizes), self.sizes.__getitem__, self.policy, self.now, self.stop_of_stay)
         self.end = len(self.sizes) if self.policy.limit is None else min(self.policy.limit, len(self.sizes))
         self.losses: dict[int, int] = {}
         self.to_retry: set[int] = set()

@@ -4,6 +4,7 @@
 
     build/digits/
       data/digits/<index>.png      797 pictures, 28 × 28 grey values, white on black: the job's input
+      digits.h5                    the same pictures in one file: images uint8 [797, 28, 28], index int64 [797]
       labels.csv                   the digit that each of them shows
       models/mnist-tf.model.*      a TensorFlow checkpoint, trained on the 1000 other pictures
       prepared.json                checksums of all this: a second call finds it whole and has nothing to do
@@ -58,11 +59,12 @@ def prepare(build: Path) -> None:
     names = [f"{index}.png" for index in held_out]
     for index, name in zip(held_out, names, strict=True):
         write(build / "data" / "digits" / name, png(pictures[index]))
+    write(build / "digits.h5", hdf5(images=pictures[held_out], index=np.array(held_out)))
     write(build / "labels.csv", labels_csv(names, labels[held_out]))
     print(f"Digits: {len(held_out)} pictures in {build / 'data'}, their labels in {build / 'labels.csv'}")
 
     print(f"Digits: training a model on the {len(train)} other pictures, a few seconds …", flush=True)
-    files = [f"data/digits/{name}" for name in names] + ["labels.csv"]
+    files = [f"data/digits/{name}" for name in names] + ["digits.h5", "labels.csv"]
     for name, content in trained_model(pictures[train], labels[train]):
         write(build / "models" / name, content)
         files.append(f"models/{name}")
@@ -150,6 +152,17 @@ def png(picture: np.ndarray[Any, Any]) -> bytes:
 
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="PNG")
+    return content.getvalue()
+
+
+def hdf5(**datasets: np.ndarray[Any, Any]) -> bytes:
+    """An HDF5 file with these datasets, in chunks of 64 rows."""
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values, chunks=(64, *values.shape[1:]), compression="gzip")
     return content.getvalue()
 
 

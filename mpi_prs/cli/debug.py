@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mpi_prs.data.files import FileInput
-from mpi_prs.data.manifest import Manifest, write_manifest
-from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
+from mpi_prs.data.loading import MiniBatchLoader, Prepared
+from mpi_prs.data.manifest import PLAIN, Manifest, write_manifest
+from mpi_prs.data.planning import plan
+from mpi_prs.data.side_inputs import provide, substitute
+from mpi_prs.entry_script.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.entry_script.script import import_script, prepare_interpreter, user_traceback
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.job.config import JobConfig, check_entry_script
-from mpi_prs.output.rows import WrongReturnType, encode_rows
+from mpi_prs.output.form import encoding
+from mpi_prs.output.rows import WrongReturnType, encode_rows, prepare_to_encode
 
 _MOST_ROWS = 20
 
@@ -28,25 +35,47 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
     Nothing is written; timeouts do not hold. A failure shows the user's own traceback.
     """
     check_entry_script(config)
-    inputs = (FileInput(files=tuple(items), base=Path.cwd()),) if items else config.file_inputs()
+    datasets = config.datasets()
+    if items:
+        datasets = (replace(datasets[0], input=FileInput(tuple(items), base=Path.cwd())),)
+    context = MiniBatchContext(0, 0)
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         path = Path(folder, "manifest.arrow")
-        write_manifest(path, inputs, config.mini_batch_size)
-        loaded = Manifest.open(path).load(0, 1)
-    mini_batch = file_mini_batch(memoryview(loaded.payload), 0)
+        write_manifest(path, plan(datasets, config.batch_size(), config.partition_keys))
+        manifest = Manifest.open(path)
+        prepared = _first_mini_batch(manifest, Path(folder, "staged"), config)
+        payload = memoryview(prepared.payload)
+        mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
+        mini_batch = mini_batches.make(payload, context, 0)
+        side_inputs = provide(config.side_input_list(), Path(folder), "debug", config.storage.storage())
+        with contextlib.closing(side_inputs):
+            arguments = substitute(config.arguments, side_inputs.paths)
+            return _run_script(config, arguments, mini_batch, context, prepared.items)
+
+
+def _first_mini_batch(manifest: Manifest, scratch: Path, config: JobConfig) -> Prepared:
+    if not manifest.needs_loading:
+        return Prepared(manifest.items_of(0), manifest.payload(0), 0, lambda: None)
+    storages = [dataset.storage for dataset in config.datasets()]
+    return MiniBatchLoader(manifest, scratch, config.scratch_limit, storages).load(0)
+
+
+def _run_script(
+    config: JobConfig, arguments: Sequence[str], mini_batch: Any, context: MiniBatchContext, items: int
+) -> int:
     os.environ.update(config.environment_variables)
     os.environ.setdefault("AZUREML_BI_OUTPUT_PATH", str(config.output))
-    prepare_interpreter(str(config.entry_script), str(config.source_directory), config.arguments)
+    prepare_interpreter(str(config.entry_script), str(config.source_directory), arguments)
     click.echo(f"init() of {config.entry_script}", err=True)
     try:
         began = time.monotonic()
         script = import_script(str(config.entry_script))
         script.init()
-        click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {len(mini_batch)} items", err=True)
+        click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
         began = time.monotonic()
-        result = script.run(mini_batch, MiniBatchContext(0, 0)) if script.takes_context else script.run(mini_batch)
+        result = script.run(mini_batch, context) if script.takes_context else script.run(mini_batch)
         took = time.monotonic() - began
-        returned, rows = encode_rows(result, config.to_csv.model_dump())
+        returned, rows = _rows(result, config)
         script.shutdown()
     except WrongReturnType as error:
         click.echo(f"error: {error}", err=True)
@@ -55,10 +84,20 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
         sys.stdout.flush()
         click.echo(user_traceback(error), err=True, nl=False)
         return EXIT_FAILED
-    click.echo(f"run() took {took:.3g} s and returned {returned} rows for {len(mini_batch)} items", err=True)
+    click.echo(f"run() took {took:.3g} s and returned {returned} rows for {items} items", err=True)
     lines = rows.decode("utf-8", "replace").splitlines()
     for line in lines[:_MOST_ROWS]:
         click.echo(line)
     if len(lines) > _MOST_ROWS:
         click.echo(f"… and {len(lines) - _MOST_ROWS} more", err=True)
     return EXIT_COMPLETE
+
+
+def _rows(result: Any, config: JobConfig) -> tuple[int, bytes]:
+    """As a job encodes them; those of a typed output to look at: as lines of text."""
+    form = encoding(config.append_row_file_name, config.to_csv.model_dump())
+    prepare_to_encode(form)
+    returned, rows = encode_rows(result, form)
+    if form["form"] == "arrow":
+        _, rows = encode_rows(result, {"form": "text", **config.to_csv.model_dump()})
+    return returned, rows

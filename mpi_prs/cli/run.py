@@ -14,10 +14,13 @@ import click
 
 from mpi_prs.cli.session import Session
 from mpi_prs.data.manifest import Manifest, write_manifest
+from mpi_prs.data.payload import names
+from mpi_prs.data.planning import plan
 from mpi_prs.errors import EXIT_COMPLETE, ScriptError
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.execute import execute, run_in_this_process
 from mpi_prs.job.opening import OpenRun, RunOptions, open_run
+from mpi_prs.job.uploading import check_destination, upload_output
 from mpi_prs.monitor.progress import Progress
 
 _MOST_WARNINGS = 50
@@ -35,7 +38,9 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
         run = open_run(config, options, progress.listing)
         try:
             if run.output is None:
+                upload_output(config, run.directory)
                 return _say_complete(config, run)
+            check_destination(config)
             output = run.output
             progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items, lambda: output.size)
             progress.print(f"{config.name}: output in {config.output}")
@@ -87,16 +92,17 @@ def show_plan(config: JobConfig, limit: int | None) -> int:
     check_entry_script(config)
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         path = Path(folder, "manifest.arrow")
-        write_manifest(path, config.file_inputs(), config.mini_batch_size)
+        write_manifest(path, plan(config.datasets(), config.batch_size(), config.partition_keys))
         manifest = Manifest.open(path)
+        about = "" if manifest.exact else "about "
         count = manifest.mini_batches if limit is None else min(limit, manifest.mini_batches)
-        click.echo(f"{config.name}: {manifest.items} items in {manifest.mini_batches} mini-batches")
+        click.echo(f"{config.name}: {about}{manifest.items} items in {manifest.mini_batches} mini-batches")
         if limit is not None:
             click.echo(f"--limit: the first {count} of them")
         for number in sorted({*range(min(2, count)), count - 1}):
-            paths = manifest.paths(number)
-            click.echo(f"mini-batch {number}: {len(paths)} items")
-            for name in [*paths[:3], *(["…"] if len(paths) > 3 else [])]:
+            described = names(manifest, number)
+            click.echo(f"mini-batch {number}: {about}{manifest.items_of(number)} items")
+            for name in [*described[:3], *(["…"] if len(described) > 3 else [])]:
                 click.echo(f"  {os.fsencode(name).decode('utf-8', 'replace')}")
     _import_script(config)
     click.echo(f"entry script: {config.entry_script} imports, and has run()")

@@ -2,10 +2,11 @@
 
 ::
 
-    schema    input: int32  first_item: int64  items: uint32  payload: large_binary
-              metadata: format version, kind, inputs (JSON), time of creation
+    schema    input: int32  first_item: int64  items: uint32  stays: uint32  payload: large_binary
+              metadata: format version, kind, time of creation
     batches   a row for each mini-batch, about 4 MiB of payload in each record batch
-    index     an empty record batch; its metadata holds the first mini-batch of each record batch, and the totals
+    index     an empty record batch; its metadata holds the first mini-batch of each record batch, the totals, and what
+              is known of the inputs
 
 The totals are known only at the end, when Arrow's schema is long written; the index at the end lets a rank open the
 file with a read of the footer and of the index, however long the list is.
@@ -16,60 +17,92 @@ Every rank maps the file into memory by itself: what the ranks of a node read, t
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from mpi_prs.data.files import FileInput, list_files
 from mpi_prs.errors import InputError, OutputError
 from mpi_prs.replacing import replacing
 
-FORMAT_VERSION = b"1"
-KIND_FILES = b"files"
+FORMAT_VERSION = b"2"
 RECORD_BATCH_BYTES = 4 * 2**20
 """A record batch is closed when its payload reaches this size; the writer holds no more than that."""
 PROGRESS_ITEMS = 10_000
 """How many items may be listed between two reports of progress."""
 
-_COLUMNS = [("input", pa.int32()), ("first_item", pa.int64()), ("items", pa.uint32()), ("payload", pa.large_binary())]
-_VERSION, _KIND, _INPUTS, _CREATED = b"mpi_prs.version", b"mpi_prs.kind", b"mpi_prs.inputs", b"mpi_prs.created"
+PLAIN, DESCRIBED = "plain", "described"
+"""Kinds of payload; see :class:`MiniBatch`."""
+
+_COLUMNS = [
+    ("input", pa.int32()),
+    ("first_item", pa.int64()),
+    ("items", pa.uint32()),
+    ("stays", pa.uint32()),
+    ("payload", pa.large_binary()),
+]
+_VERSION, _KIND, _CREATED = b"mpi_prs.version", b"mpi_prs.kind", b"mpi_prs.created"
 _INDEX = b"mpi_prs.index"
-_SIZE_LIMIT = 2**32  # sizes and counts of a mini-batch are 32 bits wide, in the file and on the wire
+SIZE_LIMIT = 2**32
+"""Sizes and counts of a mini-batch are 32 bits wide, in the file and on the wire."""
 
 
 # Writing
 
 
-class _MiniBatch(NamedTuple):
+class MiniBatch(NamedTuple):
+    """One mini-batch of the manifest.
+
+    Attributes:
+        input: number of the dataset it comes from.
+        items: how many items; where that is known only when they are read, an estimate.
+        payload: of a ``plain`` manifest the paths of its files, separated by NUL; of a ``described`` one see
+            :mod:`mpi_prs.data.planning`.
+        stays: so many mini-batches, from this one on, share what is decoded for them, and should stay at one worker.
+    """
+
     input: int
     items: int
     payload: bytes
+    stays: int = 1
+
+
+@dataclass
+class Plan:
+    """What a manifest is made from.
+
+    Attributes:
+        kind: of the payloads, ``plain`` or ``described``.
+        mini_batches: in their order; used up by writing.
+        inputs: what the workers must know of each input, as JSON; complete when ``mini_batches`` is used up.
+        exact: whether ``items`` are counted; else they are estimates.
+    """
+
+    kind: str
+    mini_batches: Iterator[MiniBatch]
+    inputs: list[dict[str, Any]]
+    exact: bool = True
 
 
 def write_manifest(
     path: Path,
-    inputs: Sequence[FileInput],
-    mini_batch_size: int,
+    plan: Plan,
     *,
     progress: Callable[[int], None] | None = None,
     record_batch_bytes: int = RECORD_BATCH_BYTES,
 ) -> None:
-    """List the inputs, split each into mini-batches, and write them down.
+    """Write a plan down.
 
     The file appears under its name only when it is complete and on disk. Memory: one record batch.
 
     Args:
         path: the manifest; an older one is replaced.
-        inputs: each is split by itself, a mini-batch never mixes two.
-        mini_batch_size: files in a mini-batch, at least 1; the last one of an input may have fewer.
+        plan: see :func:`mpi_prs.data.planning.plan`.
         progress: called with the number of items listed so far, now and then and at the end.
         record_batch_bytes: the payload at which a record batch is closed.
 
@@ -77,30 +110,16 @@ def write_manifest(
         InputError: the inputs cannot be listed, or there is nothing in them.
         OutputError: the manifest cannot be written.
     """
-    mini_batches = _reporting(_split(inputs, mini_batch_size), progress)
     try:
         with replacing(path, lasting=True) as file:
-            _write(file, mini_batches, _schema(inputs), record_batch_bytes)
+            _write(file, plan, _reporting(plan.mini_batches, progress), record_batch_bytes)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Check that its folder exists, is writable and has space"
         ) from error
 
 
-def _split(inputs: Sequence[FileInput], mini_batch_size: int) -> Iterator[_MiniBatch]:
-    for number, input in enumerate(inputs):
-        paths = list_files(input)
-        while chunk := list(islice(paths, mini_batch_size)):
-            payload = b"\0".join(chunk)
-            if len(payload) >= _SIZE_LIMIT:
-                raise InputError(
-                    f"mini_batch_size: {mini_batch_size}: the paths of one mini-batch take {len(payload)} bytes, "
-                    "and 4 GiB is the limit; choose a smaller size"
-                )
-            yield _MiniBatch(number, len(chunk), payload)
-
-
-def _reporting(mini_batches: Iterator[_MiniBatch], progress: Callable[[int], None] | None) -> Iterator[_MiniBatch]:
+def _reporting(mini_batches: Iterator[MiniBatch], progress: Callable[[int], None] | None) -> Iterator[MiniBatch]:
     items = reported = 0
     for mini_batch in mini_batches:
         yield mini_batch
@@ -112,23 +131,27 @@ def _reporting(mini_batches: Iterator[_MiniBatch], progress: Callable[[int], Non
         progress(items)
 
 
-def _write(file: BinaryIO, mini_batches: Iterator[_MiniBatch], schema: Any, record_batch_bytes: int) -> None:
+def _write(file: BinaryIO, plan: Plan, mini_batches: Iterator[MiniBatch], record_batch_bytes: int) -> None:
+    schema = _schema(plan.kind)
     first_of_batch: list[int] = []
     written = items = 0
+    stays = False
     with pa.ipc.new_file(file, schema) as writer:
         for rows in _groups(mini_batches, record_batch_bytes):
             writer.write_batch(_record_batch(rows, items, schema))
             first_of_batch.append(written)
             written += len(rows)
             items += sum(row.items for row in rows)
+            stays = stays or any(row.stays > 1 for row in rows)
         if not items:
-            raise InputError("the inputs hold no files: name some under `inputs`")
-        index = json.dumps({"first_of_batch": first_of_batch, "mini_batches": written, "items": items})
+            raise InputError("the inputs hold no items: name files with something in them under `inputs`")
+        totals = {"mini_batches": written, "items": items, "exact": plan.exact, "stays": stays}
+        index = json.dumps({"first_of_batch": first_of_batch, **totals, "inputs": plan.inputs})
         writer.write_batch(_record_batch([], items, schema), custom_metadata={_INDEX: index})
 
 
-def _groups(mini_batches: Iterator[_MiniBatch], limit: int) -> Iterator[list[_MiniBatch]]:
-    rows: list[_MiniBatch] = []
+def _groups(mini_batches: Iterator[MiniBatch], limit: int) -> Iterator[list[MiniBatch]]:
+    rows: list[MiniBatch] = []
     size = 0
     for mini_batch in mini_batches:
         rows.append(mini_batch)
@@ -140,7 +163,7 @@ def _groups(mini_batches: Iterator[_MiniBatch], limit: int) -> Iterator[list[_Mi
         yield rows
 
 
-def _record_batch(rows: Sequence[_MiniBatch], first_item: int, schema: Any) -> Any:
+def _record_batch(rows: Sequence[MiniBatch], first_item: int, schema: Any) -> Any:
     items = np.array([row.items for row in rows], np.uint32)
     first_items = first_item + np.cumsum(items, dtype=np.int64) - items
     starts: Any = np.zeros(len(rows) + 1, np.int64)
@@ -149,6 +172,7 @@ def _record_batch(rows: Sequence[_MiniBatch], first_item: int, schema: Any) -> A
         [np.array([row.input for row in rows], np.int32)],
         [first_items],
         [items],
+        [np.array([row.stays for row in rows], np.uint32)],
         [starts, b"".join([row.payload for row in rows])],
     ]
     # From buffers: pa.array() imports pandas where it is installed
@@ -159,20 +183,9 @@ def _record_batch(rows: Sequence[_MiniBatch], first_item: int, schema: Any) -> A
     return pa.record_batch(arrays, schema=schema)
 
 
-def _schema(inputs: Sequence[FileInput]) -> Any:
-    described = [
-        {"files": input.files, "files_from": input.files_from and str(input.files_from), "base": str(input.base)}
-        for input in inputs
-    ]
-    return pa.schema(
-        _COLUMNS,
-        metadata={
-            _VERSION: FORMAT_VERSION,
-            _KIND: KIND_FILES,
-            _INPUTS: json.dumps(described),
-            _CREATED: datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        },
-    )
+def _schema(kind: str) -> Any:
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return pa.schema(_COLUMNS, metadata={_VERSION: FORMAT_VERSION, _KIND: kind.encode(), _CREATED: created})
 
 
 # Reading
@@ -190,7 +203,7 @@ class Loaded:
         count: how many.
         items: the number of items of each, little-endian uint32.
         sizes: the number of payload bytes of each, little-endian uint32.
-        payload: the payloads, one after the other; of a file dataset, a mini-batch's paths joined by NUL bytes.
+        payload: the payloads, one after the other; see :mod:`mpi_prs.entry_script.mini_batch`.
     """
 
     first: int
@@ -203,17 +216,20 @@ class Loaded:
 class _View:
     """The columns of one record batch, as views into the mapped file."""
 
-    __slots__ = ("first", "first_items", "inputs", "items", "payload", "starts", "stop")
+    __slots__ = ("first", "first_items", "inputs", "items", "payload", "starts", "stays", "stop")
 
     def __init__(self, first: int, batch: Any) -> None:
         self.first = first
         self.stop = first + batch.num_rows
         rows = batch.num_rows
-        (_, inputs), (_, first_items), (_, items), (_, starts, payload) = (column.buffers() for column in batch.columns)
+        (_, inputs), (_, first_items), (_, items), (_, stays), (_, starts, payload) = (
+            column.buffers() for column in batch.columns
+        )
         # From buffers: to_numpy() imports pandas where it is installed, and 10,000 ranks come by here
         self.inputs = np.frombuffer(inputs, np.int32, rows)
         self.first_items = np.frombuffer(first_items, np.int64, rows)
         self.items = np.frombuffer(items, np.uint32, rows)
+        self.stays = np.frombuffer(stays, np.uint32, rows)
         self.starts = np.frombuffer(starts, np.int64, rows + 1)
         self.payload = memoryview(payload)
 
@@ -233,10 +249,18 @@ class Manifest:
         path: the file.
         mini_batches: how many mini-batches there are; they are numbered from 0.
         items: how many items there are in all.
+        exact: whether numbers of items are counted; else they are estimates, and the records tell the truth.
+        stays: whether some mini-batches share what is decoded for them.
+        kind: of the payloads, ``plain`` or ``described``.
+        inputs: what is known of each input, as JSON.
     """
 
-    def __init__(self, path: Path, reader: Any, index: dict[str, Any]) -> None:
+    def __init__(self, path: Path, reader: Any, kind: str, index: dict[str, Any]) -> None:
         self.path = path
+        self.kind = kind
+        self.exact: bool = index["exact"]
+        self.stays: bool = index["stays"]
+        self.inputs: list[dict[str, Any]] = index["inputs"]
         self.mini_batches: int = index["mini_batches"]
         self.items: int = index["items"]
         self._first_of_batch: list[int] = index["first_of_batch"]
@@ -255,9 +279,9 @@ class Manifest:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = reader.schema.metadata or {}
             version, kind = metadata.get(_VERSION), metadata.get(_KIND)
-            if (version, kind) == (FORMAT_VERSION, KIND_FILES):
+            if version == FORMAT_VERSION and kind is not None:
                 _, index = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-                return cls(path, reader, json.loads(index[_INDEX]))
+                return cls(path, reader, kind.decode(), json.loads(index[_INDEX]))
         except FileNotFoundError as error:
             raise OutputError(f"the manifest {path} is missing: {_ADVICE}") from error
         except PermissionError as error:
@@ -265,9 +289,19 @@ class Manifest:
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         raise OutputError(
-            f"the manifest {path} is of format {_text(version)}, kind {_text(kind)}; this version reads format "
-            f"{_text(FORMAT_VERSION)}, kind {_text(KIND_FILES)}: use the version that wrote it, or {_ADVICE}"
+            f"the manifest {path} is of format {_text(version)}; this version reads format {_text(FORMAT_VERSION)}: "
+            f"use the version that wrote it, or {_ADVICE}"
         )
+
+    @property
+    def of_tables(self) -> bool:
+        """Whether the inputs are tables."""
+        return bool(self.inputs[0]["kind"] == "table")
+
+    @property
+    def needs_loading(self) -> bool:
+        """Whether more than the payload is needed to make a mini-batch of it: rows, or files from elsewhere."""
+        return self.of_tables or any(described["staged"] for described in self.inputs)
 
     def load(self, first: int, count: int) -> Loaded:
         """The mini-batches from ``first`` on, ``count`` of them, at least one.
@@ -309,9 +343,14 @@ class Manifest:
         view = self._at(mini_batch)
         return int(view.inputs[mini_batch - view.first])
 
-    def paths(self, mini_batch: int) -> list[str]:
-        """The files of a mini-batch; bytes that are no text are escaped as :func:`os.fsdecode` does."""
-        return [os.fsdecode(path) for path in self.load(mini_batch, 1).payload.split(b"\0")]
+    def stop_of_stay(self, mini_batch: int) -> int:
+        """The mini-batch before which those end that share what is decoded with this one."""
+        view = self._at(mini_batch)
+        return mini_batch + int(view.stays[mini_batch - view.first])
+
+    def payload(self, mini_batch: int) -> bytes:
+        """The payload of a mini-batch."""
+        return self.load(mini_batch, 1).payload
 
     def item_counts(self) -> Any:
         """The numbers of items of all mini-batches, a numpy array of uint32. Reads that column of the whole file."""

@@ -114,7 +114,7 @@ class Master:
         """The whole start; workers are stopped at the end in any case.
 
         Raises:
-            LaunchError: no worker reported, or a worker does not see the run directory.
+            LaunchError: no worker reported, or one cannot use the run directory or its scratch folder.
             JobStopped: the output cannot be written (disk full); everything on record holds.
         """
         exit_code, graceful = EXIT_FAILED, False  # what an error of our own, a bug, leaves with
@@ -159,10 +159,7 @@ class Master:
         seen = self._collect(Tag.SEES, ranks, _SEES_SECONDS)
         problems = sorted({fields["problem"] for fields in seen.values() if fields["problem"] is not None})
         if problems:
-            raise LaunchError(
-                f"a worker does not see the run directory: {'; '.join(problems[:5])}. The output folder must be on a "
-                "filesystem that all nodes share"
-            )
+            raise LaunchError("; ".join(problems[:5]))
         if not seen and not self._stop_requested():
             raise LaunchError(f"{self._absent(ranks)} within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
         self._admit(sorted(seen))
@@ -218,7 +215,7 @@ class Master:
             self.nodes[rank] = fields["node"]
             self._greet(rank)
         elif fields["problem"] is not None:
-            _log.error("worker %d is left out: it does not see the run directory: %s", rank, fields["problem"])
+            _log.error("worker %d is left out: %s", rank, fields["problem"])
         else:
             self._admit([rank])
             _log.info("worker %d on %s has joined", rank, self.nodes[rank])

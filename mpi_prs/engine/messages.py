@@ -74,6 +74,11 @@ class WorkerSettings:
         node_processes: user processes on its node, of all workers.
         heartbeat_interval: seconds.
         window: seconds of work that a user process may have waiting.
+        scratch: folder for what is only of this node; ``None``: where the node's environment says.
+        scratch_limit: bytes of it that fetched files may take.
+        storages: how to get at the store of each input, secrets included: they travel in memory alone.
+        side_inputs: see :class:`~mpi_prs.data.side_inputs.SideInput`, as JSON.
+        side_input_storage: how to get at the store of the side inputs, secrets included.
         Others: as in the job config.
     """
 
@@ -87,7 +92,7 @@ class WorkerSettings:
     source_directory: str
     arguments: Sequence[str]
     environment_variables: dict[str, str]
-    to_csv: dict[str, Any] | None
+    row_form: dict[str, Any] | None
     run_invocation_timeout: float
     task_overhead_timeout: float
     init_timeout: float
@@ -95,6 +100,11 @@ class WorkerSettings:
     heartbeat_interval: float
     window: float
     stop_grace: float
+    scratch: str | None
+    scratch_limit: int
+    storages: Sequence[dict[str, Any]]
+    side_inputs: Sequence[dict[str, Any]]
+    side_input_storage: dict[str, Any]
 
     def pack(self) -> bytes:
         """The body of START."""

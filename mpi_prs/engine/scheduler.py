@@ -36,15 +36,25 @@ class Scheduler:
         items_of: the number of items of a mini-batch.
         policy: see :class:`Policy`.
         now: seconds, from any clock that only goes forward; all other ``now`` are from the same.
+        stop_of_stay: the mini-batch before which those end that should stay at one worker with the given one, because
+            they share what is decoded for them; ``None``: each stands for itself.
     """
 
-    def __init__(self, mini_batches: int, items_of: Callable[[int], int], policy: Policy, now: float) -> None:
+    def __init__(
+        self,
+        mini_batches: int,
+        items_of: Callable[[int], int],
+        policy: Policy,
+        now: float,
+        stop_of_stay: Callable[[int], int] | None = None,
+    ) -> None:
         self.policy = policy
         self.workers: dict[int, Worker] = {}
         self.lost_workers: dict[int, str] = {}
         self.phase = Phase.RUNNING
         self.reason = ""
         self._items_of = items_of
+        self._stop_of_stay = stop_of_stay
         self._states = bytearray(mini_batches)
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
@@ -213,7 +223,7 @@ class Scheduler:
         share = (self._left - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
         mean = known.mean_seconds
         if not mean:
-            return int(min(1, share))
+            return int(min(self.policy.first_waiting, share))
         share *= min(1.0, self._mean_seconds / mean)  # a slow worker would be the last to be ready with it
         return int(min(share, max(1, math.ceil(min(self.policy.window / mean, self.policy.most_waiting)))))
 
@@ -268,17 +278,47 @@ class Scheduler:
 
     def _take_pending(self, known: Worker, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
-        first = self._states.find(PENDING, self._cursor, self._end)
+        start, stop = self._cursor, self._end
+        if self._stop_of_stay is not None:
+            if self._states.find(PENDING, *known.stay) < 0:
+                known.stay = self._next_stay()
+            start, stop = known.stay
+        first = self._states.find(PENDING, start, stop)
         if first < 0:
             self._cursor = self._end
             return None
         attempt = self._attempts.get(first, 0)
         last = first + 1
-        most = min(first + room, self._end)
+        most = min(first + room, stop)
         while last < most and self._states[last] == PENDING and self._attempts.get(last, 0) == attempt:
             last += 1
-        self._cursor = last
+        if self._stop_of_stay is None:
+            self._cursor = last
+        else:
+            known.stay = last, stop
         return self._hold(known, first, last - first)
+
+    def _next_stay(self) -> tuple[int, int]:
+        """Mini-batches that a worker should have to itself: the next that nobody has, or half of what somebody has.
+
+        ``(0, 0)`` when nothing is left. Near the end it costs a look at every worker.
+        """
+        assert self._stop_of_stay is not None
+        first = self._states.find(PENDING, self._cursor, self._end)
+        if first >= 0:
+            self._cursor = min(self._stop_of_stay(first), self._end)
+            return first, self._cursor
+        self._cursor = self._end
+        first = self._states.find(PENDING, 0, self._end)
+        if first < 0:
+            return 0, 0
+        longest = max(self.workers.values(), key=lambda other: self._states.count(PENDING, *other.stay))
+        start, stop = longest.stay
+        middle = (start + stop) // 2
+        if self._states.find(PENDING, middle, stop) < 0:  # what is left was a lost worker's, or is the last of a stay
+            return first, first + 1
+        longest.stay = start, middle
+        return middle, stop
 
     def _hold(self, known: Worker, first: int, count: int) -> Range:
         attempt = self._attempts.get(first, 0) + 1

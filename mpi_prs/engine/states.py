@@ -14,6 +14,7 @@ class Policy:
         limit: work on the mini-batches below this number only; ``None``: on all.
         init_tries: how often in a row a user process may fail to start before it is given up.
         window: seconds of work that a user process may have waiting at its worker.
+        first_waiting: mini-batches that a user process may have waiting before it is known how long they take.
         most_waiting: mini-batches that a user process may have waiting, however short they are.
     """
 
@@ -26,6 +27,7 @@ class Policy:
     init_tries: int = 3
     limit: int | None = None
     window: float = 0.03
+    first_waiting: int = 1
     most_waiting: int = 4096
 
     @property
@@ -73,6 +75,7 @@ class Worker:
     given_up: set[int] = field(default_factory=set)
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
     last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
+    stay: tuple[int, int] = (0, 0)  # first and stop of the mini-batches that share what it has decoded
     mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    master ──ASSIGN──► queue of ranges ──load──► user process (one frame ahead of what it runs)
+    master ──ASSIGN──► supply: waiting, loaded ──► user process (one frame ahead of what it runs)
     master ◄──RESULTS, coalesced── answers ◄──────────┘
 
 One thread, one loop. While something runs it sleeps on the processes' channels; it looks for messages every few
@@ -18,30 +18,41 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
+from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import Manifest
+from mpi_prs.data.side_inputs import Provided, SideInput, provide, substitute
+from mpi_prs.data.staging import scratch_folder
 from mpi_prs.engine import messages
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
-from mpi_prs.engine.node import node_name, placement, user_environment
+from mpi_prs.engine.node import node_name
+from mpi_prs.engine.outbox import Outbox
+from mpi_prs.engine.places import make_places
+from mpi_prs.engine.supply import FromManifest, LoadedAhead, Portion, Supply
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.entry_script.supervisor import UserProcess
-from mpi_prs.entry_script.user_process import Chunk, News, ProcessPlace, ProcessSettings, State
-from mpi_prs.errors import EXIT_RESUMABLE, OutputError
-from mpi_prs.output.record import RECORD, RUN
+from mpi_prs.entry_script.user_process import Chunk, News, ProcessSettings, State
+from mpi_prs.errors import EXIT_RESUMABLE, InputError, OutputError
+from mpi_prs.output.record import MINI_BATCH, RECORD
 from mpi_prs.run_directory import RunDirectory
+from mpi_prs.storage.remote import Storage
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots
-_COALESCE_SECONDS = 0.002
-_COALESCE_BYTES = 256 << 10
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
 _UNKILLABLE_SECONDS = 10.0
+_LOCAL_THREADS = 4  # that load mini-batches: decoding takes a core each
+_REMOTE_THREADS = 32  # that wait for a remote store
+_MOST_LOADED = 128  # mini-batches; each may take a file descriptor
+_LOADED_BYTES = 256 << 20
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
 
@@ -54,22 +65,19 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(transport, _LONGEST_WAIT)
         self._log = logging.getLogger(f"mpi_prs.worker{transport.rank}")
-        self._queue: deque[Chunk] = deque()
-        self._queued = 0
         self._processes: dict[int, UserProcess] = {}
         self._restart_at: dict[int, float] = {}
-        self._records: list[bytes] = []
-        self._rows: list[bytes] = []
-        self._results = 0
-        self._result_bytes = 0
-        self._result_since = 0.0
-        self._mean_run = 0.0
+        self._outbox = Outbox(partial(self._send, Tag.RESULTS))
         self._sent_at = time.monotonic()
         self._checked_at = 0.0
         self._drain_by: float | None = None
         self._exit_code: int | None = None
         self._graceful = False
         self._settings: WorkerSettings | None = None
+        self._scratch_folder: Path
+        self._supply: Supply
+        self._side_inputs: Provided | None = None
+        self._no_side_inputs = ""
 
     def run(self) -> int:
         """Work until the master says stop; returns the exit code that the master asked for."""
@@ -99,7 +107,7 @@ class Worker:
             if self._take_messages():
                 self._waiter.reset()
             self._dispatch()
-            self._flush_results()
+            self._send_results_if_due()
             for process in self._sleep():
                 self._take_news(process, time.monotonic())
             self._look_around()
@@ -117,11 +125,25 @@ class Worker:
                 self._waiter.wait(0.05)
             elif message[1] == Tag.START:
                 settings = WorkerSettings.unpack(message[2])
-                self._send(Tag.SEES, messages.pack_json(problem=self._see_run_directory(settings)))
+                self._send(Tag.SEES, messages.pack_json(problem=self._look_at_filesystems(settings)))
             elif message[1] == Tag.GO:
                 return settings
             elif message[1] == Tag.STOP:
                 self._exit_code = messages.unpack_json(message[2])["exit_code"]
+        return None
+
+    def _look_at_filesystems(self, settings: WorkerSettings) -> str | None:
+        """What is wrong with what this node sees of them, if anything is."""
+        problem = self._see_run_directory(settings)
+        if problem is not None:
+            return (
+                f"node {self._node} does not see the run directory: {problem}. The output folder must be on a "
+                "filesystem that all nodes share"
+            )
+        try:
+            self._scratch_folder = scratch_folder(settings.scratch, os.environ)
+        except InputError as error:
+            return f"node {self._node}: {error}"
         return None
 
     def _see_run_directory(self, settings: WorkerSettings) -> str | None:
@@ -137,62 +159,91 @@ class Worker:
             except (OSError, OutputError) as error:
                 problem = str(error)
             if time.monotonic() > deadline:
-                return f"node {self._node}: {problem}"
+                return problem
             time.sleep(0.2)
 
     def _set_up(self, settings: WorkerSettings, directory: RunDirectory) -> None:
         self._settings = settings
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"mpi_prs-{self._transport.rank}-"))
+        prefix = f"mpi_prs-{self._transport.rank}-"
+        self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch_folder))
         self._guard = Guard(self._scratch)
+        self._supply = self._make_supply(settings)
+        self._places = make_places(settings, self._node, self._scratch)
+        self._side_inputs = self._provide_side_inputs(settings)
+        paths = self._side_inputs.paths if self._side_inputs is not None else {}
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
             entry_script=settings.entry_script,
             source_directory=settings.source_directory,
-            arguments=settings.arguments,
-            to_csv=settings.to_csv,
+            arguments=substitute(settings.arguments, paths) if self._side_inputs is not None else (),
+            row_form=settings.row_form,
             run_invocation_timeout=settings.run_invocation_timeout,
             task_overhead_timeout=settings.task_overhead_timeout,
             init_timeout=settings.init_timeout,
             logging_level=settings.logging_level,
+            payloads=self._manifest.kind,
+            tables=self._manifest.of_tables,
             node=self._node,
             spill=str(directory.spill),
         )
-        self._places = {}
-        for index in range(settings.processes):
-            number = settings.first_process + index
-            variables = placement(os.environ, number, settings.processes, settings.node_processes)
-            scratch = self._scratch / f"process{number:03d}"
-            self._places[number] = ProcessPlace(
-                number=number,
-                scratch=scratch,
-                stdout=directory.user_log("stdout", self._node, number),
-                stderr=directory.user_log("stderr", self._node, number),
-                error=directory.user_log("error", self._node, number),
-                environment={
-                    **user_environment(os.environ),
-                    **variables,
-                    "AZUREML_BI_OUTPUT_PATH": settings.run_root,
-                    **settings.environment_variables,
-                },
-                placement=" ".join(f"{key}={value}" for key, value in variables.items()) or "all cores",
-            )
+        for number in self._places:
             self._start_process(number)
         numbers = ", ".join(map(str, self._places))
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
 
+    def _make_supply(self, settings: WorkerSettings) -> Supply:
+        manifest = self._manifest
+        if not manifest.needs_loading:
+            return FromManifest(manifest)
+        storages = [Storage.from_secret(secret) for secret in settings.storages]
+        loader = MiniBatchLoader(manifest, self._scratch / "staged", settings.scratch_limit, storages)
+        threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
+        supply = LoadedAhead(loader, threads, _MOST_LOADED, _LOADED_BYTES)
+        assert supply.wake_descriptor is not None
+        self._selector.register(supply.wake_descriptor, selectors.EVENT_READ)
+        return supply
+
+    def _provide_side_inputs(self, settings: WorkerSettings) -> Provided | None:
+        """Fetch them, in a thread: it may take minutes, and the master wants to hear from us."""
+        wanted = [SideInput(**side_input) for side_input in settings.side_inputs]
+        storage = Storage.from_secret(settings.side_input_storage)
+        with ThreadPoolExecutor(1, thread_name_prefix="side inputs") as executor:
+            here, check = self._scratch_folder, self._check_not_stopped
+            given = executor.submit(provide, wanted, here, settings.token, storage, check=check)
+            while not given.done():
+                self._take_messages()
+                self._heartbeat(time.monotonic())
+                if self._master_is_gone():
+                    self._exit_code = EXIT_RESUMABLE
+                wait([given], _CHECK_EVERY)
+            try:
+                return given.result()
+            except (InputError, _Stopped) as error:
+                self._no_side_inputs = str(error)
+                return None
+
+    def _check_not_stopped(self) -> None:
+        if self._exit_code is not None or self._drain_by is not None:
+            raise _Stopped("stopped while its side inputs were fetched")
+
     def _start_process(self, number: int) -> None:
+        if self._side_inputs is None:
+            self._report_no_process(number, self._no_side_inputs)
+            return
         try:
             process = UserProcess(self._process_settings, self._places[number], self._guard)
         except OSError as error:  # no such interpreter on this node, no more processes or descriptors allowed
-            message = f"the user process cannot be started: {error}"
-            self._log.warning("user process %d: %s", number, message)
-            failure = Failure(FailureKind.INIT, message, process=number, node=self._node)
-            self._send(Tag.INIT_FAILED, failure.to_json())
+            self._report_no_process(number, f"the user process cannot be started: {error}")
             return
         self._processes[number] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._selector.register(process.death, selectors.EVENT_READ, process)
         self._log.debug("user process %d: pid %d", number, process.pid)
+
+    def _report_no_process(self, number: int, message: str) -> None:
+        self._log.warning("user process %d: %s", number, message)
+        failure = Failure(FailureKind.INIT, message, process=number, node=self._node)
+        self._send(Tag.INIT_FAILED, failure.to_json())
 
     def _stop_processes(self) -> None:
         """End all user processes: ``shutdown()`` for those that have nothing to do, SIGKILL for the rest."""
@@ -224,6 +275,9 @@ class Worker:
         for process in self._processes.values():
             if process.state is not State.GONE:
                 process.kill()
+        self._supply.close()
+        if self._side_inputs is not None:
+            self._side_inputs.close()
         self._guard.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._selector.close()
@@ -239,8 +293,7 @@ class Worker:
             _source, tag, body = message
             if tag == Tag.ASSIGN:
                 for item in messages.unpack_ranges(body):
-                    self._queue.append(Chunk(*item))
-                    self._queued += item[1]
+                    self._supply.add(Chunk(*item))
             elif tag == Tag.RESTART:
                 self._restart_at[messages.unpack_json(body)["process"]] = time.monotonic() + _RESTART_PAUSE
             elif tag == Tag.DRAIN:
@@ -254,15 +307,13 @@ class Worker:
         """Give back what no process has, and let the processes finish what they have."""
         self._drain_by = time.monotonic() + grace
         self._log.info("draining: running mini-batches may go on for %g s", grace)
-        self._give_back(list(self._queue))
-        self._queue.clear()
-        self._queued = 0
+        self._give_back(self._supply.withdraw())
         for process in self._processes.values():
             if process.state is not State.GONE:
                 process.skip_unstarted()
 
     def _give_back(self, chunks: list[Chunk]) -> None:
-        self._send_results()
+        self._outbox.send()
         ranges = messages.pack_ranges((chunk.first, chunk.count, chunk.attempt) for chunk in chunks)
         self._send(Tag.GIVEN_BACK, ranges)
 
@@ -282,9 +333,10 @@ class Worker:
         if news.header is not None:
             self._send(Tag.HEADER, news.header)
         if news.finished:
-            self._collect(news, now)
+            self._outbox.collect(news, now)
+        self._supply.answered(_answered(news))
         if news.spilled or news.failures or news.gone:
-            self._send_results()  # what was finished before goes first
+            self._outbox.send()  # what was finished before goes first
         for record, path in news.spilled:
             self._send(Tag.SPILLED, messages.pack_spilled(record, path))
         for failure in news.failures:
@@ -296,24 +348,13 @@ class Worker:
             self._forget(process)
             self._plan_restart(process, news, now)
 
-    def _collect(self, news: News, now: float) -> None:
-        if not self._results:
-            self._result_since = now
-        self._results += news.finished
-        self._records += news.records
-        self._rows += news.rows
-        self._result_bytes += sum(map(len, news.rows))
-        last = RECORD.unpack_from(news.records[-1], len(news.records[-1]) - RECORD.size)
-        self._mean_run = 0.8 * self._mean_run + 0.2 * last[RUN] if self._mean_run else last[RUN]
-
     def _put_back(self, chunks: list[Chunk]) -> None:
         """What a process had not started: for another one here, or back to the master."""
         if self._drain_by is not None:
+            self._supply.answered(number for chunk in chunks for number in chunk)
             self._give_back(chunks)
-            return
-        for chunk in reversed(chunks):
-            self._queue.appendleft(chunk)
-            self._queued += chunk.count
+        else:
+            self._supply.put_back(chunks)
 
     def _forget(self, process: UserProcess) -> None:
         for key in [key for key in self._selector.get_map().values() if key.data is process]:
@@ -332,62 +373,43 @@ class Worker:
         self._restart_at[number] = now if process.finished_any or news.failures else now + 1.0
 
     def _dispatch(self) -> None:
-        """Load mini-batches for every process that will soon run dry."""
-        if not self._queue:
+        """Hand mini-batches to every process that will soon run dry."""
+        supply = self._supply
+        supply.notice()
+        if not supply.queued:
             return
         assert self._settings is not None
         ready = [process for process in self._processes.values() if process.state is State.READY]
         if not ready:
             return
         # A frame takes half of the window, so that one waits in the channel while another is worked on.
-        chunk = int(self._settings.window / 2 / self._mean_run) if self._mean_run else 1
-        chunk = max(1, min(_FRAME_MINI_BATCHES, chunk, self._queued // len(ready)))
-        while self._queue:
+        most = int(self._settings.window / 2 / self._outbox.mean_run) if self._outbox.mean_run else 1
+        most = max(1, min(_FRAME_MINI_BATCHES, most, supply.queued // len(ready)))
+        while supply.queued:
             process = min(ready, key=lambda process: process.outstanding_count)
-            if process.outstanding_count > chunk:
+            if process.outstanding_count > most:
                 return
-            if process.outstanding_count and self._mean_run > _LONG_RUN and self._queued < len(ready):
+            if process.outstanding_count and self._outbox.mean_run > _LONG_RUN and supply.queued < len(ready):
                 return
-            self._hand_over(process, chunk)
-
-    def _hand_over(self, process: UserProcess, most: int) -> None:
-        chunk = self._queue[0]
-        count = min(most, chunk.count)
-        try:
-            loaded = self._manifest.load(chunk.first, count)
-        except (OutputError, OSError) as error:
-            if count > 1:  # the others may be readable
-                self._hand_over(process, 1)
+            portion = supply.take(most)
+            if portion is None:
                 return
-            failure = Failure(FailureKind.LOAD, str(error), "", chunk.first, chunk.attempt, node=self._node)
-            self._send(Tag.FAILED, failure.to_json())
-        else:
-            process.send(loaded, chunk.attempt)
-        self._queued -= count
-        if count == chunk.count:
-            self._queue.popleft()
-        else:
-            chunk.first += count
-            chunk.count -= count
+            if portion.loaded is not None:
+                process.send(portion.loaded, portion.chunk.attempt)
+            else:
+                self._report_load_failure(portion)
 
-    # Results
+    def _report_load_failure(self, portion: Portion) -> None:
+        first, attempt = portion.chunk.first, portion.chunk.attempt
+        failure = Failure(FailureKind.LOAD, portion.problem, "", first, attempt, node=self._node)
+        self._log.warning("mini-batch %d cannot be loaded: %s", first, portion.problem)
+        self._send(Tag.FAILED, failure.to_json())
 
-    def _flush_results(self) -> None:
-        """Send what has been collected: at once when mini-batches are long, in larger pieces when they are short."""
-        if self._results and (
-            self._mean_run > _COALESCE_SECONDS
-            or self._result_bytes > _COALESCE_BYTES
-            or time.monotonic() - self._result_since >= _COALESCE_SECONDS
-            or not any(process.outstanding_count for process in self._processes.values())
-        ):
-            self._send_results()
-
-    def _send_results(self) -> None:
-        if self._results:
-            self._send(Tag.RESULTS, messages.pack_results(self._results, self._records, self._rows))
-            self._records.clear()
-            self._rows.clear()
-            self._results = self._result_bytes = 0
+    def _send_results_if_due(self) -> None:
+        """At once when mini-batches are long, or no process has anything to do; else in larger pieces."""
+        is_busy = any(process.outstanding_count for process in self._processes.values())
+        if not is_busy or self._outbox.is_due(time.monotonic()):
+            self._outbox.send()
 
     # Time
 
@@ -431,8 +453,8 @@ class Worker:
                 if process.channel.wants_to_write:
                     process.channel.flush()
                     blocked |= process.channel.wants_to_write
-        if self._results:
-            timeout = max(0.0, _COALESCE_SECONDS - (time.monotonic() - self._result_since))
+        if (left := self._outbox.seconds_left(time.monotonic())) is not None:
+            timeout = left
         elif starving:  # the next message is what we wait for
             timeout = self._waiter.next_timeout(_LONGEST_WAIT)
         else:
@@ -440,6 +462,21 @@ class Worker:
         if blocked:
             timeout = min(timeout, 0.001)
         return {key.data for key, _ in self._selector.select(timeout) if key.data is not None}
+
+
+class _Stopped(Exception):
+    """There is no use in going on."""
+
+
+def _answered(news: News) -> Iterator[int]:
+    """The mini-batches that are done or failed."""
+    for records in news.records:
+        for fields in RECORD.iter_unpack(records):
+            yield fields[MINI_BATCH]
+    for record, _path in news.spilled:
+        yield RECORD.unpack(record)[MINI_BATCH]
+    for failure in news.failures:
+        yield failure.mini_batch
 
 
 def leave_stop_signals_to_the_master() -> None:

@@ -44,10 +44,16 @@ from mpi_prs.entry_script.channel import (
     Slot,
 )
 from mpi_prs.entry_script.failure import Failure, FailureKind, shorten
-from mpi_prs.entry_script.mini_batch import MiniBatchContext, file_mini_batch
+from mpi_prs.entry_script.mini_batch import (
+    DescribedMiniBatches,
+    MiniBatchContext,
+    PlainMiniBatches,
+    has_no_rows,
+    import_table_libraries,
+)
 from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
 from mpi_prs.output.record import RECORD
-from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line
+from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line, prepare_to_encode
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
@@ -65,10 +71,12 @@ class Host:
         self._settings = settings
         self._pid = os.getpid()
         self._process: int = settings["process"]
-        self._to_csv: dict[str, Any] | None = settings["to_csv"]
-        self._header_options = self._to_csv if self._to_csv and self._to_csv["header"] else None
-        if self._header_options is not None:  # the column names stand once above all rows, not in each mini-batch
-            self._to_csv = {**self._header_options, "header": False}
+        self._mini_batches: Any = PlainMiniBatches() if settings["payloads"] == "plain" else DescribedMiniBatches()
+        self._row_form: dict[str, Any] | None = settings["row_form"]
+        self._header_form = self._row_form if self._row_form and self._row_form["header"] else None
+        if self._header_form is not None:  # the column names stand once above all rows, not in each mini-batch
+            self._row_form = {**self._header_form, "header": False}
+        self._tables: bool = settings["tables"]
         self._records: list[bytes] = []
         self._rows: list[bytes] = []
         self._row_bytes = 0
@@ -82,6 +90,9 @@ class Host:
         self._slot.write(Phase.INIT, -1, began)
         prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
         try:
+            if settings["tables"]:
+                import_table_libraries()
+            prepare_to_encode(self._row_form)
             script = import_script(settings["entry_script"])
             script.init()
         except BaseException as error:
@@ -129,21 +140,24 @@ class Host:
         slot = self._slot
         slot.write(Phase.PREPARING, number, prepared)
         try:
-            mini_batch = file_mini_batch(payload, number)
+            context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
+            mini_batch = self._mini_batches.make(payload, context, number)
             wall = time.time()
             started = time.monotonic()
             slot.write(Phase.RUNNING, number, started)
-            if script.takes_context:
-                result = script.run(mini_batch, MiniBatchContext(number, attempt - 1))
+            if self._tables and has_no_rows(mini_batch):
+                result: Any = []
             else:
-                result = script.run(mini_batch)
+                result = script.run(mini_batch) if context is None else script.run(mini_batch, context)
             ended = time.monotonic()
             self._end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(Phase.ENCODING, number, ended)
-            returned, rows = encode_rows(result, self._to_csv)
-            if self._header_options is not None:
-                self._send_header(result, self._header_options)
+            returned, rows = encode_rows(result, self._row_form)
+            if self._header_form is not None:
+                self._send_header(result, self._header_form)
             spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
+            mini_batch = result = None
+            self._mini_batches.let_go()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
             self._end_if_forked(error)
             kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
@@ -175,10 +189,10 @@ class Host:
         if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
             self._flush()
 
-    def _send_header(self, result: Any, options: dict[str, Any]) -> None:
-        header = header_line(result, options)
+    def _send_header(self, result: Any, form: dict[str, Any]) -> None:
+        header = header_line(result, form)
         if header is not None:
-            self._header_options = None
+            self._header_form = None
             self._channel.send(Kind.HEADER, 0, header)
 
     def _flush(self) -> None:

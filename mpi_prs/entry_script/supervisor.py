@@ -119,8 +119,10 @@ class UserProcess:
             "entry_script": self.settings.entry_script,
             "source_directory": self.settings.source_directory,
             "arguments": list(self.settings.arguments),
-            "to_csv": self.settings.to_csv,
+            "row_form": self.settings.row_form,
             "logging_level": self.settings.logging_level,
+            "payloads": self.settings.payloads,
+            "tables": self.settings.tables,
             "spill": self.settings.spill,
         }
         self.channel.send(Kind.SETTINGS, 0, json.dumps(settings).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ class ProcessSettings:
     Attributes:
         interpreter: path of the Python that runs the script.
         entry_script, source_directory, arguments: see the job config.
-        to_csv: pandas options for DataFrame rows; ``None`` when rows are only counted.
+        row_form: how rows are encoded, see :func:`~mpi_prs.output.rows.encode_rows`; ``None``: they are only counted.
         run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
         logging_level: of the root logger of the script.
+        payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.data.manifest.Manifest`.
         node: this node's name.
         spill: folder for rows that are too large for a message.
     """
@@ -29,11 +30,13 @@ class ProcessSettings:
     entry_script: str
     source_directory: str
     arguments: Sequence[str]
-    to_csv: Mapping[str, Any] | None
+    row_form: Mapping[str, Any] | None
     run_invocation_timeout: float
     task_overhead_timeout: float
     init_timeout: float
     logging_level: str
+    payloads: str
+    tables: bool
     node: str
     spill: str
 
@@ -70,6 +73,9 @@ class Chunk:
 
     def __contains__(self, mini_batch: int) -> bool:
         return self.first <= mini_batch < self.first + self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.first + self.count))
 
 
 @dataclass

@@ -18,23 +18,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from mpi_prs.data.files import FileInput
+from mpi_prs.data.datasets import Dataset
+from mpi_prs.data.side_inputs import SideInput, substitute
+from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.errors import ConfigError, ScriptError
 from mpi_prs.job import entry_script_check
 from mpi_prs.job.config_errors import validation_error
+from mpi_prs.job.config_inputs import InputSection, Section, SideInputSection, StorageSection, output_parts
 from mpi_prs.job.config_types import (
     AnyPath,
+    ByteSize,
     Count,
     CountFromZero,
-    CountOrDigits,
     FileName,
     Grace,
     Interpreter,
     JobName,
+    MiniBatchSize,
     OneLine,
-    Pattern,
     Percent,
     Seconds,
     Separator,
@@ -42,6 +45,7 @@ from mpi_prs.job.config_types import (
     SlurmTime,
     Text,
     Threshold,
+    Url,
     VariableName,
     absolute,
     expand,
@@ -49,51 +53,25 @@ from mpi_prs.job.config_types import (
     path_text,
 )
 from mpi_prs.job.config_yaml import Document, read_document
+from mpi_prs.output.form import Form, default_to_csv, form_of
 
 # Below these keys `1.10` and `007` mean the text, not the number.
 _TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class InputSection(_Section):
-    """One input: files named by patterns, or by a text file that lists them. Exactly one of the two."""
-
-    files: tuple[Pattern, ...] = Field(
-        default=(), min_length=1, description="a path, folder or glob, or a list of them"
-    )
-    files_from: AnyPath | None = Field(
-        default=None, description="a text file with one path a line, relative to that text file's folder"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_means_files(cls, data: Any) -> Any:
-        return {"files": data} if isinstance(data, str) else data
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _one_means_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> InputSection:
-        if bool(self.files) == (self.files_from is not None):
-            raise ValueError("expected exactly one of the keys files and files_from")
-        return self
-
-
-class CsvSection(_Section):
+class CsvSection(Section):
     """How the rows of a DataFrame are written; the names are those of ``pandas.DataFrame.to_csv``."""
 
-    sep: Separator = Field(default=" ", description="the character between two values; default: a space")
-    header: bool = Field(default=False, description="true: the file starts with the column names; default false")
+    sep: Separator = Field(
+        default=" ", description="the character between two values; default: a space, in .csv a comma"
+    )
+    header: bool = Field(
+        default=False, description="true: the file starts with the column names; default false, in .csv true"
+    )
     index: bool = Field(default=False, description="true: each row starts with its index; default false")
 
 
-class SlurmSection(_Section):
+class SlurmSection(Section):
     """What the job asks Slurm for; what is not given is left to the cluster's defaults."""
 
     partition: OneLine | None = Field(default=None, description="Slurm partition; default: the cluster's")
@@ -113,7 +91,7 @@ class SlurmSection(_Section):
     extra: tuple[OneLine, ...] = Field(default=(), description="list of further sbatch options, such as --exclusive")
 
 
-class JobConfig(_Section):
+class JobConfig(Section):
     """The settings of one job. Every path in it is absolute; times are in seconds."""
 
     name: JobName = Field(description="the job's name; required", examples=["predict-digits"])
@@ -131,7 +109,37 @@ class JobConfig(_Section):
         examples=[["data/**/*.png"]],
     )
     output: AnyPath = Field(description="the output folder; required", examples=["outputs/predict-digits"])
-    mini_batch_size: CountOrDigits = Field(default=10, description="items (files) given to one run() call; default 10")
+    storage: StorageSection = Field(
+        default=StorageSection(), description="how to get at remote stores; default: from the environment"
+    )
+    side_inputs: dict[VariableName, SideInputSection] = Field(
+        default_factory=dict,
+        description="reference data for every node, by name; its path stands for ${side_inputs.NAME} in arguments",
+    )
+    output_url: Url | None = Field(
+        default=None,
+        description="where the output file is uploaded to once it is complete; `output: URL` sets it; default: nowhere",
+    )
+    mini_batch_size: MiniBatchSize | None = Field(
+        default=None,
+        description="what one run() call gets: a number of files (default 10); of tables a size such as 10MB or "
+        "5000rows (default 1MB)",
+    )
+    partition_keys: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="one mini-batch for each combination of these partition keys, instead of mini_batch_size",
+    )
+    scratch: Text | None = Field(
+        default=None,
+        description="node-local folder for fetched files and working directories; default: $SLURM_TMPDIR, $TMPDIR "
+        "or /tmp",
+    )
+    scratch_limit: ByteSize = Field(
+        default="10GB",
+        validate_default=True,
+        description="bytes of scratch that fetched mini-batches of a worker may take; default 10GB",
+    )
     error_threshold: Threshold = Field(
         description="failed items above which the job is aborted, -1: any number may fail; required",
         examples=[10],
@@ -148,12 +156,17 @@ class JobConfig(_Section):
     )
     append_row_file_name: FileName = Field(
         default="parallel_run_step.txt",
-        description="the output file in the output folder; default parallel_run_step.txt",
+        description="the output file in the output folder, lines of text or, by its suffix, .csv, .jsonl, .parquet, "
+        ".h5; default parallel_run_step.txt",
     )
     output_order: Literal["arrival", "input"] = Field(
         default="arrival", description="order of the rows: as they arrive, or that of the inputs; default arrival"
     )
-    to_csv: CsvSection = Field(default=CsvSection(), description="how DataFrame rows are written: sep, header, index")
+    to_csv: CsvSection = Field(
+        default=CsvSection(),
+        validate_default=True,
+        description="how DataFrame rows are written: sep, header, index",
+    )
     logging_level: Literal["WARNING", "INFO", "DEBUG"] = Field(
         default="INFO", description="the least severe messages that are logged; default INFO"
     )
@@ -190,10 +203,25 @@ class JobConfig(_Section):
         default=SlurmSection(), description="what the job asks Slurm for; default: the cluster's defaults"
     )
 
+    @field_validator("to_csv", mode="before")
+    @classmethod
+    def _default_by_suffix(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("append_row_file_name")
+        given = value.model_dump(exclude_unset=True) if isinstance(value, CsvSection) else value
+        if not isinstance(given, dict) or name is None:
+            return value
+        unused = [key for key in ("sep", "header") if key in given]
+        if unused and form_of(name) is not Form.TEXT:
+            raise ValueError(f"{' and '.join(unused)} has no use for {name}, whose rows are not separated text")
+        return {**default_to_csv(name), **given}
+
     @model_validator(mode="before")
     @classmethod
     def _source_directory_from_entry_script(cls, data: Any, info: ValidationInfo) -> Any:
-        if not isinstance(data, dict) or data.get("source_directory") is not None:
+        if not isinstance(data, dict):
+            return data
+        data = output_parts(data, folder_of(info))
+        if data.get("source_directory") is not None:
             return data
         try:
             script = Path(absolute(folder_of(info), path_text(data.get("entry_script"))))
@@ -209,14 +237,59 @@ class JobConfig(_Section):
             return Path(folder, expand(value))
         return value
 
-    def file_inputs(self) -> tuple[FileInput, ...]:
-        """The inputs as the listing of files takes them; a list of files is read relative to its own folder."""
-        return tuple(
-            FileInput(files_from=section.files_from, base=section.files_from.parent)
-            if section.files_from is not None
-            else FileInput(files=section.files)
-            for section in self.inputs
-        )
+    @field_validator("inputs")
+    @classmethod
+    def _do_not_mix(cls, value: tuple[InputSection, ...]) -> tuple[InputSection, ...]:
+        if len({bool(section.table) for section in value}) > 1:
+            raise ValueError("files and tables do not mix in one job, since run() gets one or the other")
+        return value
+
+    @field_validator("mini_batch_size")
+    @classmethod
+    def _fits_the_inputs(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        inputs = info.data.get("inputs")
+        if isinstance(value, str) and inputs and not inputs[0].table:
+            raise ValueError(
+                "expected a whole number of files such as 10; sizes such as 10MB or 5000rows are for tables"
+            )
+        return value
+
+    @field_validator("partition_keys")
+    @classmethod
+    def _instead_of_a_size(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if value is not None and info.data.get("mini_batch_size") is not None:
+            raise ValueError(
+                "partition_keys and mini_batch_size exclude each other, since each combination of the keys is a "
+                "mini-batch; remove one of the two"
+            )
+        return value
+
+    @field_validator("arguments")
+    @classmethod
+    def _names_known_side_inputs(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        substitute(value, dict.fromkeys(info.data.get("side_inputs", ()), ""))
+        return value
+
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The inputs as datasets."""
+        default = self.storage.storage()
+        return tuple(section.to_dataset(default) for section in self.inputs)
+
+    def side_input_list(self) -> list[SideInput]:
+        """The side inputs as the workers take them."""
+        return [SideInput(name, side.path, side.mode) for name, side in self.side_inputs.items()]
+
+    def batch_size(self) -> int | BatchSize | None:
+        """Files in a mini-batch, or the size of a table's; ``None`` with ``partition_keys``."""
+        if self.partition_keys is not None:
+            return None
+        size = self.mini_batch_size or self.default_size
+        return BatchSize.parse(str(size)) if self.inputs[0].table else int(size)
+
+    @property
+    def default_size(self) -> int | str:
+        """The ``mini_batch_size`` where none is given."""
+        return "1MB" if self.inputs[0].table else 10
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), output: str | None = None) -> JobConfig:

@@ -41,7 +41,7 @@ _EXPECTED = {
 }
 
 # Values below these keys may be secrets, and messages end up in logs.
-_MAYBE_SECRET = (("arguments",), ("environment_variables",))
+_MAYBE_SECRET = (("arguments",), ("environment_variables",), ("storage",))
 
 _shorten = reprlib.Repr()
 _shorten.maxstring = _shorten.maxother = 100

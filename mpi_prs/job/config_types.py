@@ -15,6 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+from mpi_prs.data.tables.format import BatchSize
+from mpi_prs.storage.remote import is_url
+
 # Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.
 _YEAR = 365 * 24 * 3600
 
@@ -60,7 +63,7 @@ def path_text(value: object) -> str:
     if "\0" in value:
         raise ValueError("expected a path; no path holds the character NUL")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-        raise ValueError("URLs are not supported; expected a path on a filesystem that all nodes see")
+        raise ValueError("expected a path on a filesystem that all nodes see, not a URL")
     return expand(value)
 
 
@@ -69,11 +72,31 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 
 def _pattern(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, str) and is_url(value):
+        return _url(value)
     text = path_text(value)
     folder = folder_of(info)
     if glob.has_magic(text) and not Path(text).is_absolute():
         return absolute(Path(glob.escape(str(folder))), text)
     return absolute(folder, text)
+
+
+def _path_or_url(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, str) and is_url(value):
+        return _url(value)
+    return absolute(folder_of(info), path_text(value))
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str) or not is_url(value):
+        raise ValueError("expected a URL such as abfs://container/folder")
+    if re.search(r"[?&]sig=", value):
+        raise ValueError(
+            "a URL may not hold a SAS token, since it is written down; put the token into a sas_token_file"
+        )
+    if not value.isprintable():
+        raise ValueError("expected a URL, without control characters")
+    return value
 
 
 def _interpreter(value: object, info: ValidationInfo) -> Path:
@@ -96,6 +119,31 @@ def _no_boolean(value: object) -> object:
 
 def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _mini_batch_size(value: object) -> object:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 < value < 2**31:
+            raise ValueError("expected at least 1 and at most 2147483647")
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a whole number, or a size such as 10MB or 5000rows")
+    try:
+        BatchSize.parse(value)
+    except ValueError as error:
+        raise ValueError(f"expected a whole number, or for tables: {error}") from None
+    return value
+
+
+def _byte_size(value: object) -> object:
+    if isinstance(value, str):
+        size = BatchSize.parse(value).bytes
+        if size is None:
+            raise ValueError("expected a number of bytes such as 500MB or 10GB")
+        return size
+    return value
 
 
 def _no_nul(value: str) -> str:
@@ -156,13 +204,27 @@ _PATH_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
 _TEXT_SCHEMA: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 
 AnyPath = Annotated[Path, BeforeValidator(_path), WithJsonSchema(_PATH_SCHEMA)]
+PathOrUrl = Annotated[str, BeforeValidator(_path_or_url), WithJsonSchema(_PATH_SCHEMA)]
+Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9+.-]*://"})]
 Pattern = Annotated[str, BeforeValidator(_pattern), WithJsonSchema(_PATH_SCHEMA)]
 Interpreter = Annotated[Path, BeforeValidator(_interpreter), WithJsonSchema(_PATH_SCHEMA)]
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_boolean)]
 CountFromZero = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_no_boolean)]
-CountOrDigits = Annotated[
-    Count, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]+$"}]})
+MiniBatchSize = Annotated[
+    int | str,
+    BeforeValidator(_mini_batch_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": "^[0-9]+(KB|MB|GB|rows)?$"},
+            ]
+        }
+    ),
+]
+ByteSize = Annotated[
+    int, BeforeValidator(_byte_size), WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "minLength": 1})
 ]
 Threshold = Annotated[int, Field(ge=-1), BeforeValidator(_no_boolean)]
 Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(_no_boolean)]

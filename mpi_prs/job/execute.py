@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
+from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
 from mpi_prs.engine.messages import Tag, WorkerSettings, pack_json
@@ -25,17 +27,32 @@ from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStoppe
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.signals import StopSignals
+from mpi_prs.job.uploading import upload_output
 from mpi_prs.monitor.failed import write_failed_items
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
+from mpi_prs.output.form import encoding
+from mpi_prs.storage.remote import is_url
 
 _log = logging.getLogger("mpi_prs.job")
 
 WINDOW_SECONDS = 0.03
 """Work that a user process may have waiting: long enough that it never waits for the master, short enough that neither
 the end of a job nor a lost worker is felt."""
+
+
+class LookAhead(NamedTuple):
+    """What a user process may have waiting: seconds of work, and mini-batches while their duration is not known."""
+
+    seconds: float
+    first: int
+
+
+_OF_PATHS = LookAhead(WINDOW_SECONDS, 1)
+_OF_TABLES = LookAhead(0.2, 2)  # several are decoded meanwhile
+_OF_REMOTE_FILES = LookAhead(1.0, 8)  # many are under way at once
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,7 @@ def _local_worker(world: list[LocalTransport]) -> None:
 
 
 def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) -> Scheduler:
+    ahead = _look_ahead(config, run.manifest)
     policy = Policy(
         run_max_try=config.run_max_try,
         error_threshold=config.error_threshold,
@@ -125,10 +143,12 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
         heartbeat_timeout=config.heartbeat_timeout,
         progress_update_timeout=config.progress_update_timeout,
         limit=options.limit,
-        window=WINDOW_SECONDS,
+        window=ahead.seconds,
+        first_waiting=ahead.first,
     )
     manifest, ledger = run.manifest, run.ledger
-    scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, time.monotonic())
+    stop_of_stay = manifest.stop_of_stay if manifest.stays else None
+    scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, time.monotonic(), stop_of_stay)
     scheduler.restore_done(ledger.done, ledger.items, ledger.short)
     for number in ledger.failed:
         scheduler.restore_failed(number)
@@ -136,6 +156,13 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
         scheduler.restore_attempts(number, attempts)
     scheduler.check()
     return scheduler
+
+
+def _look_ahead(config: JobConfig, manifest: Manifest) -> LookAhead:
+    """The longer it takes to load, the more is loaded ahead."""
+    if not manifest.needs_loading:
+        return _OF_PATHS
+    return _OF_REMOTE_FILES if any(dataset.is_remote for dataset in config.datasets()) else _OF_TABLES
 
 
 def _say_what_is_left(scheduler: Scheduler, run: OpenRun) -> None:
@@ -149,10 +176,12 @@ def _say_what_is_left(scheduler: Scheduler, run: OpenRun) -> None:
             scheduler.left,
         )
     else:
-        _log.info("%d items in %d mini-batches", run.manifest.items, counts.mini_batches)
+        about = "" if run.manifest.exact else "about "
+        _log.info("%s%d items in %d mini-batches", about, run.manifest.items, counts.mini_batches)
 
 
 def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
+    has_remote_side_inputs = any(is_url(side.path) for side in config.side_input_list())
     return WorkerSettings(
         run_root=str(config.output),
         token=run.token,
@@ -164,13 +193,20 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         source_directory=str(config.source_directory),
         arguments=config.arguments,
         environment_variables=dict(config.environment_variables),
-        to_csv=config.to_csv.model_dump() if config.output_action == "append_row" else None,
+        row_form=encoding(config.append_row_file_name, config.to_csv.model_dump())
+        if config.output_action == "append_row"
+        else None,
         run_invocation_timeout=config.run_invocation_timeout,
         task_overhead_timeout=config.task_overhead_timeout,
         init_timeout=config.init_timeout,
         logging_level=config.logging_level,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
         window=WINDOW_SECONDS,
+        scratch=config.scratch,
+        scratch_limit=config.scratch_limit,
+        storages=[dataset.storage.secret() if dataset.is_remote else {} for dataset in config.datasets()],
+        side_inputs=[asdict(side) for side in config.side_input_list()],
+        side_input_storage=config.storage.storage().secret() if has_remote_side_inputs else {},
         stop_grace=config.stop_grace,
     )
 
@@ -194,6 +230,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             in_input_order=config.output_order == "input",
             keep=counts.failed > 0,
         )
+        upload_output(config, run.directory)
         return Outcome(phase, "", EXIT_COMPLETE)
     run.output.sync()
     if ending.phase is Phase.COMPLETE:
@@ -224,7 +261,8 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
         init_seconds=master.tally.init_seconds,
         processes=len(master.nodes) * config.processes_per_rank,
         run_invocation_timeout=config.run_invocation_timeout,
-        mini_batch_size=config.mini_batch_size,
+        mini_batch_size=run.manifest.items / run.manifest.mini_batches,
+        size_unit=None if config.partition_keys else "rows" if run.manifest.of_tables else "",
         phase=outcome.phase,
         reason=outcome.reason,
         exit_code=outcome.exit_code,

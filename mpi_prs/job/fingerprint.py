@@ -30,10 +30,11 @@ def fingerprint(config: JobConfig) -> dict[str, Any]:
         "entry_script": str(config.entry_script),
         _CONTENT: hashlib.sha256(read_script(config.entry_script)).hexdigest(),
         "inputs": [
-            {"files_from": str(section.files_from)} if section.files_from else {"files": list(section.files)}
-            for section in config.inputs
+            section.model_dump(mode="json", exclude={"storage"}, exclude_defaults=True) for section in config.inputs
         ],
-        "mini_batch_size": config.mini_batch_size,
+        "mini_batch_size": config.mini_batch_size or (None if config.partition_keys else config.default_size),
+        "partition_keys": config.partition_keys and list(config.partition_keys),
+        "side_inputs": {name: side.path for name, side in sorted(config.side_inputs.items())},
         "output_action": config.output_action,
         "append_row_file_name": config.append_row_file_name,
         "output_order": config.output_order,
@@ -67,7 +68,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def changes_manifest(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two fingerprints differ in what splits the inputs into mini-batches."""
-    return any(old.get(key) != new.get(key) for key in ("inputs", "mini_batch_size"))
+    return any(old.get(key) != new.get(key) for key in ("inputs", "mini_batch_size", "partition_keys"))
 
 
 def _without_secrets(arguments: tuple[str, ...]) -> Iterator[str]:

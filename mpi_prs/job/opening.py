@@ -19,13 +19,14 @@ from typing import Any
 
 from mpi_prs import __version__
 from mpi_prs.data.manifest import Manifest, write_manifest
+from mpi_prs.data.planning import plan
 from mpi_prs.errors import OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger
-from mpi_prs.output.ordering import ordered_file
+from mpi_prs.output.ordering import finishing_file
 from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
 
@@ -123,7 +124,7 @@ def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
     directory.description.unlink(missing_ok=True)  # first: without it there is no run
     for name in names:
         part = directory.partial_output_file(name)
-        for path in (directory.output_file(name), part, ordered_file(part)):
+        for path in (directory.output_file(name), part, finishing_file(part)):
             path.unlink(missing_ok=True)
     for entry in directory.root.iterdir():
         if entry != directory.lock:
@@ -150,7 +151,8 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
                     "choose another output, or throw it away with --overwrite"
                 )
     directory.journal.unlink(missing_ok=True)
-    write_manifest(directory.manifest, config.file_inputs(), config.mini_batch_size, progress=listed)
+    planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
+    write_manifest(directory.manifest, planned, progress=listed)
     description = {
         "name": config.name,
         "version": __version__,

@@ -31,14 +31,16 @@ class Conditions:
         init_seconds: until the first user process was ready.
         processes: user processes.
         run_invocation_timeout: seconds.
-        mini_batch_size: items.
+        mini_batch_size: items, on average.
+        size_unit: what follows a number of items in the config; ``None`` where the size cannot be chosen.
     """
 
     wall_seconds: float
     init_seconds: float
     processes: int
     run_invocation_timeout: float
-    mini_batch_size: int
+    mini_batch_size: float
+    size_unit: str | None = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def advice(statistics: Statistics, conditions: Conditions) -> str | None:
 
 def _larger_mini_batches(statistics: Statistics, conditions: Conditions) -> str | None:
     total, processes = statistics.total, max(1, conditions.processes)
-    if not total.items or not total.run_seconds or statistics.run_p50 >= SHORT_RUN:
+    unit = conditions.size_unit
+    if not total.items or not total.run_seconds or statistics.run_p50 >= SHORT_RUN or unit is None:
         return None
     good = _GOOD_RUN * total.items / total.run_seconds
     size = _round(min(good, total.items / (processes * _MINI_BATCHES_A_PROCESS)))
@@ -91,7 +94,7 @@ def _larger_mini_batches(statistics: Statistics, conditions: Conditions) -> str 
         return None
     return (
         f"half of the mini-batches take {duration(statistics.run_p50)} or less: make them larger, such as "
-        f"mini_batch_size: {size} (a new run)"
+        f"mini_batch_size: {size}{unit} (a new run)"
     )
 
 
@@ -155,7 +158,8 @@ def _idle_processes(statistics: Statistics, conditions: Conditions) -> str | Non
     idle = conditions.processes - tried
     if not tried or idle <= 0:
         return None
-    remedy = "a smaller mini_batch_size" if conditions.mini_batch_size > 1 else "fewer processes"
+    can_be_smaller = conditions.mini_batch_size > 1 and conditions.size_unit is not None
+    remedy = "a smaller mini_batch_size" if can_be_smaller else "fewer processes"
     return (
         f"{count(idle)} of {many(conditions.processes, 'user process')} had nothing to do, for there were fewer "
         f"mini-batches than processes: use {remedy}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpi_prs.data.manifest import Manifest
+from mpi_prs.data.payload import names
 from mpi_prs.errors import OutputError
 from mpi_prs.monitor.columns import Columns, read_columns
 from mpi_prs.monitor.status import outcome, read_status
@@ -62,9 +63,9 @@ def what_failed(journal: Path) -> Iterator[dict[str, Any] | Short]:
 def write_failed_items(journal: Path, manifest: Manifest, path: Path) -> int:
     """Write every failed item as a line of JSON; an older file is replaced. Returns the number of failed items.
 
-    A mini-batch that failed gives a line for each item::
+    A mini-batch that failed gives a line for each file, or for each range of a table's rows or bytes::
 
-        {"item": path, "mini_batch", "reason", "message", "attempts", "node", "process", "log"}
+        {"item": path or range, "mini_batch", "reason", "message", "attempts", "node", "process", "log"}
 
     and one that returned too few, of which nobody knows the missing ones, a single line::
 
@@ -80,13 +81,13 @@ def write_failed_items(journal: Path, manifest: Manifest, path: Path) -> int:
     with replacing(path) as file:
         for what in what_failed(journal):
             number = what.mini_batch if isinstance(what, Short) else what["mini_batch"]
-            paths = manifest.paths(number)
+            described = names(manifest, number)
             if isinstance(what, Short):
                 missing = what.items - what.returned
                 lines = [
                     {
                         "mini_batch": number,
-                        "items": paths,
+                        "items": described,
                         "missing": missing,
                         "reason": SHORT,
                         "message": what.message,
@@ -101,8 +102,8 @@ def write_failed_items(journal: Path, manifest: Manifest, path: Path) -> int:
                     "attempts": what["attempt"],
                     **{name: what[name] for name in ("node", "process", "log")},
                 }
-                lines = [{"item": item, **told} for item in paths]
-                failed += len(paths)
+                lines = [{"item": item, **told} for item in described]
+                failed += manifest.items_of(number)
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode("ascii"))
     return failed
 
@@ -221,8 +222,8 @@ def _described(group: _Group, manifest: Manifest) -> Iterator[str]:
         yield "  an example:"
         yield from (f"    {line}" for line in printable(group.traceback.strip("\n"), keep="\n\t").split("\n"))
     for number in group.mini_batches:
-        paths = manifest.paths(number)
-        more = f" and {count(len(paths) - 1)} more" if len(paths) > 1 else ""
-        yield f"  mini-batch {number}: {printable(paths[0])}{more}"
+        described = names(manifest, number)
+        more = f" and {count(len(described) - 1)} more" if len(described) > 1 else ""
+        yield f"  mini-batch {number}: {printable(described[0])}{more}"
     for log in group.logs:
         yield f"  log: {printable(log)}"

@@ -106,7 +106,8 @@ def summarise(
     init_seconds: float,
     processes: int,
     run_invocation_timeout: float,
-    mini_batch_size: int,
+    mini_batch_size: float,
+    size_unit: str | None,
     phase: str,
     reason: str,
     exit_code: int,
@@ -121,7 +122,7 @@ def summarise(
             it has no other.
         Others: see :class:`Summary` and :class:`mpi_prs.monitor.advice.Conditions`.
     """
-    conditions = Conditions(wall_seconds, init_seconds, processes, run_invocation_timeout, mini_batch_size)
+    conditions = Conditions(wall_seconds, init_seconds, processes, run_invocation_timeout, mini_batch_size, size_unit)
     output = None
     if output_file is not None:
         places = directory.output_file(output_file), directory.partial_output_file(output_file)

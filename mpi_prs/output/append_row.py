@@ -3,10 +3,11 @@
 ::
 
     rows ──► <name>.part (appended) ──► journal frame ──► done          fsync now and then: output first, then journal
-    all done ──► (input order: copied in order) ──► fsync ──► renamed to <name>
+    all done ──► (input order: copied in order; typed: made into Parquet or HDF5) ──► fsync ──► renamed to <name>
 
 The file grows in the order in which results arrive. With ``output_order: input`` it is put in the input's order at the
-end, from the offsets in the journal; so memory stays small however far apart the mini-batches finish.
+end, from the offsets in the journal; so memory stays small however far apart the mini-batches finish. What is made at
+the end is made beside the growing file, which is untouched until the journal says that the run is complete.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mpi_prs.errors import JobStopped, OutputError
+from mpi_prs.output.form import Form, form_of
 from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
-from mpi_prs.output.ordering import ordered_file, put_in_order
+from mpi_prs.output.ordering import finishing_file, put_in_order
 from mpi_prs.output.record import LENGTH, MINI_BATCH, RECORD
 from mpi_prs.replacing import sync_folder
 
@@ -197,9 +199,9 @@ class AppendRow:
         """Everything is done: give the file its name. Killed in between, the next start does it again.
 
         Args:
-            final: the name; ``None`` when there are no rows.
-            kept: with ``in_input_order`` and ``keep``, where the rows in order of arrival are put aside: the journal's
-                offsets are theirs, and ``--only-failed`` goes on from there.
+            final: the name, whose suffix says what the file is to be; ``None`` when there are no rows.
+            kept: with ``keep``, where the growing file is put aside if another one was made of it: the journal's
+                offsets are its own, and ``--only-failed`` goes on from there.
             in_input_order: order the rows as the input.
             keep: whether something is left that could be run again.
         """
@@ -207,7 +209,9 @@ class AppendRow:
         if self._path is not None and final is not None:
             source = self._path
             with self._storage():
-                if in_input_order:
+                if form_of(final.name).is_made_at_the_end:
+                    source = self._make_tables(form_of(final.name), in_input_order=in_input_order)
+                elif in_input_order:
                     source = self._put_in_order()
                 os.replace(source, final)
                 sync_folder(final.parent)
@@ -219,9 +223,17 @@ class AppendRow:
 
     def _put_in_order(self) -> Path:
         assert self._path is not None
-        ordered = ordered_file(self._path)
+        ordered = finishing_file(self._path)
         put_in_order(self._descriptor, self._journal_path, ordered)
         return ordered
+
+    def _make_tables(self, form: Form, *, in_input_order: bool) -> Path:
+        from mpi_prs.output.table_file import make_table_file
+
+        assert self._path is not None
+        made = finishing_file(self._path)
+        make_table_file(self._path, self._journal_path, made, form, in_input_order=in_input_order)
+        return made
 
     def close(self) -> None:
         """Close the files; what is not synced is in the kernel and in the journal all the same."""
@@ -241,11 +253,19 @@ def put_aside(part: Path, kept: Path, *, keep: bool) -> None:
 
 
 def take_up(part: Path, final: Path, kept: Path) -> None:
-    """Before going on with a run that is not complete: the rows so far get their growing name back."""
+    """Before going on with a run that is not complete: the rows so far get their growing name back.
+
+    Raises:
+        OutputError: they are gone; the final file cannot grow.
+    """
     if not part.exists():
         if kept.exists():
             os.replace(kept, part)
         elif final.exists():
+            if form_of(final.name).is_made_at_the_end:
+                raise OutputError(
+                    f"{kept} is gone, and without it {final} cannot be added to; start the run anew with --overwrite"
+                )
             os.replace(final, part)
     final.unlink(missing_ok=True)
-    ordered_file(part).unlink(missing_ok=True)
+    finishing_file(part).unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""``output_order: input``: the rows, written as they arrived, copied into the order of the mini-batches."""
+"""Where each mini-batch's rows are in the growing file; ``output_order: input`` copies them into the inputs' order."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,21 +18,33 @@ _RECORD = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 _HEADER = -1  # stands before mini-batch 0
 
 
-def ordered_file(part: Path) -> Path:
-    """Where the growing file ``part`` is put in the input's order."""
-    return part.with_name(f"{part.name}.ordered")
+def finishing_file(part: Path) -> Path:
+    """Where the final file is made of the growing file ``part``, unless it can be taken as it is."""
+    return part.with_name(f"{part.name}.finishing")
+
+
+class Places(NamedTuple):
+    """Of every piece of rows, in the order of the file or of the mini-batches: three int64 arrays.
+
+    Attributes:
+        offsets, lengths: where it is, in bytes; pieces without bytes are left out.
+        returned: how many rows it has; 0 for the header.
+    """
+
+    offsets: Any
+    lengths: Any
+    returned: Any
 
 
 def put_in_order(source: int, journal: Path, target: Path) -> None:
     """Copy the rows in the file ``source`` (a descriptor) to ``target``, in the order of the mini-batches.
 
-    One pass over the journal, 24 bytes of memory a mini-batch; neighbours that stand together are copied in one piece.
+    One pass over the journal, 32 bytes of memory a mini-batch; neighbours that stand together are copied in one piece.
     """
-    numbers, offsets, lengths = _places(journal)
-    order = np.argsort(numbers, kind="stable")
+    places = read_places(journal, in_input_order=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        for offset, length in _joined(offsets[order], lengths[order]):
+        for offset, length in _joined(places.offsets, places.lengths):
             _copy(source, descriptor, offset, length)
         os.fdatasync(descriptor)
     except OSError:
@@ -42,10 +54,10 @@ def put_in_order(source: int, journal: Path, target: Path) -> None:
         os.close(descriptor)
 
 
-def _places(journal: Path) -> tuple[Any, Any, Any]:
-    """Of every piece of rows: its mini-batch, its offset in the output, its length; three int64 arrays."""
+def read_places(journal: Path, *, in_input_order: bool) -> Places:
+    """The places of all rows on record. One pass over the journal, 32 bytes of memory a mini-batch."""
     nothing: Any = np.empty(0, np.int64)
-    numbers, offsets, lengths = [nothing], [nothing], [nothing]
+    numbers, offsets, lengths, returned = [nothing], [nothing], [nothing], [nothing]
     for entry in read_journal(journal):
         results = entry.results
         if results is None:
@@ -55,18 +67,22 @@ def _places(journal: Path) -> tuple[Any, Any, Any]:
             numbers.append(np.array([_HEADER]))
             offsets.append(np.array([results.offset]))
             lengths.append(np.array([results.length]))
+            returned.append(np.array([0]))
             continue
         sizes = records["length"].astype(np.int64)
         numbers.append(records["mini_batch"])
         offsets.append(results.offset + np.cumsum(sizes) - sizes)
         lengths.append(sizes)
-    return np.concatenate(numbers), np.concatenate(offsets), np.concatenate(lengths)
+        returned.append(records["returned"].astype(np.int64))
+    places = Places(np.concatenate(offsets), np.concatenate(lengths), np.concatenate(returned))
+    order: Any = np.flatnonzero(places.lengths)
+    if in_input_order:
+        order = order[np.argsort(np.concatenate(numbers)[order], kind="stable")]
+    return Places(*(values[order] for values in places))
 
 
 def _joined(offsets: Any, lengths: Any) -> Iterator[tuple[int, int]]:
     """``(offset, length)`` of each stretch that can be copied in one go."""
-    wanted = lengths > 0
-    offsets, lengths = offsets[wanted], lengths[wanted]
     if not len(offsets):
         return
     breaks: Any = np.flatnonzero(offsets[1:] != offsets[:-1] + lengths[:-1]) + 1

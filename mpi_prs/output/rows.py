@@ -1,10 +1,11 @@
 """What ``run()`` returned, as bytes of the output file.
 
-List elements: ``str(element)`` and a newline. DataFrame rows: pandas' ``to_csv``, separated by a space, without header
-and index unless told otherwise. The length of what came back is the number of items that succeeded.
+Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``. Where rows are objects of JSON or typed
+(see :mod:`mpi_prs.output.form`), they come as a DataFrame or as a list of dicts. The length of what came back is the
+number of items that succeeded.
 
 Standard library only: the user process imports this module. pandas and numpy are recognised where the user's script has
-imported them, and never imported from here.
+imported them, and never imported from here; pyarrow is, where rows are typed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import sys
 from typing import Any
 
+from mpi_prs.output import json_rows
+
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -20,49 +23,136 @@ class WrongReturnType(Exception):
     """``run()`` returned something that has no rows; the text says what."""
 
 
-def encode_rows(result: Any, to_csv: dict[str, Any] | None) -> tuple[int, bytes]:
-    """The number of rows in ``result``, and the rows as UTF-8.
+def prepare_to_encode(form: dict[str, Any] | None) -> None:
+    """Import what :func:`encode_rows` needs besides the standard library.
 
-    Cost: about 1 µs and, for each element, one ``str`` and one copy.
+    Raises:
+        ImportError: the user's interpreter lacks it.
+    """
+    if form is not None and form["form"] == "arrow":
+        try:
+            import mpi_prs.output.arrow_rows  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"an output file with typed rows (.parquet, .h5) needs pyarrow in the Python of the user processes, "
+                f"{sys.executable}: {error}"
+            ) from error
+
+
+def encode_rows(result: Any, form: dict[str, Any] | None) -> tuple[int, bytes]:
+    """The number of rows in ``result``, and the rows encoded.
+
+    Cost of text: about 1 µs and, for each element, one ``str`` and one copy.
 
     Args:
         result: what ``run()`` returned: a list, a tuple, a numpy array or a pandas DataFrame (or Series).
-        to_csv: pandas ``to_csv`` options for a DataFrame; ``None`` when rows are only counted (``summary_only``).
+        form: ``form``: ``text``, ``jsonl`` or ``arrow``; ``index``: whether a DataFrame's index is a part of its rows;
+            of text also pandas' ``sep`` and ``header``. ``None`` when rows are only counted (``summary_only``).
 
     Raises:
-        WrongReturnType: anything else came back.
+        WrongReturnType: anything else came back, or rows that do not go into this form.
     """
-    if isinstance(result, (list, tuple)):
-        count = len(result)
-        if to_csv is None or not count:
-            return count, b""
-        # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
-        lines = result if set(map(type, result)) == {str} else map(str, result)
-        return count, _utf8("\n".join(lines) + "\n")
-    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
-    if pandas is not None and isinstance(result, (pandas.DataFrame, pandas.Series)):
-        count = len(result)
-        if to_csv is None or not count:
-            return count, b""
-        return count, _utf8(result.to_csv(None, **to_csv))
-    if numpy is not None and isinstance(result, numpy.ndarray) and result.ndim:
-        count = len(result)
-        if to_csv is None or not count:
-            return count, b""
-        with numpy.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize):  # a row in one line, with all its values
-            return count, _utf8("\n".join(map(str, result)) + "\n")
+    count = _count(result)
+    if form is None or not count:
+        return count, b""
+    if form["form"] == "text":
+        return count, _lines(result, form)
+    if _is_frame(result):
+        return count, _encoded_frame(_named_once(result, index=form["index"]), form["form"])
+    return count, _encoded_dicts(result, form["form"])
+
+
+def header_line(result: Any, form: dict[str, Any]) -> bytes | None:
+    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else."""
+    return _utf8(result.iloc[:0].to_csv(None, **_to_csv(form))) if _is_frame(result) else None
+
+
+def _count(result: Any) -> int:
+    numpy = sys.modules.get("numpy")
+    if (
+        isinstance(result, (list, tuple))
+        or _is_frame(result)
+        or (numpy is not None and isinstance(result, numpy.ndarray) and result.ndim)
+    ):
+        return len(result)
     raise WrongReturnType(
         f"run() returned {_name_of(result)}; expected a list, a tuple, a numpy array or a pandas DataFrame "
         "with one element or row for each item that succeeded"
     )
 
 
-def header_line(result: Any, to_csv: dict[str, Any]) -> bytes | None:
-    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else."""
+def _is_frame(result: Any) -> bool:
     pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(result, (pandas.DataFrame, pandas.Series)):
-        return None
-    return _utf8(result.iloc[:0].to_csv(None, **to_csv))
+    return pandas is not None and isinstance(result, (pandas.DataFrame, pandas.Series))
+
+
+def _to_csv(form: dict[str, Any]) -> dict[str, Any]:
+    return {name: form[name] for name in ("sep", "header", "index")}
+
+
+# Text
+
+
+def _lines(result: Any, form: dict[str, Any]) -> bytes:
+    if isinstance(result, (list, tuple)):
+        # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
+        lines = result if set(map(type, result)) == {str} else map(str, result)
+        return _utf8("\n".join(lines) + "\n")
+    if _is_frame(result):
+        return _utf8(result.to_csv(None, **_to_csv(form)))
+    numpy = sys.modules["numpy"]
+    with numpy.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize):  # a row in one line, with all its values
+        return _utf8("\n".join(map(str, result)) + "\n")
+
+
+# Objects and tables
+
+
+def _named_once(frame: Any, *, index: bool) -> Any:
+    """A DataFrame with columns, none of them twice; with ``index`` it comes first."""
+    pandas = sys.modules["pandas"]
+    if isinstance(frame, pandas.Series):
+        frame = frame.to_frame()
+    names = [str(name) for name in frame.columns]
+    if index:
+        names = [str(name) for name in frame.index.names if name is not None] + names
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise WrongReturnType(f"run() returned a DataFrame with two columns {twice!r}; give each a name of its own")
+    return frame.reset_index() if index else frame
+
+
+def _encoded_frame(frame: Any, form: str) -> bytes:
+    if form == "arrow":
+        from mpi_prs.output import arrow_rows
+
+        if not len(frame.columns):
+            raise WrongReturnType("run() returned a DataFrame without columns; expected at least one")
+        return arrow_rows.encode_frame(frame)
+    try:
+        return json_rows.encode_frame(frame)
+    except json_rows.NotJson as error:
+        raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
+
+
+def _encoded_dicts(result: Any, form: str) -> bytes:
+    expected = "expected a pandas DataFrame or a list of dicts, since the output file has named columns"
+    if not isinstance(result, (list, tuple)):
+        raise WrongReturnType(f"run() returned {_name_of(result)}; {expected}")
+    for number, element in enumerate(result):
+        if not isinstance(element, dict):
+            found = "None" if element is None else _name_of(element)
+            raise WrongReturnType(f"run() returned a list whose element {number} is {found}; {expected}")
+    if form == "arrow":
+        from mpi_prs.output import arrow_rows
+
+        if not any(result):
+            raise WrongReturnType("run() returned a list of empty dicts; expected at least one key")
+        return arrow_rows.encode_dicts(result)
+    try:
+        return json_rows.encode_objects(result)
+    except json_rows.NotJson as error:
+        raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
 
 
 def _utf8(text: str) -> bytes:
@@ -80,4 +170,4 @@ def _name_of(result: Any) -> str:
     kind = type(result)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     article = "an" if name[0] in "aeiou" else "a"
-    return f"{article} {name}{' without dimensions' if name == 'numpy.ndarray' else ''}"
+    return f"{article} {name}{' without dimensions' if name == 'numpy.ndarray' and not result.ndim else ''}"

@@ -1,0 +1,132 @@
+"""Shared memory between a worker and its user processes: how a table gets there without passing through a pipe.
+
+A segment is an anonymous file in memory (``memfd``). The user process maps it by ``/proc/<pid>/fd/<number>``; so
+nothing is left behind whichever of the two dies, and no size of a ``/dev/shm`` limits it. ::
+
+    byte 0          set by the user process when nothing of the mini-batch is referred to any more
+    from byte 64    an Arrow IPC stream, or arrays
+
+Making memory costs more than filling it. So a segment that the user process has let go of is used again; one that the
+script still refers to (it has kept a column, say) is not: what it refers to stays as it is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+START = 64
+"""Where the content begins, and what arrays are aligned to."""
+
+_PAGE = 1 << 16
+
+
+class Segment:
+    """Memory that another process of the same user can map.
+
+    Attributes:
+        path: where to map it.
+        capacity: bytes, the first 64 included.
+
+    Raises:
+        OSError: there is no memory, or no descriptor left.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.capacity = -(-max(size, 1) // _PAGE) * _PAGE
+        self._descriptor = os.memfd_create("mpi_prs_segment", os.MFD_CLOEXEC)
+        self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        try:
+            os.ftruncate(self._descriptor, self.capacity)
+            self.memory = mmap.mmap(self._descriptor, self.capacity, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def let_go(self) -> bool:
+        """Whether the user process refers to nothing in it any more."""
+        return self.memory[0] != 0
+
+    def close(self) -> None:
+        """The memory is free as soon as nobody maps it any more."""
+        self.memory.close()
+        os.close(self._descriptor)
+
+
+class Segments:
+    """The segments of one worker; for any number of threads.
+
+    Args:
+        most_idle: bytes of segments that may wait to be used again.
+    """
+
+    def __init__(self, most_idle: int = 64 << 20) -> None:
+        self._most_idle = most_idle
+        self._idle: list[Segment] = []
+        self._lock = threading.Lock()
+
+    def of_table(self, table: Any) -> Segment:
+        """A segment with a ``pyarrow.Table`` as an Arrow IPC stream. One copy of its bytes.
+
+        Raises:
+            OSError: there is no memory, or no descriptor left.
+        """
+        counter = pa.MockOutputStream()
+        _write(table, counter)
+        segment = self._take(START + counter.size())
+        with pa.FixedSizeBufferWriter(pa.py_buffer(memoryview(segment.memory)[START:])) as sink:
+            _write(table, sink)
+        return segment
+
+    def of_arrays(self, arrays: Mapping[str, Any]) -> tuple[Segment, list[list[Any]]]:
+        """A segment with numpy arrays, and where each lies: name, dtype, shape, offset, size. One copy of their bytes.
+
+        Raises:
+            OSError: there is no memory, or no descriptor left.
+        """
+        places, end = [], START
+        for name, array in arrays.items():
+            offset = -(-end // START) * START
+            places.append([name, array.dtype.str, list(array.shape), offset, array.nbytes])
+            end = offset + array.nbytes
+        segment = self._take(end)
+        for (_, dtype, shape, offset, _), array in zip(places, arrays.values(), strict=True):
+            np.ndarray(shape, dtype, segment.memory, offset)[...] = array
+        return segment, places
+
+    def _take(self, size: int) -> Segment:
+        with self._lock:
+            fitting = [each for each in self._idle if size <= each.capacity <= 4 * max(size, _PAGE)]
+            if fitting:
+                segment = min(fitting, key=lambda each: each.capacity)
+                self._idle.remove(segment)
+                segment.memory[0] = 0
+                return segment
+        return Segment(size)
+
+    def release(self, segment: Segment) -> None:
+        """The mini-batch is answered."""
+        with self._lock:
+            if segment.let_go and sum(each.capacity for each in self._idle) + segment.capacity <= self._most_idle:
+                self._idle.append(segment)
+                return
+        segment.close()
+
+    def close(self) -> None:
+        """Free the idle ones."""
+        with self._lock:
+            for segment in self._idle:
+                segment.close()
+            self._idle.clear()
+
+
+def _write(table: Any, sink: Any) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)

@@ -1,0 +1,65 @@
+"""Small things done to Arrow's values on the way from a file to a DataFrame. No pandas is imported."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def pack_schema(schema: Any) -> str:
+    """A schema as text, for JSON; its metadata is kept."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode("ascii")
+
+
+def unpack_schema(text: str) -> Any:
+    """What :func:`pack_schema` packed."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+def pack_column(values: Any) -> str:
+    """An array as text, for JSON."""
+    sink = pa.BufferOutputStream()
+    batch = pa.RecordBatch.from_arrays([values], names=["values"])
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return base64.b64encode(sink.getvalue().to_pybytes()).decode("ascii")
+
+
+def unpack_column(text: str) -> Any:
+    """What :func:`pack_column` packed."""
+    with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(text))) as reader:
+        return reader.read_next_batch().column(0)
+
+
+def may_hold_nulls(array: Any) -> Any:
+    """The same booleans, said to hold a null: ``to_pandas`` then makes objects of them, null or not.
+
+    A column of booleans with a null somewhere in the table must be object in every mini-batch, and no Arrow type says
+    so. The count of nulls does, in memory and in Arrow's IPC format; nothing else that we do looks at it. It is lost
+    when the array is sliced.
+    """
+    if not len(array) or array.null_count:
+        return array
+    valid = pa.py_buffer(b"\xff" * ((array.offset + len(array) + 7) // 8))
+    buffers = [valid, array.buffers()[1]]
+    return pa.Array.from_buffers(array.type, len(array), buffers, null_count=1, offset=array.offset)
+
+
+def in_pandas_with_nulls(type: Any) -> Any:
+    """The type that pandas gives to values of a type when some are missing: float64 for integers."""
+    return pa.float64() if pa.types.is_integer(type) else type
+
+
+def repeated(value: Any, type: Any, rows: int) -> Any:
+    """A column of one value; by way of its text, for ``pa.scalar`` imports pandas where it is installed."""
+    if value is None:
+        return pa.nulls(rows, type)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    content = text.encode("utf-8", "backslashreplace")  # bytes that are no text cannot be in a column
+    one = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, len(content)], np.int32)), pa.py_buffer(content))
+    indices = pa.Array.from_buffers(pa.int32(), rows, [None, pa.py_buffer(np.zeros(rows, np.int32))])
+    value_type = type.value_type if pa.types.is_dictionary(type) else type
+    return one.cast(value_type).take(indices).cast(type)

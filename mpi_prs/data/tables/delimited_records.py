@@ -1,0 +1,218 @@
+"""Where the records of delimited text begin and end, found in its bytes by numpy.
+
+A quote opens a quoted value at the beginning of a value only, as in pandas and Arrow. Most text is regular: counting
+quotes tells what is inside. Where some quote stands elsewhere, a regular expression walks from quoted value to quoted
+value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LINE_BREAK = re.compile(rb"\r\n?|\n")
+LONGEST_RECORD = 2**28
+"""In code units; what looks longer is a quote that nobody has closed."""
+_LF, _CR = 10, 13
+
+
+class Dialect(NamedTuple):
+    """How values and records are told apart.
+
+    Attributes:
+        separator: one byte.
+        quote: one byte, or none.
+        multi_line: line breaks may be inside quotes; else each line is a record.
+    """
+
+    separator: bytes
+    quote: bytes
+    multi_line: bool
+
+    @property
+    def blanks(self) -> bytes:
+        """A line of nothing but these is no record."""
+        return b" \t".replace(self.separator, b"")
+
+
+class Records(NamedTuple):
+    """The records of some text; blank lines are none.
+
+    Attributes:
+        starts, stops: where each is, without its line break; int64.
+        lines: how many lines are before each; int64.
+        open: whether a quoted value does not end where the record does; bool.
+        plain: whether what is between the records are line breaks only, no other blanks.
+    """
+
+    starts: Any
+    stops: Any
+    lines: Any
+    open: Any
+    plain: bool
+
+
+def records_of(text: bytes, dialect: Dialect) -> Records:
+    """The records of a text that begins with one; some ns a byte."""
+    array: Any = np.frombuffer(text, np.uint8)
+    breaks, ends = line_breaks(array)
+    ending: Any = np.ones(len(breaks), bool)
+    open_end = False
+    if dialect.quote and dialect.multi_line:
+        inside, open_end = inside_quotes(text, array, breaks, dialect, False)
+        ending = ~inside
+    starts = np.concatenate([[0], ends[ending]])
+    stops = np.concatenate([breaks[ending], [len(text)]])
+    is_open: Any = np.zeros(len(starts), bool)
+    if dialect.quote and not dialect.multi_line:
+        is_open[_open_lines(text, array, starts, stops, dialect)] = True
+    is_open[-1] |= open_end
+    empty = starts == stops
+    blank = empty | _of_blanks(text, array, starts, stops, dialect)
+    plain = not (blank & ~empty).any()
+    starts, stops = starts[~blank], stops[~blank]
+    return Records(starts, stops, np.searchsorted(breaks, starts), is_open[~blank], plain)
+
+
+def line_breaks(array: Any) -> tuple[Any, Any]:
+    """Where line breaks (LF, CR LF or CR) begin, and where the next line does."""
+    is_lf, is_cr = array == _LF, array == _CR
+    if not is_cr.any():
+        breaks = np.flatnonzero(is_lf)
+        return breaks, breaks + 1
+    second: Any = np.zeros(len(array) + 1, bool)  # the LF of a CR LF
+    second[1:-1] = is_lf[1:] & is_cr[:-1]
+    breaks = np.flatnonzero((is_lf | is_cr) & ~second[:-1])
+    return breaks, breaks + 1 + second[breaks + 1]
+
+
+def inside_quotes(text: bytes, array: Any, places: Any, dialect: Dialect, inside: bool) -> tuple[Any, bool]:
+    """Which of some places are inside quotes, and whether the end of the text is.
+
+    Args:
+        text: it begins with a record, or inside a quoted value.
+        array: its bytes.
+        places: none of them is a quote.
+        dialect: with a quote.
+        inside: whether it begins inside a quoted value.
+    """
+    quotes = np.flatnonzero(array == dialect.quote[0])
+    if _regular(array, quotes[inside::2], dialect):
+        before = np.searchsorted(quotes, places) + inside
+        return (before & 1).astype(bool), bool((len(quotes) + inside) & 1)
+    spans, open_end = _quoted_values(text, dialect, inside)
+    bounds: Any = np.array(spans, np.int64).reshape(-1)
+    return (np.searchsorted(bounds, places, side="right") & 1).astype(bool), open_end
+
+
+def _regular(array: Any, opening: Any, dialect: Dialect) -> bool:
+    """Whether quotes that open a value, if each opens or closes one in turn, stand where they can.
+
+    That is behind a separator, a line break, or the quote that they are doubled with.
+    """
+    before = array[opening[opening > 0] - 1]
+    return bool(np.isin(before, np.frombuffer(_before_opening(dialect), np.uint8)).all())
+
+
+def _before_opening(dialect: Dialect) -> bytes:
+    return dialect.separator + b"\r\n" + dialect.quote
+
+
+def _quoted_values(text: bytes, dialect: Dialect, inside: bool) -> tuple[list[tuple[int, int]], bool]:
+    """From where to where each quoted value goes, and whether the last one does not end."""
+    quote = re.escape(dialect.quote)
+    opening = re.compile(quote + b"(?<=[" + re.escape(dialect.separator) + rb"\r\n]" + quote + b")")
+    closing = re.compile(b"[^%b]*(?:%b%b[^%b]*)*(%b?)" % ((quote,) * 5))
+    spans: list[tuple[int, int]] = []
+    at = 0
+    start = 0 if inside or text.startswith(dialect.quote) else -1
+    if start == 0 and not inside:
+        at = 1
+    while True:
+        if start < 0:
+            found = opening.search(text, at)
+            if found is None:
+                return spans, False
+            start, at = found.span()
+        end = closing.match(text, at)
+        assert end is not None  # it matches the empty text
+        at = end.end()
+        spans.append((start, at))
+        if not end[1]:
+            return spans, True
+        start = -1
+
+
+def _open_lines(text: bytes, array: Any, starts: Any, stops: Any, dialect: Dialect) -> Any:
+    """The numbers of the lines in which a quoted value does not end."""
+    quotes = np.flatnonzero(array == dialect.quote[0])
+    if not len(quotes):
+        return quotes
+    line = np.searchsorted(starts, quotes, side="right") - 1
+    first = np.searchsorted(line, line)  # of the quotes in the same line
+    opening = ((np.arange(len(quotes)) - first) & 1) == 0
+    before = array[quotes - 1]
+    may_open = np.isin(before, np.frombuffer(_before_opening(dialect), np.uint8)) | (quotes == starts[line])
+    irregular = np.unique(line[opening & ~may_open])
+    odd = np.flatnonzero(np.bincount(line, minlength=len(starts)) & 1)
+    looked_at = [number for number in irregular.tolist() if _ends_open(text[starts[number] : stops[number]], dialect)]
+    return np.concatenate([odd[~np.isin(odd, irregular)], np.array(looked_at, np.int64)])
+
+
+def _ends_open(line: bytes, dialect: Dialect) -> bool:
+    return _quoted_values(line, dialect, False)[1]
+
+
+def _of_blanks(text: bytes, array: Any, starts: Any, stops: Any, dialect: Dialect) -> Any:
+    blank: Any = np.zeros(len(starts), bool)
+    if len(array):
+        first = array[np.minimum(starts, len(array) - 1)]
+        for number in np.flatnonzero(
+            (starts < stops) & np.isin(first, np.frombuffer(dialect.blanks, np.uint8))
+        ).tolist():
+            blank[number] = not text[starts[number] : stops[number]].strip(dialect.blanks)
+    return blank
+
+
+def blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same text in blocks that end with a line break, but for the last; a CR LF is never torn.
+
+    Raises:
+        OverflowError: there is no line break for so long that this cannot be a table.
+    """
+    rest = b""
+    for chunk in chunks:
+        text = rest + chunk
+        cut = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        rest = text[cut:]
+        if cut:
+            yield text[:cut]
+        if len(rest) > LONGEST_RECORD:
+            raise OverflowError
+    if rest:
+        yield rest
+
+
+def record_ends(chunks: Iterator[bytes], dialect: Dialect) -> Iterator[Any]:
+    """The offsets behind the ends of records (int64, an array for each block of the text), as the text streams by.
+
+    Raises:
+        OverflowError: a record does not end for so long that this cannot be a table.
+    """
+    inside = False
+    offset = last = 0
+    for text in blocks(chunks):
+        array: Any = np.frombuffer(text, np.uint8)
+        breaks, ends = line_breaks(array)
+        if dialect.quote:
+            hidden, inside = inside_quotes(text, array, breaks, dialect, inside)
+            ends = ends[~hidden]
+        if len(ends):
+            last = offset + int(ends[-1])
+        offset += len(text)
+        if offset - last > LONGEST_RECORD:
+            raise OverflowError
+        yield ends + (offset - len(text))

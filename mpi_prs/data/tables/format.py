@@ -1,0 +1,165 @@
+"""What every table format offers, and the plain data that passes between splitting and reading.
+
+::
+
+    master    survey(files) ──► JSON, kept in the manifest ──┐
+              split(file)   ──► parts ──► mini-batches       │
+    worker    reader(survey) ◄───────────────────────────────┘
+              read(part)    ──► Batch ──► the user process
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from mpi_prs.errors import InputError
+
+_UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+_SIZE = re.compile(r"([0-9]+)(KB|MB|GB|rows|)")
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """About how much of a table one mini-batch gets: exactly one of the two is given, and it is at least 1.
+
+    Attributes:
+        bytes: of the file (delimited text, JSON lines) or of the values in memory (Parquet, HDF5).
+        rows: rows.
+    """
+
+    bytes: int | None = None
+    rows: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> BatchSize:
+        """``1024``, ``1024KB``, ``10MB``, ``1GB`` (1 KB is 1024 bytes) or ``5000rows``.
+
+        Raises:
+            ValueError: anything else; the text says what is expected.
+        """
+        match = _SIZE.fullmatch(text)
+        if match is None or not int(match[1]):
+            raise ValueError(
+                "the size of a table's mini-batch is a number of bytes such as 1024, 1024KB, 10MB or 1GB, "
+                "or of rows such as 5000rows"
+            )
+        number = int(match[1])
+        return cls(rows=number) if match[2] == "rows" else cls(bytes=number * _UNITS[match[2]])
+
+
+class Part(NamedTuple):
+    """Consecutive rows of one file.
+
+    Attributes:
+        file: absolute path (as :func:`os.fsdecode` gives it) or URL.
+        start, stop: byte offsets (delimited text, JSON lines) or row numbers (Parquet, HDF5) in the file.
+        rows: how many rows; an estimate, at least 1, where ``first_row`` is -1.
+        first_row: number of the first row in the file, from 0; -1: neither it nor the number of rows is known.
+        group: neighbouring parts of a file with the same number share what is decoded (a row group); -1: none.
+    """
+
+    file: str
+    start: int
+    stop: int
+    rows: int
+    first_row: int = -1
+    group: int = -1
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that is not what the table's schema says; ``line`` counts lines, or rows of a binary file, from 1."""
+
+    file: str
+    line: int
+    column: str | None
+    problem: str
+
+    def __str__(self) -> str:
+        column = f", column {self.column!r}" if self.column is not None else ""
+        return f"{self.file}, line {self.line}{column}: {self.problem}"
+
+
+@dataclass
+class Batch:
+    """The rows of one part.
+
+    Attributes:
+        data: a ``pyarrow.Table``, or a dict of numpy arrays with equal first dimensions.
+        skipped: records left out (``on_bad_record: skip_and_count``), on top of the rows in ``data``.
+        bad: the first few of these.
+    """
+
+    data: Any
+    skipped: int = 0
+    bad: list[BadRecord] = field(default_factory=list)
+
+
+class Files(Protocol):
+    """Where files are read from; ``LocalFiles``, or a remote store."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open for reading, seekable. Raises InputError."""
+
+    def size(self, path: str) -> int:
+        """In bytes. Raises InputError."""
+
+
+class LocalFiles:
+    """The filesystem."""
+
+    def open(self, path: str) -> BinaryIO:
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def size(self, path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    return InputError(f"cannot read {path}: {error.strerror or error}")
+
+
+class Reader(Protocol):
+    """Reads parts of one dataset's files, in one thread; it may keep a file open, and what it decoded last."""
+
+    def read(self, part: Part) -> Batch:
+        """The rows of a part. Raises InputError: the file is damaged, or has a bad record that may not be skipped."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class TableFormat(Protocol):
+    """A format with its options: a frozen dataclass of plain values, so that it can be kept as JSON.
+
+    ``columns`` (select, in this order), ``column_types`` and ``on_bad_record`` (``fail``, ``skip_and_count``) are
+    options of every format that can have them.
+    """
+
+    def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
+        """What must be known of the whole dataset before any row is read, such as its schema; JSON values.
+
+        Looks at a sample where that will do. Raises InputError: no table can be made of the files; names both files
+        and the column where two do not agree.
+        """
+
+    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
+        """The parts of one file, in order; none for a file without rows. Never reads more than it has to."""
+
+    def reader(self, survey: dict[str, Any], store: Files) -> Reader:
+        """A reader of parts."""
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Column names for a message."""
+    return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

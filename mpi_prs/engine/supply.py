@@ -1,0 +1,323 @@
+"""What a worker has to give to its user processes: mini-batches waiting, being loaded, and loaded.
+
+::
+
+    add() ──► waiting ──────────────────────────────► take()      FromManifest: paths need no loading
+    add() ──► waiting ──threads──► loaded ──────────► take()      LoadedAhead: tables, and files fetched from elsewhere
+                                      ▲                 │
+                                      └──── put_back() ─┘  ──► answered(): memory and scratch space are given back
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+from mpi_prs.data.manifest import Loaded, Manifest
+from mpi_prs.entry_script.user_process import Chunk
+from mpi_prs.errors import MpiPrsError
+
+if TYPE_CHECKING:
+    from mpi_prs.data.loading import Prepared
+
+_log = logging.getLogger("mpi_prs.worker")
+
+
+@dataclass
+class Portion:
+    """What :meth:`Supply.take` gives: mini-batches to hand over, or one that cannot be loaded.
+
+    Attributes:
+        chunk: which ones, and their attempt.
+        loaded: for the user process; ``None`` when they cannot be loaded.
+        problem: why not.
+    """
+
+    chunk: Chunk
+    loaded: Loaded | None
+    problem: str = ""
+
+
+class Supply(Protocol):
+    """The mini-batches of one worker; used in one thread.
+
+    Attributes:
+        queued: how many are here and not handed over.
+        wake_descriptor: readable when more can be taken than before; ``None`` when that never happens by itself.
+    """
+
+    queued: int
+    wake_descriptor: int | None
+
+    def add(self, chunk: Chunk) -> None:
+        """From the master."""
+
+    def put_back(self, chunks: Sequence[Chunk]) -> None:
+        """A process has not started these: they come first."""
+
+    def notice(self) -> None:
+        """Take note of what has been loaded meanwhile."""
+
+    def take(self, most: int) -> Portion | None:
+        """Mini-batches for a process, at most so many; ``None`` when none can be handed over now."""
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        """These are done or failed: what they hold can go."""
+
+    def withdraw(self) -> list[Chunk]:
+        """Everything that is not handed over, to be given back to the master."""
+
+    def close(self) -> None:
+        """Give everything back, and end what is under way."""
+
+
+class FromManifest:
+    """The manifest's payloads are what the user processes get. A take costs what :meth:`Manifest.load` costs."""
+
+    wake_descriptor: int | None = None
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.queued = 0
+        self._manifest = manifest
+        self._waiting: deque[Chunk] = deque()
+
+    def add(self, chunk: Chunk) -> None:
+        self._waiting.append(chunk)
+        self.queued += chunk.count
+
+    def put_back(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in reversed(chunks):
+            self._waiting.appendleft(chunk)
+            self.queued += chunk.count
+
+    def notice(self) -> None:
+        pass
+
+    def take(self, most: int) -> Portion | None:
+        if not self._waiting:
+            return None
+        chunk = self._waiting[0]
+        count = min(most, chunk.count)
+        portion = self._load(chunk, count)
+        if portion.loaded is None and count > 1:  # the others may be readable
+            portion = self._load(chunk, 1)
+        count = portion.chunk.count
+        self.queued -= count
+        if count == chunk.count:
+            self._waiting.popleft()
+        else:
+            chunk.first += count
+            chunk.count -= count
+        return portion
+
+    def _load(self, chunk: Chunk, count: int) -> Portion:
+        taken = Chunk(chunk.first, count, chunk.attempt)
+        try:
+            return Portion(taken, self._manifest.load(chunk.first, count))
+        except (MpiPrsError, OSError) as error:
+            return Portion(taken, None, str(error))
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        pass
+
+    def withdraw(self) -> list[Chunk]:
+        chunks = list(self._waiting)
+        self._waiting.clear()
+        self.queued = 0
+        return chunks
+
+    def close(self) -> None:
+        pass
+
+
+class Loader(Protocol):
+    """What loads mini-batches for several threads; :class:`~mpi_prs.data.loading.MiniBatchLoader`."""
+
+    def affinity(self, number: int) -> int | None:
+        """Mini-batches with the same number should be loaded by the same thread."""
+
+    def load(self, number: int) -> Prepared:
+        """Load a mini-batch; blocks."""
+
+    def leave(self) -> None:
+        """A thread has loaded its last."""
+
+    def close(self) -> None:
+        """End what is under way."""
+
+
+@dataclass
+class _Order:
+    """A mini-batch on its way through a loading thread."""
+
+    number: int
+    attempt: int
+    prepared: Prepared | None = None
+    problem: str = ""
+    withdrawn: bool = False
+    lane: int = 0
+
+
+class LoadedAhead:
+    """Mini-batches are loaded by threads while the user processes are busy.
+
+    Threads, because loading waits for disks and networks, or decodes in libraries that let other threads run. They are
+    daemons: a filesystem that never answers cannot keep the worker from leaving.
+
+    Args:
+        loader: what loads.
+        threads: how many at once.
+        most_loaded: mini-batches that may be loaded, being loaded or at a process. One that is next is always loaded.
+        most_bytes: the same in bytes, as far as they are known.
+    """
+
+    def __init__(self, loader: Loader, threads: int, most_loaded: int, most_bytes: int) -> None:
+        self.queued = 0
+        self.wake_descriptor: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._loader = loader
+        self._most_loaded = most_loaded
+        self._most_bytes = most_bytes
+        self._waiting: deque[tuple[int, int]] = deque()  # mini-batch, attempt
+        self._loading: list[_Order] = []
+        self._finished: SimpleQueue[_Order] = SimpleQueue()
+        self._ready: deque[_Order] = deque()
+        self._handed_over: dict[int, Prepared] = {}
+        self._bytes = 0  # of everything that is loaded
+        self._largest = 0
+        self._lanes: list[SimpleQueue[_Order | None]] = [SimpleQueue() for _ in range(threads)]
+        self._loads = [0] * threads  # orders in each lane
+        for number, lane in enumerate(self._lanes):
+            threading.Thread(target=self._serve, args=(lane,), name=f"loader{number}", daemon=True).start()
+
+    # The threads
+
+    def _serve(self, lane: SimpleQueue[_Order | None]) -> None:
+        while (order := lane.get()) is not None:
+            try:
+                if not order.withdrawn:
+                    order.prepared = self._loader.load(order.number)
+            except (MpiPrsError, OSError) as error:
+                order.problem = str(error)
+            except BaseException as error:  # a bug, or an error of a library: this mini-batch fails, the others go on
+                _log.exception("mini-batch %d cannot be loaded", order.number)
+                order.problem = f"it cannot be loaded: {type(error).__name__}: {error}"
+            self._finished.put(order)
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if self.wake_descriptor is not None:
+                    os.eventfd_write(self.wake_descriptor, 1)
+        self._loader.leave()
+
+    # The worker
+
+    def add(self, chunk: Chunk) -> None:
+        self._waiting.extend((number, chunk.attempt) for number in range(chunk.first, chunk.first + chunk.count))
+        self.queued += chunk.count
+        self._order_more()
+
+    def put_back(self, chunks: Sequence[Chunk]) -> None:
+        orders = [
+            _Order(number, chunk.attempt, self._handed_over.pop(number))
+            for chunk in chunks
+            for number in range(chunk.first, chunk.first + chunk.count)
+        ]
+        self._ready.extendleft(reversed(orders))
+        self.queued += len(orders)
+
+    def notice(self) -> None:
+        if self.wake_descriptor is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.wake_descriptor)
+        while not self._finished.empty():
+            order = self._finished.get()
+            self._loading.remove(order)
+            self._loads[order.lane] -= 1
+            if order.prepared is not None:
+                self._bytes += order.prepared.bytes
+                self._largest = max(self._largest, order.prepared.bytes)
+            if not order.withdrawn:
+                self._ready.append(order)
+            elif order.prepared is not None:
+                self._release(order.prepared)
+        self._order_more()
+
+    def take(self, most: int) -> Portion | None:  # noqa: ARG002 (one at a time: each is loaded by itself)
+        if not self._ready:
+            return None
+        order = self._ready.popleft()
+        self.queued -= 1
+        chunk = Chunk(order.number, 1, order.attempt)
+        if order.prepared is not None:
+            self._handed_over[order.number] = order.prepared
+        self._order_more()
+        if order.prepared is None:
+            return Portion(chunk, None, order.problem)
+        payload = order.prepared.payload
+        items = order.prepared.items.to_bytes(4, "little")
+        return Portion(chunk, Loaded(order.number, 1, items, len(payload).to_bytes(4, "little"), payload))
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            prepared = self._handed_over.pop(number, None)
+            if prepared is not None:
+                self._release(prepared)
+        self._order_more()
+
+    def withdraw(self) -> list[Chunk]:
+        self.notice()
+        chunks = [Chunk(number, 1, attempt) for number, attempt in self._waiting]
+        for order in self._loading:  # what it holds is released when it comes
+            if not order.withdrawn:
+                order.withdrawn = True
+                chunks.append(Chunk(order.number, 1, order.attempt))
+        for order in self._ready:
+            chunks.append(Chunk(order.number, 1, order.attempt))
+            if order.prepared is not None:
+                self._release(order.prepared)
+        self._waiting.clear()
+        self._ready.clear()
+        self.queued = 0
+        return chunks
+
+    def close(self) -> None:
+        self.withdraw()
+        for lane in self._lanes:
+            lane.put(None)
+        self._loader.close()
+        for prepared in self._handed_over.values():
+            self._release(prepared)
+        self._handed_over.clear()
+        assert self.wake_descriptor is not None
+        descriptor, self.wake_descriptor = self.wake_descriptor, None
+        os.close(descriptor)
+
+    def _order_more(self) -> None:
+        """Let threads load what may be loaded now."""
+        while self._waiting:
+            held = len(self._loading) + len(self._ready) + len(self._handed_over)
+            expected = self._bytes + (len(self._loading) + 1) * self._largest
+            if self._loading or self._ready:  # something comes in any case
+                if held >= self._most_loaded or expected > self._most_bytes:
+                    return
+                if not self._largest and len(self._loading) >= len(self._lanes):  # how large they are is not known yet
+                    return
+            number, attempt = self._waiting.popleft()
+            affinity = self._loader.affinity(number)
+            if affinity is not None:
+                lane = affinity % len(self._lanes)
+            else:
+                lane = min(range(len(self._lanes)), key=self._loads.__getitem__)
+            order = _Order(number, attempt, lane=lane)
+            self._loading.append(order)
+            self._loads[lane] += 1
+            self._lanes[lane].put(order)
+
+    def _release(self, prepared: Prepared) -> None:
+        self._bytes -= prepared.bytes
+        prepared.release()

@@ -1,0 +1,249 @@
+"""The sections of the job config that say what the data is: inputs, side inputs, and how to get at a store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mpi_prs.data.datasets import HIVE, Dataset, FileDataset, TabularDataset
+from mpi_prs.data.files import FileInput
+from mpi_prs.data.partition_format import PartitionFormat
+from mpi_prs.data.tables.types import parse_column_type
+from mpi_prs.job.config_types import AnyPath, PathOrUrl, Pattern, Text
+from mpi_prs.storage.remote import Storage, is_url
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and without keys that are not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StorageSection(Section):
+    """How to get at a remote store; what is not given is taken from the environment (``AZURE_STORAGE_…``)."""
+
+    account_name: Text | None = Field(default=None, description="name of the storage account; default: from the URL")
+    account_url: Text | None = Field(
+        default=None, description="the store's own address, such as http://127.0.0.1:10000/name; default: Azure's"
+    )
+    connection_string: Text | None = Field(
+        default=None, repr=False, description="connection string; better kept in AZURE_STORAGE_CONNECTION_STRING"
+    )
+    account_key_file: AnyPath | None = Field(default=None, description="a file that holds the account key")
+    sas_token_file: AnyPath | None = Field(default=None, description="a file that holds a SAS token")
+    anonymous: bool = Field(default=False, description="true: without credentials; default false")
+    options: dict[str, Any] = Field(
+        default_factory=dict, repr=False, description="further options of the fsspec filesystem; default: none"
+    )
+
+    def storage(self) -> Storage:
+        """The same as the data room takes it."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        for name in ("account_key_file", "sas_token_file"):
+            values[name] = values[name] and str(values[name])
+        return Storage(**values)
+
+
+_TABLE_KEYS = {
+    "delimited": (
+        "separator",
+        "header",
+        "encoding",
+        "quote",
+        "support_multi_line",
+        "columns",
+        "column_types",
+        "on_bad_record",
+    ),
+    "parquet": ("columns", "column_types"),
+    "json_lines": ("columns", "column_types", "on_bad_record"),
+    "hdf5": ("columns", "dataset"),
+}
+_SUFFIXES = {
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".txt": "delimited",
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".jsonl": "json_lines",
+    ".ndjson": "json_lines",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+}
+_COMPRESSED = (".gz", ".bz2", ".zst")
+
+
+class InputSection(Section):
+    """One input: files, or a table. Exactly one of files, files_from and table is given."""
+
+    files: tuple[Pattern, ...] = Field(
+        default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets paths"
+    )
+    files_from: AnyPath | None = Field(
+        default=None, description="a text file with one path a line, relative to that text file's folder"
+    )
+    mode: Literal["mount", "download", "direct"] = Field(
+        default="mount",
+        description="files: mount (a path; remote files are fetched for run()), download (all are brought to "
+        "node-local scratch) or direct (the URL itself); default mount",
+    )
+    table: tuple[Pattern, ...] = Field(
+        default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets a DataFrame"
+    )
+    format: Literal["delimited", "parquet", "json_lines", "hdf5"] | None = Field(
+        default=None, description="format of a table's files; default: by their suffix"
+    )
+    separator: Text | None = Field(
+        default=None, description='delimited: between two values; default "," ("\\t" for .tsv)'
+    )
+    header: (
+        Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
+        | None
+    ) = Field(
+        default=None,
+        description="delimited: all_files_have_same_headers (default), only_first_file_has_headers, no_header or "
+        "combine_all_files_headers",
+    )
+    encoding: Text | None = Field(default=None, description="delimited: encoding of the text; default utf-8")
+    quote: Text | None = Field(
+        default=None, description="delimited: the character around quoted values, empty: none; default a double quote"
+    )
+    support_multi_line: bool | None = Field(
+        default=None, description="delimited: true where quoted values may hold newlines (slower); default false"
+    )
+    columns: tuple[Text, ...] | None = Field(
+        default=None, min_length=1, description="columns of the table to read, in this order; default: all"
+    )
+    column_types: dict[str, Text] = Field(
+        default_factory=dict,
+        description="types of columns where they should not be inferred: string, int, float, bool, datetime, "
+        "datetime(%d.%m.%Y), int32, float32, …",
+    )
+    on_bad_record: Literal["fail", "skip_and_count"] | None = Field(
+        default=None,
+        description="a record that does not fit: fail (its mini-batch fails, default) or skip_and_count (it counts as "
+        "a failed item)",
+    )
+    dataset: Text | None = Field(
+        default=None, description="hdf5: path of the dataset or group in the file; default: its only one, or the root"
+    )
+    path_column: Text | None = Field(
+        default=None, description="table: name of a column to add with the path of the file; default: none"
+    )
+    partition_format: Text | None = Field(
+        default=None,
+        description="partition keys in the paths, such as {user}/{date:yyyy/MM}/{name}.wav, or hive for folders named "
+        "key=value; default: none",
+    )
+    storage: StorageSection | None = Field(
+        default=None, description="how to get at this input's remote store; default: the job's storage"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_means_files(cls, data: Any) -> Any:
+        return {"files": data} if isinstance(data, str) else data
+
+    @field_validator("files", "table", "columns", mode="before")
+    @classmethod
+    def _one_means_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("column_types")
+    @classmethod
+    def _known_types(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, name in value.items():
+            try:
+                parse_column_type(name)
+            except ValueError as error:
+                raise ValueError(f"column {column!r}: {error}") from None
+        return value
+
+    @field_validator("partition_format")
+    @classmethod
+    def _valid_format(cls, value: str | None) -> str | None:
+        if value is not None and value != HIVE:
+            PartitionFormat.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> InputSection:
+        if (bool(self.files) + bool(self.table) + (self.files_from is not None)) != 1:
+            raise ValueError("expected exactly one of the keys files, files_from and table")
+        allowed: tuple[str, ...] = ("mode",)
+        what = "an input of files"
+        if self.table:
+            name = self.table_format()
+            allowed = ("format", "path_column", *_TABLE_KEYS[name])
+            what = f"a table in the format {name}"
+        common = {"files", "files_from", "table", "partition_format", "storage"}
+        wrong = [key for key in self.model_fields_set if key not in common and key not in allowed]
+        if wrong:
+            raise ValueError(f"{', '.join(sorted(wrong))} has no meaning for {what}; remove it")
+        if self.files_from is not None and self.partition_format == HIVE:
+            raise ValueError("partition_format: hive needs folders under files or table, not files_from")
+        return self
+
+    def table_format(self) -> str:
+        """The format of a table: as given, or by the suffix of the first pattern. Raises ValueError."""
+        if self.format is not None:
+            return self.format
+        name = re.sub(r"[?#].*", "", self.table[0]).lower()
+        for suffix in _COMPRESSED:
+            name = name.removesuffix(suffix)
+        found = _SUFFIXES.get(Path(name).suffix)
+        if found is None:
+            raise ValueError(
+                f"the format of the table {self.table[0]} does not show in its suffix; expected a key format with one "
+                f"of {', '.join(_TABLE_KEYS)}"
+            )
+        return found
+
+    def to_dataset(self, default: Storage) -> Dataset:
+        """The dataset that this input is."""
+        storage = self.storage.storage() if self.storage is not None else default
+        if self.files_from is not None:
+            source = FileInput(files_from=self.files_from, base=self.files_from.parent)
+            return FileDataset(source, self.partition_format, storage, self.mode)
+        if self.files:
+            return FileDataset(FileInput(self.files), self.partition_format, storage, self.mode)
+        name = self.table_format()
+        options = {key: getattr(self, key) for key in _TABLE_KEYS[name] if getattr(self, key) is not None}
+        if name == "delimited" and self.table[0].lower().partition(".tsv")[1]:
+            options.setdefault("separator", "\t")
+        ours = {"path_column": self.path_column, "partition_format": self.partition_format, "storage": storage}
+        make = {
+            "delimited": TabularDataset.from_delimited_files,
+            "parquet": TabularDataset.from_parquet_files,
+            "json_lines": TabularDataset.from_json_lines_files,
+            "hdf5": TabularDataset.from_hdf5_files,
+        }[name]
+        return make(self.table, **options, **ours)
+
+
+class SideInputSection(Section):
+    """Reference data that is there on every node before ``init()``."""
+
+    path: PathOrUrl = Field(description="a file or folder, or a URL; required")
+    mode: Literal["mount", "download"] = Field(
+        default="mount",
+        description="mount (the path itself; what is remote is fetched) or download (brought to node-local scratch); "
+        "default mount",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_means_path(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str) else data
+
+
+def output_parts(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``output: URL`` is short for a local output folder and an ``output_url``."""
+    output = data.get("output")
+    if isinstance(output, str) and is_url(output):
+        return {**data, "output": folder / "outputs" / str(data.get("name", "run")), "output_url": output}
+    return data

@@ -1,0 +1,90 @@
+"""Whole files from a remote store to here, many at a time; a file has its name only when it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
+from typing import TypeVar
+
+from mpi_prs.errors import InputError
+from mpi_prs.storage.remote import Storage, check_url, reading, store_of
+
+T = TypeVar("T")
+
+
+def download(
+    pairs: Sequence[tuple[str, Path]], storage: Storage, *, reserve: Callable[[int], None] | None = None
+) -> None:
+    """Bring files here and wait for them; see :func:`begin_download`."""
+    finish(begin_download(pairs, storage, reserve=reserve))
+
+
+def begin_download(
+    pairs: Sequence[tuple[str, Path]], storage: Storage, *, reserve: Callable[[int], None] | None = None
+) -> Future[None]:
+    """Start to bring files here; the future can be cancelled, and then removes what it had begun.
+
+    Large files come in ranges, several at once; memory is bounded by :data:`~mpi_prs.storage.stores.SLOTS` ranges of
+    :data:`~mpi_prs.storage.stores.RANGE` bytes for the whole process. What fails in passing is tried
+    again, range by range.
+
+    Args:
+        pairs: the URL and the path of each file; folders are made.
+        storage: how to get at the store.
+        reserve: told the size of each file before any of it is written; what it raises ends the download.
+
+    Raises (both at once and by the future, see :func:`finish`):
+        InputError: naming the URL and the cause: a file does not exist, the store refuses or cannot be reached for too
+            long; or the disk is full or cannot be written.
+    """
+    from mpi_prs.storage.stores import download_all, submit
+
+    work = []
+    for url, path in pairs:
+        check_url(url)
+        with reading(url):
+            work.append((store_of(url, storage), url, path))
+    return submit(download_all(work, reserve or (lambda _size: None)))
+
+
+def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
+    """Start to ask for the sizes of files in bytes, many at a time. Raises InputError as :func:`begin_download`."""
+    from mpi_prs.storage.stores import size_of_all, submit
+
+    work = []
+    for url in urls:
+        check_url(url)
+        with reading(url):
+            work.append((store_of(url, storage), url))
+    return submit(size_of_all(work))
+
+
+def finish(future: Future[T], check: Callable[[], None] = lambda: None) -> T:
+    """Wait for what was begun.
+
+    Args:
+        check: called now and then; what it raises ends the work.
+
+    Raises:
+        InputError: what it failed with, or that it was cancelled.
+    """
+    try:
+        while not wait([future], timeout=0.5).done:
+            check()
+        return future.result()
+    except CancelledError:
+        raise InputError("the download was called off, since the job is ending") from None
+    finally:
+        future.cancel()
+
+
+def local_name(url: str, storage: Storage) -> str:
+    """A relative path for a file's copy: container and path, made such that any filesystem takes them.
+
+    Names keep their extension; no two different names become the same; ``..`` leads nowhere.
+    """
+    from mpi_prs.storage.stores import safe_path
+
+    with reading(url):
+        return safe_path(store_of(url, storage).path_of(url))

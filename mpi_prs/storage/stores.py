@@ -1,0 +1,365 @@
+"""What every remote store offers, and what all of them share: one event loop, patience, bounds, safe names.
+
+Everything that talks to a store runs in fsspec's event loop, which is one thread of this process; other threads hand
+work in with :func:`submit` and :func:`run`. This process never forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from mpi_prs.errors import InputError, MpiPrsError
+from mpi_prs.storage.url_glob import Lister, matching
+
+if TYPE_CHECKING:
+    from mpi_prs.storage.remote import Storage
+
+T = TypeVar("T")
+
+RANGE = 2 * 2**20
+"""Bytes of one ranged request."""
+SLOTS = 32
+"""Requests to one store that are under way at the same time."""
+RANGES_AT_ONCE = 8
+"""Of one file."""
+FILES_AT_ONCE = 32
+"""Of one download."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without space."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long something is tried again, in seconds.
+
+    Attributes:
+        seconds: after the first failure of a request.
+        unreachable: the same for a store that has never answered: most likely its name is wrong.
+        first, longest: pauses; each is about twice the one before.
+    """
+
+    seconds: float = 120
+    unreachable: float = 10
+    first: float = 0.25
+    longest: float = 10
+
+
+PATIENCE = Patience()
+
+
+class StoreProblem(Exception):
+    """Something cannot be had from a store; the text says why, without secrets, and without the URL."""
+
+
+class NotThere(StoreProblem):
+    """There is nothing of this name."""
+
+
+class Trouble(NamedTuple):
+    """An error of a store's library, judged.
+
+    Attributes:
+        problem: for the user.
+        transient: whether it may go well the next time.
+        reached: whether the store has answered.
+        pause: seconds that the store asks to wait; ``None``: it does not say.
+    """
+
+    problem: StoreProblem
+    transient: bool = False
+    reached: bool = True
+    pause: float | None = None
+
+
+class Found(NamedTuple):
+    """A file in a store: its size in bytes, and what changes when its content does (empty: the store does not say)."""
+
+    size: int
+    version: str
+
+
+class Store(Protocol):
+    """A remote store. Coroutines run in the loop of :func:`submit`. All may raise StoreProblem."""
+
+    def path_of(self, url: str) -> str:
+        """What a URL names, container first."""
+
+    def list(self, url: str, hidden: bool) -> Iterator[tuple[str, int]]:
+        """See :func:`mpi_prs.storage.remote.list_urls`; for any thread but the loop's."""
+
+    async def look_up(self, url: str) -> Found:
+        """Raises NotThere."""
+
+    async def read_into(self, url: str, start: int, target: memoryview, version: str) -> None:
+        """Fill ``target`` with the bytes from ``start``; all of them exist."""
+
+    async def fetch(self, url: str, file: int, folder: Path, reserve: Callable[[int], None]) -> int:
+        """Write a file's content to a descriptor, after ``reserve(size)``; returns the size."""
+
+    async def put(self, path: Path, url: str) -> None:
+        """Store a file; it appears complete or not at all."""
+
+    async def check_put(self, url: str) -> None:
+        """Try whether :meth:`put` would be let in; nothing appears."""
+
+
+# The loop
+
+
+def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine in the loop."""
+    from fsspec.asyn import get_loop
+
+    return asyncio.run_coroutine_threadsafe(work, get_loop())
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the loop and wait for what it returns."""
+    future = submit(work)
+    try:
+        return future.result()
+    finally:
+        future.cancel()
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
+    """Do some work for each item, for so many at once; the first failure ends the others and is raised."""
+    rest = iter(items)
+
+    async def serve() -> None:
+        for item in rest:
+            await work(item)
+
+    tasks = [asyncio.ensure_future(serve()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_http_error(error: Exception) -> bool:
+    """Whether the HTTP client of all these libraries, aiohttp, raised it."""
+    return any(kind.__module__.startswith("aiohttp.") for kind in type(error).__mro__)
+
+
+class Requests:
+    """The requests to one store: a bound on how many are under way, and patience with those that fail.
+
+    Args:
+        judge: what an exception means; ``None``: it is not the store's, but a bug.
+    """
+
+    def __init__(self, judge: Callable[[Exception], Trouble | None]) -> None:
+        self._judge = judge
+        self._reached = False
+        self._slots: asyncio.Semaphore | None = None
+
+    async def send(self, request: Callable[[], Awaitable[T]]) -> T:
+        """The answer, tried again as long as there is patience. Raises StoreProblem."""
+        if self._slots is None:  # made inside the loop that it belongs to
+            self._slots = asyncio.Semaphore(SLOTS)
+        failed_at = 0.0
+        tries = 0
+        while True:
+            try:
+                async with self._slots:
+                    answer = await request()
+                self._reached = True
+                return answer
+            except (StoreProblem, MpiPrsError):
+                raise
+            except Exception as error:
+                trouble = self._judge(error)
+                if trouble is None:
+                    raise
+            self._reached = self._reached or trouble.reached
+            tries += 1
+            now = time.monotonic()
+            failed_at = failed_at or now
+            pause = trouble.pause
+            if pause is None:
+                # Many ranks are throttled at the same moment; they should not come back at the same moment
+                pause = min(PATIENCE.longest, PATIENCE.first * 2 ** min(tries - 1, 16)) * random.uniform(0.5, 1)
+            patience = PATIENCE.seconds if self._reached else PATIENCE.unreachable
+            if not trouble.transient or now + pause - failed_at > patience:
+                if tries == 1:
+                    raise trouble.problem from None
+                waited = now - failed_at
+                raise type(trouble.problem)(f"{trouble.problem}; tried {tries} times in {waited:.0f} s") from None
+            await asyncio.sleep(pause)
+
+
+# The stores of this process
+
+_stores: dict[str, Store] = {}
+_stores_lock = threading.Lock()
+
+
+def store_for(url: str, storage: Storage) -> Store:
+    """The store of a URL; one for each place and set of credentials, kept as long as the process.
+
+    Raises:
+        StoreProblem: the URL or the credentials cannot be used, or a package is missing.
+        InputError: a file of credentials cannot be read.
+    """
+    from mpi_prs.storage import azure_url
+    from mpi_prs.storage.remote import ENVIRONMENT
+
+    is_azure = azure_url.is_azure(url, storage)
+    place = azure_url.parse(url, storage).account_in_url if is_azure else url.partition("://")[0]
+    environment = [os.environ.get(name) for name in ENVIRONMENT]
+    key = json.dumps([place, is_azure, dataclasses.asdict(storage), environment], default=repr)
+    with _stores_lock:
+        if key not in _stores:
+            _stores[key] = _make(url, storage.resolved(), is_azure)
+        return _stores[key]
+
+
+def _make(url: str, storage: Storage, is_azure: bool) -> Store:
+    if is_azure:
+        from mpi_prs.storage.azure_store import AzureStore
+
+        return AzureStore(url, storage)
+    from mpi_prs.storage.fsspec_store import FsspecStore
+
+    return FsspecStore(url, storage)
+
+
+# Downloads
+
+
+async def download_all(work: Sequence[tuple[Store, str, Path]], reserve: Callable[[int], None]) -> None:
+    """Fetch files. Raises InputError naming the URL."""
+
+    async def one(item: tuple[Store, str, Path]) -> None:
+        store, url, path = item
+        try:
+            await _download(store, url, path, reserve)
+        except StoreProblem as problem:
+            raise InputError(f"cannot read {url}: {problem}") from None
+
+    await for_each(work, one, min(FILES_AT_ONCE, len(work)))
+
+
+async def _download(store: Store, url: str, path: Path, reserve: Callable[[int], None]) -> None:
+    # Not made from the name, which may be as long as a name can be
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    with disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        size = await store.fetch(url, file, path.parent, reserve)
+        with disk(path.parent):
+            written = os.fstat(file).st_size
+            if written != size:
+                raise StoreProblem(f"{written} bytes came of {size}")
+            os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+    finally:
+        os.close(file)
+
+
+async def write_at(file: int, folder: Path, data: bytes, place: int) -> None:
+    """Write to a descriptor, beside the loop where that could take long. Raises InputError."""
+    with disk(folder):
+        if len(data) <= 64 * 1024:
+            _write_all(file, data, place)
+        else:
+            await asyncio.to_thread(_write_all, file, data, place)
+
+
+def _write_all(file: int, data: bytes, place: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(file, view, place)
+        view = view[count:]
+        place += count
+
+
+@contextlib.contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """Turn an error of the local disk into an InputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise InputError(
+                f"no space is left in the scratch folder {folder} ({error.strerror}): free some, set scratch to a "
+                "larger node-local folder, or lower scratch_limit or mini_batch_size"
+            ) from None
+        raise InputError(f"cannot write to the scratch folder {folder}: {error.strerror or error}") from None
+
+
+async def size_of_all(work: Sequence[tuple[Store, str]]) -> list[int]:
+    """The sizes of files. Raises InputError naming the URL."""
+    sizes = [0] * len(work)
+
+    async def one(number: int) -> None:
+        store, url = work[number]
+        try:
+            sizes[number] = (await store.look_up(url)).size
+        except StoreProblem as problem:
+            raise InputError(f"cannot read {url}: {problem}") from None
+
+    await for_each(range(len(work)), one, min(FILES_AT_ONCE, len(work)))
+    return sizes
+
+
+def ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Cut a range into those of single requests."""
+    for begin in range(start, stop, RANGE):
+        yield begin, min(begin + RANGE, stop)
+
+
+# Names
+
+
+def listed(
+    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[], int | None]
+) -> Iterator[tuple[str, int]]:
+    """What a path names: a file of this very name, or what the folder or glob stands for.
+
+    Args:
+        exact: the size of the file of this very name; ``None``: there is none.
+    """
+    if path and not path.endswith("/") and (size := exact()) is not None:
+        yield url_of(path), size
+        return
+    for entry in matching(lister, path, hidden=hidden):
+        yield url_of(entry.name), entry.size
+
+
+def safe_path(name: str) -> str:
+    """A name of a store as a relative path: nothing leads upwards, nothing is too long, no two become the same."""
+    return "/".join(_safe_name(each) for each in name.split("/"))
+
+
+def _safe_name(name: str) -> str:
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= 200 and name not in ("", ".", "..") and "\0" not in name:
+        return name
+    name = name.replace("\0", "")
+    stem, dot, extension = name.rpartition(".")
+    ending = dot + extension if stem and len(extension) <= 16 else ""
+    start = stem.encode("utf-8", "surrogatepass")[:100].decode("utf-8", "ignore")
+    return f"{start}~{hashlib.sha256(data).hexdigest()[:20]}{ending}"
