@@ -54,6 +54,8 @@ _TABLE_KEYS = {
         "encoding",
         "quote",
         "support_multi_line",
+        "decimal",
+        "na_values",
         "columns",
         "column_types",
         "on_bad_record",
@@ -115,6 +117,11 @@ class InputSection(Section):
     support_multi_line: bool | None = Field(
         default=None, description="delimited: true where quoted values may hold newlines (slower); default false"
     )
+    decimal: Text | None = Field(default=None, description='delimited: the decimal point; default "."')
+    na_values: tuple[Text, ...] | None = Field(
+        default=None,
+        description="delimited: list of further words for a missing value, beside pandas' own; default: none",
+    )
     columns: tuple[Text, ...] | None = Field(
         default=None, min_length=1, description="columns of the table to read, in this order; default: all"
     )
@@ -148,7 +155,7 @@ class InputSection(Section):
     def _text_means_files(cls, data: Any) -> Any:
         return {"files": data} if isinstance(data, str) else data
 
-    @field_validator("files", "table", "columns", mode="before")
+    @field_validator("files", "table", "columns", "na_values", mode="before")
     @classmethod
     def _one_means_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -38,7 +38,7 @@ def texts_of(
     wanted: Sequence[str],
     missing: Sequence[str],
 ) -> Texts:
-    """Columns of some records; missing fields at the end of a record are missing values. About 100 MB/s.
+    """Columns of some records; missing fields at the end of a record are missing values.
 
     Args:
         text: UTF-8, valid or not.
