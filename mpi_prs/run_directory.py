@@ -105,6 +105,11 @@ class RunDirectory:
         return self.root / "spill"
 
     @property
+    def header(self) -> Path:
+        """The line with the column names that all user processes have agreed on."""
+        return self.root / "header"
+
+    @property
     def kept_rows(self) -> Path:
         """The growing file, where another one was made of it at the end: kept while failed mini-batches are left."""
         return self.root / "kept_rows"

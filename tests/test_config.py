@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.data.datasets import TabularDataset
 from mpi_prs.data.files import FileInput
 from mpi_prs.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
 from mpi_prs.job.config import (
@@ -142,6 +143,40 @@ def test_a_folder_with_glob_characters_in_its_name_is_taken_literally(folder: Pa
 def test_an_input_may_be_written_short_or_long(folder: Path, written: object, files: list[list[str]]) -> None:
     config = load(folder, text_of(inputs=[written]))
     assert [list(each.input.files) for each in config.datasets()] == [[f"{folder}/{file}" for file in files[0]]]
+
+
+@pytest.mark.parametrize(
+    ("table", "format", "separator"),
+    [
+        ("in/part-?.csv", "delimited", ","),
+        ("run#1/x.parquet", "parquet", None),
+        ("https://host/x.parquet?version=a.csv", "parquet", None),
+        (["a.tsv", "b.tsv.gz"], "delimited", "\t"),
+        ("all.tsv.files/x.csv", "delimited", ","),
+    ],
+)
+def test_the_suffix_of_a_table_tells_its_format_and_separator(
+    folder: Path, table: object, format: str, separator: str | None
+) -> None:
+    config = load(folder, text_of(inputs=[{"table": table}], mini_batch_size="1MB"))
+    (dataset,) = config.datasets()
+    assert isinstance(dataset, TabularDataset)
+    assert type(dataset.format).__name__.lower() == format
+    assert getattr(dataset.format, "separator", None) == separator
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (["a.csv", "b.parquet"], ["a.csv", "b.parquet", "two formats", "an input of each"]),
+        (["a.csv", "b.tsv"], [".tsv", "an input of each", "separator"]),
+    ],
+)
+def test_files_that_are_to_be_read_in_two_ways_are_no_one_table(folder: Path, table: object, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text_of(inputs=[{"table": table}], mini_batch_size="1MB"))
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_a_list_of_files_is_read_relative_to_its_own_folder(folder: Path) -> None:

@@ -81,6 +81,7 @@ class User:
             "row_form": row_form,
             "payloads": "plain",
             "tables": False,
+            "header": str(spill.parent / "header"),
             "spill": str(spill),
             "arguments": [],
         }

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,6 +120,13 @@ def test_one_mini_batch_for_each_combination_of_the_chosen_keys(tmp_path: Path) 
     ]
 
 
+def test_a_file_that_is_an_input_by_itself_has_the_key_in_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "music/ann.wav")
+    dataset = FileDataset.from_files(str(tmp_path / "music" / "ann.wav"), partition_format="{user}.wav")
+    got = made(manifest_of(tmp_path, [dataset], None, ["user"]), tmp_path / "scratch")
+    assert [context.partition_key_value for _, context in got] == [{"user": "ann"}]
+
+
 @pytest.mark.parametrize(
     ("format", "keys", "words"),
     [
@@ -172,10 +180,43 @@ def self_made(folder: Path, pattern: str, **options: Any) -> list[tuple[Any, Min
     return made(manifest_of(folder, [dataset], BatchSize(bytes=1000)), folder / "scratch")
 
 
-def test_a_path_column_that_is_there_already_is_refused(tmp_path: Path) -> None:
-    csv_files(tmp_path / "in", a=pd.DataFrame({"n": [1]}))
-    with pytest.raises(InputError, match=r"path_column: .*already"):
-        self_made(tmp_path, str(tmp_path / "in"), path_column="n")
+@pytest.mark.parametrize("format", ["csv", "parquet", "jsonl"])
+def test_a_path_column_that_is_there_already_is_refused_before_anything_runs(tmp_path: Path, format: str) -> None:
+    data = pd.DataFrame({"n": [1], "m": [2]})
+    file = str(tmp_path / f"a.{format}")
+    if format == "csv":
+        data.to_csv(file, index=False)
+        dataset = TabularDataset.from_delimited_files(file, path_column="n")
+    elif format == "parquet":
+        data.to_parquet(file)
+        dataset = TabularDataset.from_parquet_files(file, path_column="n")
+    else:
+        data.to_json(file, orient="records", lines=True)
+        dataset = TabularDataset.from_json_lines_files(file, path_column="n")
+    with pytest.raises(InputError, match=r"path_column: .* has a column 'n' already"):
+        manifest_of(tmp_path, [dataset], BatchSize(rows=1))
+
+
+@pytest.mark.parametrize("format", ["hive", "{u}/{name}.csv"])
+def test_a_path_column_named_like_a_partition_key_is_refused_before_anything_runs(tmp_path: Path, format: str) -> None:
+    csv_files(tmp_path / "in" / "u=1", a=pd.DataFrame({"n": [1]}))
+    dataset = TabularDataset.from_delimited_files(str(tmp_path / "in"), path_column="u", partition_format=format)
+    with pytest.raises(InputError, match=r"path_column: 'u' is a partition key already"):
+        manifest_of(tmp_path, [dataset], BatchSize(rows=1))
+
+
+def test_a_path_column_for_arrays_is_refused_and_for_an_hdf5_table_is_added(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "arrays.h5", "w") as file:
+        file["images"] = np.zeros((3, 2, 2))
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["n"] = np.arange(3)
+    arrays, table = (
+        TabularDataset.from_hdf5_files(str(tmp_path / f"{name}.h5"), path_column="p") for name in ("arrays", "table")
+    )
+    with pytest.raises(InputError, match=r"path_column: .*arrays\.h5 holds arrays .* context\.dataset\.paths"):
+        manifest_of(tmp_path, [arrays], BatchSize(rows=2))
+    got = made(manifest_of(tmp_path, [table], BatchSize(rows=2)), tmp_path / "scratch")
+    assert [batch["p"].tolist() for batch, _ in got] == [[str(tmp_path / "table.h5")] * 2, [str(tmp_path / "table.h5")]]
 
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:

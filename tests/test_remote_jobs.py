@@ -269,3 +269,18 @@ def test_a_killed_job_leaves_no_scratch_and_goes_on(
     done = job.local()
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job, ITEMS)
+
+
+def test_a_stop_signal_is_heeded_while_a_side_input_hangs(new_job: NewJob, tmp_path: Path) -> None:
+    scratch, side = tmp_path / "scratch", tmp_path / "side"
+    scratch.mkdir()
+    side.mkdir()
+    os.mkfifo(side / "model")  # to open it takes for ever, as on a dead filesystem
+    side_inputs = {"model": {"path": str(side), "mode": "download"}}
+    job = new_job(CONTENT_SCRIPT, side_inputs=side_inputs, scratch=str(scratch))
+    process = job.start_local()
+    wait_until(lambda: list(scratch.glob("*/model.new")))
+    process.send_signal(signal.SIGTERM)
+    done = job.finish(process, timeout=20)
+    assert done.returncode == 75, done.stdout
+    assert "Traceback" not in done.stdout

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.output.form import Form, default_to_csv, encoding, form_of
-from mpi_prs.output.rows import WrongReturnType, encode_rows, prepare_to_encode
+from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line, prepare_to_encode
 
 PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 
@@ -235,6 +235,13 @@ def test_a_csv_has_commas_and_a_header_unless_told_otherwise() -> None:
     assert default_to_csv("a.txt") == {"sep": " ", "header": False, "index": False}
 
 
+def test_the_header_of_a_csv_comes_from_a_frame_with_rows() -> None:
+    form = {"form": "text", **default_to_csv("a.csv")}
+    assert header_line(pd.DataFrame({"a": [1], "b": ["x"]}), form) == b"a,b\n"
+    for nothing in (pd.DataFrame(), pd.DataFrame({"a": []}), []):
+        assert header_line(nothing, form) is None
+
+
 def objects(result: Any, form: dict[str, Any] = JSON) -> list[Any]:
     """The rows, read back by Python's own strict reader."""
     count, rows = encode_rows(result, form)
@@ -363,6 +370,11 @@ def test_rows_without_names_are_refused(result: Any, message: str, form: dict[st
     [
         ([{"a": {1}}], JSON, "run() returned a row that JSON cannot hold: a value of type set"),
         ([{"a": {1}, "b": math.nan}], JSON, "run() returned a row that JSON cannot hold: a value of type set"),
+        (
+            [{"a": math.nan, (1, 2): 3}],
+            JSON,
+            "run() returned a row that JSON cannot hold: keys must be str, int, float, bool",
+        ),
         ([{(1, 2): 3}], JSON, "run() returned a row that JSON cannot hold: keys must be str, int, float, bool or None"),
         (pd.DataFrame({"a": [b"x"]}), JSON, "run() returned a row that JSON cannot hold: a value of type bytes"),
         ([{}, {}], ARROW, "run() returned a list of empty dicts; expected at least one key"),

@@ -222,3 +222,25 @@ def test_init_failing_at_ten_thousand_workers_costs_no_look_at_the_others() -> N
             job.scheduler.init_failed(worker, 0)
     assert job.phase is Phase.ABORTED
     assert counted.looks == 0
+
+
+def seconds_to_hand_out(mini_batches: int, workers: int, stay: int) -> float:
+    """CPU time to hand out everything, when each worker asks for more whenever it has done two mini-batches."""
+    scheduler = Scheduler(mini_batches, lambda _: 1, Policy(), 0.0, lambda number: (number // stay + 1) * stay)
+    held: dict[int, list[tuple[int, int]]] = {worker: [] for worker in range(workers)}
+    for worker in held:
+        scheduler.add_worker(worker, 1, "node", 0.0)
+        scheduler.process_ready(worker, 0)
+    began = time.process_time()
+    while scheduler.phase is Phase.RUNNING:
+        for worker, holds in held.items():
+            for first, count, attempt in scheduler.assign(worker):
+                holds += [(number, attempt) for number in range(first, first + count)]
+        for worker, holds in held.items():
+            done, holds[:] = holds[:2], holds[2:]
+            scheduler.finished(worker, b"".join(record(number, attempt=attempt) for number, attempt in done), 1.0)
+    return time.process_time() - began
+
+
+def test_stays_that_are_fewer_than_workers_cost_no_look_at_every_worker() -> None:
+    assert seconds_to_hand_out(20_000, 3000, 50) < 5 * seconds_to_hand_out(20_000, 3000, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,34 @@ def test_what_is_kept_of_a_table_stays_as_it_is(segments: Segments, column: str)
         process.let_go()
         segments.release(segment)
     assert all(series.tolist() == values for series, values in kept)
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_what_is_kept_takes_no_file_descriptors(segments: Segments, arrays: bool) -> None:
+    process, kept = DescribedMiniBatches(), []
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        if arrays:
+            segment, places = segments.of_arrays({"f": np.arange(10.0)})
+            kept.append(process.make(payload(segment=segment.path, arrays=places), None, 0)["f"])
+        else:
+            segment = segments.of_table(table(0))
+            kept.append(process.make(payload(segment=segment.path), None, 0)["s"])
+        process.let_go()
+        segments.release(segment)
+    assert len(kept) == 20
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_let_go_is_unmapped(segments: Segments) -> None:
+    process = DescribedMiniBatches()
+    for rows in range(1000, 400_000, 30_000):
+        segment = segments.of_table(table(0, rows))
+        process.make(payload(segment=segment.path), None, 0)
+        process.let_go()
+        segment.close()
+    mapped = Path("/proc/self/maps").read_text().count("memfd:mpi_prs_segment")
+    assert mapped <= 5
 
 
 def test_arrays_come_out_as_they_were_and_may_be_written_into(segments: Segments) -> None:

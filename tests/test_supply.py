@@ -24,7 +24,9 @@ class Loader:
 
     held_back: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
+    crashing: set[int] = field(default_factory=set)
     groups: int | None = None
+    begun: set[int] = field(default_factory=set)
     loaded: list[int] = field(default_factory=list)
     threads: dict[int, int] = field(default_factory=dict)
     holding: set[int] = field(default_factory=set)
@@ -33,15 +35,20 @@ class Loader:
     go: threading.Event = field(default_factory=threading.Event)
 
     def affinity(self, number: int) -> int | None:
+        if number in self.broken:
+            raise InputError("the manifest is damaged")
         return None if self.groups is None else number // self.groups
 
     def load(self, number: int) -> Prepared:
+        self.begun.add(number)
         if number in self.held_back:
             self.go.wait(30)
         self.threads[number] = threading.get_ident()
         self.loaded.append(number)
         if number in self.broken:
             raise InputError(f"mini-batch {number} is broken")
+        if number in self.crashing:
+            raise RuntimeError("a library fails")
         self.holding.add(number)
         return Prepared(7, b"payload %d" % number, 100, lambda: self.holding.remove(number))
 
@@ -55,9 +62,9 @@ class Loader:
 
 @contextlib.contextmanager
 def supply_of(
-    loader: Loader, threads: int = 1, most_loaded: int = 100, most_bytes: int = 10**9
+    loader: Loader, threads: int = 1, most_loaded: int = 100, most_bytes: int = 10**9, processes: int = 1
 ) -> Iterator[LoadedAhead]:
-    supply = LoadedAhead(loader, threads, most_loaded, most_bytes)
+    supply = LoadedAhead(loader, threads, most_loaded, most_bytes, processes)
     yield supply
     supply.close()
     assert loader.closed
@@ -132,10 +139,19 @@ def test_no_more_is_loaded_than_may_be_and_answers_make_room(loader: Loader) -> 
         supply.add(Chunk(0, 10, 1))
         for _ in range(3):
             taken(supply)
-        wait_until(lambda: len(loader.loaded) == 4)  # one that is next is always loaded
-        supply.notice()
-        assert loader.loaded == [0, 1, 2, 3]
-        supply.answered([0, 1])
+        assert supply._loading == []
+        assert loader.loaded == [0, 1, 2]
+        supply.answered([0])
+        wait_until(lambda: len(loader.loaded) == 4)
+
+
+def test_whatever_the_bounds_each_process_gets_work_and_the_next_one_is_loaded(loader: Loader) -> None:
+    with supply_of(loader, most_loaded=1, most_bytes=1, processes=3) as supply:
+        supply.add(Chunk(0, 10, 1))
+        for _ in range(4):
+            taken(supply)
+        assert supply._loading == []
+        supply.answered([2])
         wait_until(lambda: len(loader.loaded) == 5)
 
 
@@ -187,6 +203,16 @@ def test_everything_is_released_at_the_end(loader: Loader) -> None:
         wait_until(lambda: supply.notice() or len(loader.loaded) == 5)
         supply.notice()
     assert loader.holding == set()
+
+
+def test_what_fails_after_the_end_is_not_reported(loader: Loader, caplog: pytest.LogCaptureFixture) -> None:
+    loader.held_back = {0}
+    loader.crashing = {0}
+    with supply_of(loader) as supply:
+        supply.add(Chunk(0, 1, 1))
+        wait_until(lambda: loader.begun)
+    assert loader.loaded == [0]
+    assert not caplog.records
 
 
 # From the manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -148,6 +149,19 @@ def test_one_damaged_file_fails_its_mini_batches_alone_and_says_so(new_job: NewJ
     assert "part-1.parquet" in done.stdout
 
 
+def test_a_compressed_file_that_is_cut_off_fails_alone(new_job: NewJob) -> None:
+    job = new_job(ECHO_SCRIPT, items=0, inputs=[{"table": "in/*.csv.gz"}], error_threshold=-1, run_max_try=1)
+    for name in "ab":
+        table().to_csv(job.folder / "in" / f"{name}.csv.gz", index=False)
+    path = job.folder / "in" / "b.csv.gz"
+    path.write_bytes(path.read_bytes()[:3000])
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_number_once(job)
+    assert len(job.ledger().failed) == 1
+    assert "b.csv.gz" in done.stdout
+
+
 # A bad record
 
 
@@ -177,6 +191,36 @@ def test_a_bad_record_may_be_skipped_and_counts_as_a_failed_item(new_job: NewJob
     assert done.returncode == 0, done.stdout
     assert sorted(map(int, job.rows())) == [*range(100), 101]
     assert (job.ledger().items, job.ledger().short) == (102, 1)
+
+
+@pytest.mark.parametrize("corrected", ["100,5,x", "100,50.25,x"])
+def test_a_file_that_was_corrected_has_its_parts_elsewhere_so_no_row_comes_twice_or_gets_lost(
+    new_job: NewJob, corrected: str
+) -> None:
+    job = bad_job(new_job)
+    assert job.local().returncode == 0
+    path = job.folder / "in" / "bad.csv"
+    path.write_text(BAD_CSV.replace("100,oops,x", corrected))
+    done = job.local("--only-failed")
+    assert f"bad.csv has {path.stat().st_size} bytes, and had {len(BAD_CSV)} when the run was begun" in done.stdout
+    numbers = list(map(int, job.rows()))
+    assert len(numbers) == len(set(numbers)) < 102
+    assert job.ledger().failed
+
+
+@pytest.mark.parametrize("suffix", ["h5", "parquet"])
+def test_a_file_repaired_after_it_was_listed_as_damaged_does_not_count_as_done_without_its_rows(
+    new_job: NewJob, suffix: str
+) -> None:
+    job = table_job(new_job, ECHO_SCRIPT, suffix, error_threshold=-1, run_max_try=1)
+    path = job.folder / "in" / f"part-1.{suffix}"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    assert job.local().returncode == 0
+    path.write_bytes(whole)
+    done = job.local("--only-failed")
+    assert f"part-1.{suffix} could not be read when the run was begun" in done.stdout
+    assert len(job.ledger().failed) == 1
 
 
 # Faults in the middle
@@ -259,3 +303,17 @@ def run(mini_batch):
     done = job.local(processes=1)
     assert done.returncode == 0, done.stdout
     assert sorted(map(int, job.rows())) == list(range(300))
+
+
+def test_a_low_limit_of_open_files_fails_no_mini_batch(new_job: NewJob) -> None:
+    job = table_job(new_job, ECHO_SCRIPT, "csv", files=10, mini_batch_size="100")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        process = job.start_local(processes=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    done = job.finish(process)
+    assert done.returncode == 0, done.stdout
+    assert "0 failed, 0 retried" in done.stdout
+    assert_every_number_once(job)

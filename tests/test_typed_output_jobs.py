@@ -213,3 +213,55 @@ def test_options_of_text_are_refused_for_another_form(new_job: Callable[..., Job
 
     assert done.returncode == 2
     assert "sep has no use for rows.parquet, whose rows are not separated text" in done.stdout
+
+
+OTHER_COLUMNS_SCRIPT = """
+import os
+import pandas as pd
+
+def run(mini_batch):
+    numbers = [int(open(path).read()) for path in mini_batch]
+    frame = pd.DataFrame({"name": [os.path.basename(path) for path in mini_batch], "number": numbers})
+    return frame[["number", "name"]] if 20 in numbers else frame
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_rows_with_other_columns_than_the_header_fail_and_are_not_written(
+    new_job: Callable[..., Job], processes: int
+) -> None:
+    job = new_job(OTHER_COLUMNS_SCRIPT, append_row_file_name="rows.csv", run_max_try=1)
+
+    done = job.local(processes=processes)
+
+    assert done.returncode == 0, done.stdout
+    assert "columns number,name; expected name,number, those that the output file has" in done.stdout
+    found = pd.read_csv(job.directory.output_file("rows.csv"))
+    assert sorted(found["number"]) == [n for n in range(40) if not 20 <= n < 24]
+
+
+def test_the_columns_of_an_earlier_start_hold(new_job: Callable[..., Job]) -> None:
+    job = new_job(OTHER_COLUMNS_SCRIPT, append_row_file_name="rows.csv", run_max_try=1)
+    assert job.local("--limit", "2").returncode == 0
+    script = OTHER_COLUMNS_SCRIPT.replace("if 20 in numbers else frame", "if 20 not in numbers else frame")
+    (job.folder / "script.py").write_text(script)
+
+    done = job.local("--accept-changes")
+
+    assert done.returncode == 0, done.stdout
+    found = pd.read_csv(job.directory.output_file("rows.csv"))
+    assert list(found.columns) == ["name", "number"]
+    assert sorted(found["number"]) == [*range(8), *range(20, 24)]
+
+
+def test_dicts_become_rows_of_a_csv_with_a_header(new_job: Callable[..., Job]) -> None:
+    script = (
+        "def run(mini_batch):\n    return [{'number': int(open(path).read()), 'x': 'a,b'} for path in mini_batch]\n"
+    )
+    job = new_job(script, append_row_file_name="rows.csv", output_order="input")
+
+    done = job.local()
+
+    assert done.returncode == 0, done.stdout
+    lines = job.directory.output_file("rows.csv").read_text().splitlines()
+    assert lines == ["number,x", *(f'{number},"a,b"' for number in range(40))]

@@ -115,7 +115,7 @@ class MiniBatchLoader:
 
     def _load_table(self, number: int, input: int, header: dict[str, Any], told: dict[str, Any]) -> Prepared:
         parts = parts_of(header)
-        batches = self._read(number, input, parts)
+        batches = self._read(number, input, header, parts)
         skipped = sum(batch.skipped for batch in batches)
         told["paths"] = list(dict.fromkeys(part.file for part in parts))
         if self._manifest.exact:
@@ -139,14 +139,17 @@ class MiniBatchLoader:
         """
         header, _ = unpack(self._manifest.payload(number))
         input, parts = self._manifest.input_of(number), parts_of(header)
-        batches = self._read(number, input, parts)
+        batches = self._read(number, input, header, parts)
         if isinstance(batches[0].data, dict):
             raise InputError(f"{parts[0].file} holds arrays of more than one dimension, and no table")
         return self._table(input, header, parts, batches)
 
-    def _read(self, number: int, input: int, parts: Sequence[Part]) -> list[Batch]:
+    def _read(self, number: int, input: int, header: dict[str, Any], parts: Sequence[Part]) -> list[Batch]:
         reader = self._reader(input)
-        batches = [reader.read(part) for part in parts]
+        batches = []
+        for part, size in zip(parts, header["sizes"], strict=True):
+            self._check_size(input, part.file, size)
+            batches.append(reader.read(part))
         for batch in batches:
             for bad in batch.bad:
                 _log.warning("mini-batch %d: skipped a bad record: %s", number, bad)
@@ -168,6 +171,18 @@ class MiniBatchLoader:
                 raise InputError(f"path_column: {part.file} has a column {name!r} already; choose another name")
             table = table.append_column(name, repeated(part.file, pa.string(), table.num_rows))
         return table
+
+    def _check_size(self, input: int, file: str, listed: int) -> None:
+        """In a file that has been edited the parts are elsewhere: rows would be lost, or come twice."""
+        if getattr(self._of_thread, "checked", None) == (input, file):
+            return
+        size = self._stores[input].size(file)
+        if size != listed:
+            raise InputError(
+                f"{file} has {size} bytes, and had {listed} when the run was begun: its mini-batches would lose rows "
+                "or have them twice. Restore it, or start the run anew with --overwrite"
+            )
+        self._of_thread.checked = (input, file)
 
     def _reader(self, input: int) -> Reader:
         """This thread's reader of an input."""

@@ -6,6 +6,7 @@
 
     partition   values of the partition keys, see mpi_prs.partition_values
     parts       of tables: what to read, a list of Part
+    sizes       of tables: for each part how many bytes its file has
     columns     of tables: for each part the columns that its path gives, as partition values
 """
 

@@ -29,7 +29,7 @@ from mpi_prs.data.partition_by import partitioned_columns, typed_values
 from mpi_prs.data.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.data.partitions import check_partition_keys, group_by_partition, to_json
 from mpi_prs.data.payload import pack
-from mpi_prs.data.tables.arrow import pack_schema
+from mpi_prs.data.tables.arrow import pack_schema, unpack_schema
 from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.errors import InputError
 from mpi_prs.storage.remote import is_url
@@ -181,6 +181,8 @@ def literal_folder(dataset: Dataset) -> str:
     """The folder, absolute or a URL, below which the partition values of a dataset's only pattern are looked for."""
     pattern = dataset.input.files[0]
     whole = pattern if is_url(pattern) else os.path.abspath(os.path.join(dataset.input.base, pattern))
+    if os.path.isfile(whole):
+        whole = os.path.dirname(whole)
     return re.split(r"/[^/]*[*?\[=]", whole, maxsplit=1)[0]
 
 
@@ -195,27 +197,50 @@ def _of_tables(
     for dataset in datasets:
         store = AnyFiles(dataset.storage)
         stores.append(store)
-        planned.inputs.append(_described_table(dataset, dataset.format.survey(dataset.files, store)))
+        survey = dataset.format.survey(dataset.files, store)
+        if dataset.path_column is not None:
+            _check_path_column(dataset.path_column, survey, _shown(dataset))
+        planned.inputs.append(_described_table(dataset, survey))
     for number, (dataset, store) in enumerate(zip(datasets, stores, strict=True)):
         survey = planned.inputs[number]["survey"]
         partitioning = Partitioning.of(dataset)
         planned.inputs[number]["partition_schema"] = partitioning and partitioning.describe()
 
-        def columns(part: Part, partitioning: Partitioning | None = partitioning) -> dict[str, Any]:
-            return partitioning.values(part.file) if partitioning else {}
+        def columns(
+            part: Part, partitioning: Partitioning | None = partitioning, path_column: str | None = dataset.path_column
+        ) -> dict[str, Any]:
+            values = partitioning.values(part.file) if partitioning else {}
+            if path_column in values:
+                raise InputError(f"path_column: {path_column!r} is a partition key already; choose another name")
+            return values
 
         split = partial(dataset.format.split, survey=survey, store=store)
         if keys:
             for values, paths in _partitions(dataset, keys):
                 parts = [part for path in paths for part in split(os.fsdecode(path), size=_WHOLE)]
                 if parts:
-                    header = {"partition": to_json(values)}
+                    size_of = {file: store.size(file) for file in dict.fromkeys(part.file for part in parts)}
+                    header = {"partition": to_json(values), "sizes": [size_of[part.file] for part in parts]}
                     yield _of_parts(number, parts, [columns(part) for part in parts], planned, header)
         else:
             assert isinstance(size, BatchSize)
             for path in dataset.files():
+                sizes: list[int] = []
                 for part, stays in _with_stays(split(path, size=size)):
-                    yield _of_parts(number, [part], [columns(part)], planned, {}, stays)
+                    sizes = sizes or [store.size(path)]
+                    yield _of_parts(number, [part], [columns(part)], planned, {"sizes": sizes}, stays)
+
+
+def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
+    """Raises InputError: the column is there already, or there are no columns."""
+    if not survey.get("table", True):
+        raise InputError(
+            f"path_column: {shown} holds arrays of more than one dimension, which have no columns; remove it, and take "
+            "the paths from context.dataset.paths"
+        )
+    names = survey["columns"] if "table" in survey else unpack_schema(survey.get("final") or survey["schema"]).names
+    if name in names:
+        raise InputError(f"path_column: {shown} has a column {name!r} already; choose another name")
 
 
 def _described_table(dataset: TabularDataset, survey: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ START = 64
 """Where the content begins, and what arrays are aligned to."""
 
 _PAGE = 1 << 16
+_MOST_IDLE = 64  # segments: each takes a file descriptor
 
 
 class Segment:
@@ -114,7 +115,8 @@ class Segments:
     def release(self, segment: Segment) -> None:
         """The mini-batch is answered."""
         with self._lock:
-            if segment.let_go and sum(each.capacity for each in self._idle) + segment.capacity <= self._most_idle:
+            idle = sum(each.capacity for each in self._idle) + segment.capacity
+            if segment.let_go and idle <= self._most_idle and len(self._idle) < _MOST_IDLE:
                 self._idle.append(segment)
                 return
         segment.close()

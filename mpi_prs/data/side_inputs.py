@@ -18,8 +18,10 @@ import fcntl
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,6 +107,27 @@ def provide(
             folder.leave()
         raise
     return Provided(paths, folder)
+
+
+def begin_provide(
+    side_inputs: Sequence[SideInput],
+    node_scratch: Path,
+    token: str,
+    storage: Storage,
+    *,
+    check: Callable[[], None],
+) -> Future[Provided]:
+    """:func:`provide` in a thread: a daemon, so that a filesystem that never answers keeps nobody from leaving."""
+    given: Future[Provided] = Future()
+
+    def fetch() -> None:
+        try:
+            given.set_result(provide(side_inputs, node_scratch, token, storage, check=check))
+        except BaseException as error:
+            given.set_exception(error)
+
+    threading.Thread(target=fetch, name="side inputs", daemon=True).start()
+    return given
 
 
 def substitute(arguments: Sequence[str], paths: Mapping[str, str]) -> list[str]:

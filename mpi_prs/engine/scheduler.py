@@ -15,6 +15,7 @@ twice is dropped here. Sums over all workers are kept up to date, so no decision
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -58,6 +59,8 @@ class Scheduler:
         self._states = bytearray(mini_batches)
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
+        # Once all are taken: length when last looked at (negative), worker and stop of each stay, the longest first
+        self._long_stays: list[tuple[int, int, int]] | None = None
         self._left = self._end  # mini-batches below _end that are neither DONE nor FAILED
         self._held = 0  # mini-batches that are at a worker
         self._retries: dict[int, deque[int]] = {}  # by the worker that had them last; no empty ones
@@ -209,7 +212,7 @@ class Scheduler:
         ranges = self._take_retries(worker, known, room)
         room -= len(ranges)
         while room > 0:
-            found = self._take_pending(known, room)
+            found = self._take_pending(worker, known, room)
             if found is None:
                 break
             ranges.append(found)
@@ -276,12 +279,13 @@ class Scheduler:
             del self._retries[avoid]
         return self._hold(known, number, 1)
 
-    def _take_pending(self, known: Worker, room: int) -> Range | None:
+    def _take_pending(self, worker: int, known: Worker, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
         start, stop = self._cursor, self._end
         if self._stop_of_stay is not None:
             if self._states.find(PENDING, *known.stay) < 0:
                 known.stay = self._next_stay()
+                self._note_stay(worker, known.stay)
             start, stop = known.stay
         first = self._states.find(PENDING, start, stop)
         if first < 0:
@@ -301,7 +305,7 @@ class Scheduler:
     def _next_stay(self) -> tuple[int, int]:
         """Mini-batches that a worker should have to itself: the next that nobody has, or half of what somebody has.
 
-        ``(0, 0)`` when nothing is left. Near the end it costs a look at every worker.
+        ``(0, 0)`` when nothing is left.
         """
         assert self._stop_of_stay is not None
         first = self._states.find(PENDING, self._cursor, self._end)
@@ -312,13 +316,31 @@ class Scheduler:
         first = self._states.find(PENDING, 0, self._end)
         if first < 0:
             return 0, 0
-        longest = max(self.workers.values(), key=lambda other: self._states.count(PENDING, *other.stay))
-        start, stop = longest.stay
-        middle = (start + stop) // 2
-        if self._states.find(PENDING, middle, stop) < 0:  # what is left was a lost worker's, or is the last of a stay
-            return first, first + 1
-        longest.stay = start, middle
-        return middle, stop
+        if self._long_stays is None:
+            self._long_stays = []
+            for other, each in self.workers.items():
+                self._note_stay(other, each.stay)
+        while self._long_stays:
+            length, other, stop = self._long_stays[0]
+            longest = self.workers.get(other)
+            left = self._states.count(PENDING, *longest.stay) if longest is not None else 0
+            if longest is None or longest.stay[1] != stop or not left:  # lost, it has another one by now, or it is done
+                heapq.heappop(self._long_stays)
+            elif left < -length:
+                heapq.heapreplace(self._long_stays, (-left, other, stop))
+            else:
+                start = longest.stay[0]
+                middle = (start + stop) // 2
+                if self._states.find(PENDING, middle, stop) < 0:  # the last of a stay
+                    break
+                longest.stay = start, middle
+                heapq.heapreplace(self._long_stays, (start - middle, other, middle))
+                return middle, stop
+        return first, first + 1
+
+    def _note_stay(self, worker: int, stay: tuple[int, int]) -> None:
+        if self._long_stays is not None and stay[1] - stay[0] > 1:
+            heapq.heappush(self._long_stays, (stay[0] - stay[1], worker, stay[1]))
 
     def _hold(self, known: Worker, first: int, count: int) -> Range:
         attempt = self._attempts.get(first, 0) + 1

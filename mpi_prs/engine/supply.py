@@ -174,16 +174,19 @@ class LoadedAhead:
     Args:
         loader: what loads.
         threads: how many at once.
-        most_loaded: mini-batches that may be loaded, being loaded or at a process. One that is next is always loaded.
+        most_loaded: mini-batches that may be loaded, being loaded or at a process.
         most_bytes: the same in bytes, as far as they are known.
+        processes: that should have work: until each could have one, the next one is loaded whatever the bounds.
     """
 
-    def __init__(self, loader: Loader, threads: int, most_loaded: int, most_bytes: int) -> None:
+    def __init__(self, loader: Loader, threads: int, most_loaded: int, most_bytes: int, processes: int) -> None:
         self.queued = 0
         self.wake_descriptor: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()  # of the descriptor
         self._loader = loader
         self._most_loaded = most_loaded
         self._most_bytes = most_bytes
+        self._processes = processes
         self._waiting: deque[tuple[int, int]] = deque()  # mini-batch, attempt
         self._loading: list[_Order] = []
         self._finished: SimpleQueue[_Order] = SimpleQueue()
@@ -206,10 +209,11 @@ class LoadedAhead:
             except (MpiPrsError, OSError) as error:
                 order.problem = str(error)
             except BaseException as error:  # a bug, or an error of a library: this mini-batch fails, the others go on
-                _log.exception("mini-batch %d cannot be loaded", order.number)
+                if not order.withdrawn:  # else it may be no more than the end of the interpreter
+                    _log.exception("mini-batch %d cannot be loaded", order.number)
                 order.problem = f"it cannot be loaded: {type(error).__name__}: {error}"
             self._finished.put(order)
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with self._lock:
                 if self.wake_descriptor is not None:
                     os.eventfd_write(self.wake_descriptor, 1)
         self._loader.leave()
@@ -293,22 +297,26 @@ class LoadedAhead:
         for prepared in self._handed_over.values():
             self._release(prepared)
         self._handed_over.clear()
-        assert self.wake_descriptor is not None
-        descriptor, self.wake_descriptor = self.wake_descriptor, None
-        os.close(descriptor)
+        with self._lock:  # a thread that is late must not write to whoever gets the number next
+            if self.wake_descriptor is not None:
+                os.close(self.wake_descriptor)
+                self.wake_descriptor = None
 
     def _order_more(self) -> None:
         """Let threads load what may be loaded now."""
         while self._waiting:
             held = len(self._loading) + len(self._ready) + len(self._handed_over)
             expected = self._bytes + (len(self._loading) + 1) * self._largest
-            if self._loading or self._ready:  # something comes in any case
+            if self._loading or self._ready or len(self._handed_over) > self._processes:  # nobody is kept waiting
                 if held >= self._most_loaded or expected > self._most_bytes:
                     return
                 if not self._largest and len(self._loading) >= len(self._lanes):  # how large they are is not known yet
                     return
             number, attempt = self._waiting.popleft()
-            affinity = self._loader.affinity(number)
+            try:
+                affinity = self._loader.affinity(number)
+            except (MpiPrsError, OSError):  # to load it fails as well, and says why
+                affinity = None
             if affinity is not None:
                 lane = affinity % len(self._lanes)
             else:

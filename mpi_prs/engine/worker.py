@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import selectors
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
 
 from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import Manifest
-from mpi_prs.data.side_inputs import Provided, SideInput, provide, substitute
+from mpi_prs.data.side_inputs import Provided, SideInput, begin_provide, substitute
 from mpi_prs.data.staging import scratch_folder
 from mpi_prs.engine import messages
 from mpi_prs.engine.log_file import log_file
@@ -49,9 +50,11 @@ _CHECK_EVERY = 0.05  # looks at clocks and slots
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
 _UNKILLABLE_SECONDS = 10.0
+_LEAVING_SECONDS = 2.0  # for what fetches side inputs to stop, and to remove what it has
 _LOCAL_THREADS = 4  # that load mini-batches: decoding takes a core each
 _REMOTE_THREADS = 32  # that wait for a remote store
 _MOST_LOADED = 128  # mini-batches; each may take a file descriptor
+_OTHER_FILES = 64  # that a worker has open: libraries, MPI, logs
 _LOADED_BYTES = 256 << 20
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
@@ -184,6 +187,7 @@ class Worker:
             payloads=self._manifest.kind,
             tables=self._manifest.of_tables,
             node=self._node,
+            header=str(directory.header),
             spill=str(directory.spill),
         )
         for number in self._places:
@@ -198,7 +202,8 @@ class Worker:
         storages = [Storage.from_secret(secret) for secret in settings.storages]
         loader = MiniBatchLoader(manifest, self._scratch / "staged", settings.scratch_limit, storages)
         threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
-        supply = LoadedAhead(loader, threads, _MOST_LOADED, _LOADED_BYTES)
+        most = _most_loaded(settings.processes)
+        supply = LoadedAhead(loader, threads, most, _LOADED_BYTES, settings.processes)
         assert supply.wake_descriptor is not None
         self._selector.register(supply.wake_descriptor, selectors.EVENT_READ)
         return supply
@@ -207,23 +212,31 @@ class Worker:
         """Fetch them, in a thread: it may take minutes, and the master wants to hear from us."""
         wanted = [SideInput(**side_input) for side_input in settings.side_inputs]
         storage = Storage.from_secret(settings.side_input_storage)
-        with ThreadPoolExecutor(1, thread_name_prefix="side inputs") as executor:
-            here, check = self._scratch_folder, self._check_not_stopped
-            given = executor.submit(provide, wanted, here, settings.token, storage, check=check)
-            while not given.done():
-                self._take_messages()
-                self._heartbeat(time.monotonic())
-                if self._master_is_gone():
-                    self._exit_code = EXIT_RESUMABLE
-                wait([given], _CHECK_EVERY)
-            try:
-                return given.result()
-            except (InputError, _Stopped) as error:
-                self._no_side_inputs = str(error)
-                return None
+        given = begin_provide(wanted, self._scratch_folder, settings.token, storage, check=self._check_not_stopped)
+        wait_until = float("inf")
+        while not given.done() and time.monotonic() < wait_until:
+            self._take_messages()
+            self._heartbeat(time.monotonic())
+            if self._master_is_gone():
+                self._exit_code = EXIT_RESUMABLE
+            if self._is_stopped:
+                wait_until = min(wait_until, time.monotonic() + _LEAVING_SECONDS)
+            wait([given], _CHECK_EVERY)
+        if not given.done():
+            self._no_side_inputs = "stopped while its side inputs were fetched from a store or filesystem that hangs"
+            return None
+        try:
+            return given.result()
+        except (InputError, OSError, _Stopped) as error:
+            self._no_side_inputs = str(error)
+            return None
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._exit_code is not None or self._drain_by is not None
 
     def _check_not_stopped(self) -> None:
-        if self._exit_code is not None or self._drain_by is not None:
+        if self._is_stopped:
             raise _Stopped("stopped while its side inputs were fetched")
 
     def _start_process(self, number: int) -> None:
@@ -254,12 +267,14 @@ class Worker:
                 process.kill()
             else:
                 process.stop(by)
+        self._supply.withdraw()
         give_up = by + _UNKILLABLE_SECONDS
         while any(process.state is not State.GONE for process in self._processes.values()):
             if time.monotonic() > give_up:
                 self._log.error("a user process cannot be killed: it hangs in the kernel (a dead filesystem?)")
                 break
             self._selector.select(_CHECK_EVERY)
+            self._supply.notice()  # else its descriptor would stay readable
             self._take_messages()  # a second stop signal
             now = time.monotonic()
             for process in self._processes.values():
@@ -466,6 +481,14 @@ class Worker:
 
 class _Stopped(Exception):
     """There is no use in going on."""
+
+
+def _most_loaded(processes: int) -> int:
+    """How many loaded mini-batches the limit of open files allows, beside what each user process takes."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_LOADED
+    return max(1, min(_MOST_LOADED, (allowed - _OTHER_FILES) // 4 - processes))
 
 
 def _answered(news: News) -> Iterator[int]:

@@ -52,8 +52,9 @@ from mpi_prs.entry_script.mini_batch import (
     import_table_libraries,
 )
 from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
+from mpi_prs.output.header import agreed_header
 from mpi_prs.output.record import RECORD
-from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line, prepare_to_encode
+from mpi_prs.output.rows import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
@@ -76,6 +77,7 @@ class Host:
         self._header_form = self._row_form if self._row_form and self._row_form["header"] else None
         if self._header_form is not None:  # the column names stand once above all rows, not in each mini-batch
             self._row_form = {**self._header_form, "header": False}
+        self._columns: Any = None  # of the DataFrames so far, as far as the output file names them
         self._tables: bool = settings["tables"]
         self._records: list[bytes] = []
         self._rows: list[bytes] = []
@@ -152,9 +154,11 @@ class Host:
             ended = time.monotonic()
             self._end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(Phase.ENCODING, number, ended)
+            if self._header_form is not None:
+                result = dicts_as_frame(result)
             returned, rows = encode_rows(result, self._row_form)
             if self._header_form is not None:
-                self._send_header(result, self._header_form)
+                self._check_columns(result, self._header_form)
             spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
             mini_batch = result = None
             self._mini_batches.let_go()
@@ -189,11 +193,22 @@ class Host:
         if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
             self._flush()
 
-    def _send_header(self, result: Any, form: dict[str, Any]) -> None:
+    def _check_columns(self, result: Any, form: dict[str, Any]) -> None:
+        """The rows of all DataFrames stand below one header, so all must have its columns. Some 5 µs, or 200 µs."""
+        columns = getattr(result, "columns", None)
+        if columns is not None and self._columns is not None and self._columns.equals(columns):
+            return
         header = header_line(result, form)
-        if header is not None:
-            self._header_form = None
-            self._channel.send(Kind.HEADER, 0, header)
+        if header is None:
+            return
+        agreed = agreed_header(self._settings["header"], header)
+        if header != agreed:
+            raise WrongReturnType(
+                f"run() returned a DataFrame with the columns {_shown(header)}; expected {_shown(agreed)}, those that "
+                "the output file has in its first line"
+            )
+        self._columns = columns
+        self._channel.send(Kind.HEADER, 0, header)
 
     def _flush(self) -> None:
         """Send what has been answered so far: one write for many short mini-batches."""
@@ -240,6 +255,10 @@ class Host:
         if error is not None:
             _complain(f"a process that the script has forked failed:\n{user_traceback(error)}")
         os._exit(0 if error is None else 1)
+
+
+def _shown(header: bytes) -> str:
+    return shorten(header.decode("utf-8", "replace").rstrip(), _LONGEST_MESSAGE // 4)
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,11 +16,13 @@ Standard library only, until a mini-batch is a table: then pandas and pyarrow of
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import mmap
 import os
 import struct
 import sys
+import weakref
 from collections import deque
 from typing import Any
 
@@ -173,6 +175,31 @@ _MOST_MAPPED = 4
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # Python 3.10; without it pages are mapped one by one
 
 
+def _mapped(path: str, flags: int, protection: int) -> Any:
+    """A file in memory, as bytes of ctypes. Unlike ``mmap.mmap`` it takes no descriptor: a script may keep thousands.
+
+    Raises:
+        OSError: it is gone, or there is no memory.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        address = _mmap(None, size, protection, flags, file.fileno(), 0)
+    if address == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    memory = (ctypes.c_ubyte * size).from_address(address)
+    # Not at exit: the script's threads may still read it then.
+    weakref.finalize(memory, _munmap, address, size).atexit = False
+    return memory
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap, _munmap = _libc.mmap, _libc.munmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
 class _Memory:
     """A mapped segment.
 
@@ -184,10 +211,9 @@ class _Memory:
     def __init__(self, path: str, identity: int, flags: int, protection: int) -> None:
         import numpy
 
-        with open(path, "rb") as file:
-            memory = mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
         self.identity = identity
-        self._whole = numpy.frombuffer(memory, numpy.uint8)
+        self._whole = numpy.frombuffer(_mapped(path, flags, protection), numpy.uint8)
+        self._whole.flags.writeable = bool(protection & mmap.PROT_WRITE)
         self.content = self._whole[_CONTENT:]
         self._own_references = self._references()
 

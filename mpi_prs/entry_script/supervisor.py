@@ -123,6 +123,7 @@ class UserProcess:
             "logging_level": self.settings.logging_level,
             "payloads": self.settings.payloads,
             "tables": self.settings.tables,
+            "header": self.settings.header,
             "spill": self.settings.spill,
         }
         self.channel.send(Kind.SETTINGS, 0, json.dumps(settings).encode())

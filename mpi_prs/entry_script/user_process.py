@@ -23,6 +23,7 @@ class ProcessSettings:
         logging_level: of the root logger of the script.
         payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.data.manifest.Manifest`.
         node: this node's name.
+        header: the file by which the processes of a run agree on the line with the column names.
         spill: folder for rows that are too large for a message.
     """
 
@@ -38,6 +39,7 @@ class ProcessSettings:
     payloads: str
     tables: bool
     node: str
+    header: str
     spill: str
 
 

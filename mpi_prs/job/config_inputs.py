@@ -79,6 +79,15 @@ _SUFFIXES = {
 _COMPRESSED = (".gz", ".bz2", ".zst")
 
 
+def _suffix(pattern: str) -> str:
+    """The suffix that tells a format, without that of a compression."""
+    name = re.sub(r"[?#].*", "", pattern) if pattern.startswith(("http://", "https://")) else pattern
+    name = name.lower()
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return Path(name).suffix
+
+
 class InputSection(Section):
     """One input: files, or a table. Exactly one of files, files_from and table is given."""
 
@@ -185,6 +194,8 @@ class InputSection(Section):
         what = "an input of files"
         if self.table:
             name = self.table_format()
+            if name == "delimited" and self.separator is None:
+                self._is_tab_separated()
             allowed = ("format", "path_column", *_TABLE_KEYS[name])
             what = f"a table in the format {name}"
         common = {"files", "files_from", "table", "partition_format", "storage"}
@@ -199,16 +210,26 @@ class InputSection(Section):
         """The format of a table: as given, or by the suffix of the first pattern. Raises ValueError."""
         if self.format is not None:
             return self.format
-        name = re.sub(r"[?#].*", "", self.table[0]).lower()
-        for suffix in _COMPRESSED:
-            name = name.removesuffix(suffix)
-        found = _SUFFIXES.get(Path(name).suffix)
+        found = _SUFFIXES.get(_suffix(self.table[0]))
         if found is None:
             raise ValueError(
                 f"the format of the table {self.table[0]} does not show in its suffix; expected a key format with one "
                 f"of {', '.join(_TABLE_KEYS)}"
             )
+        for pattern in self.table:
+            if _SUFFIXES.get(_suffix(pattern), found) != found:
+                raise ValueError(
+                    f"{self.table[0]} and {pattern} are of two formats, by their suffixes; make an input of each, or "
+                    "give the key format"
+                )
         return found
+
+    def _is_tab_separated(self) -> bool:
+        """By the suffix, for want of a separator. Raises ValueError."""
+        found = {_suffix(pattern) == ".tsv" for pattern in self.table if _suffix(pattern) in _SUFFIXES}
+        if len(found) > 1:
+            raise ValueError("some files are .tsv and some are not; make an input of each, or give the key separator")
+        return True in found
 
     def to_dataset(self, default: Storage) -> Dataset:
         """The dataset that this input is."""
@@ -220,8 +241,8 @@ class InputSection(Section):
             return FileDataset(FileInput(self.files), self.partition_format, storage, self.mode)
         name = self.table_format()
         options = {key: getattr(self, key) for key in _TABLE_KEYS[name] if getattr(self, key) is not None}
-        if name == "delimited" and self.table[0].lower().partition(".tsv")[1]:
-            options.setdefault("separator", "\t")
+        if name == "delimited" and self.separator is None and self._is_tab_separated():
+            options["separator"] = "\t"
         ours = {"path_column": self.path_column, "partition_format": self.partition_format, "storage": storage}
         make = {
             "delimited": TabularDataset.from_delimited_files,

@@ -214,6 +214,8 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     shutil.rmtree(directory.spill, ignore_errors=True)
     with contextlib.suppress(FileExistsError):
         directory.spill.mkdir()
+    if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
+        directory.header.unlink(missing_ok=True)
     directory.token.write_text(token)
     output = AppendRow(part, directory.journal, ledger)
     if options.only_failed and ledger.failed:

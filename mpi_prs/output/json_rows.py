@@ -51,9 +51,10 @@ def _listed(series: Any) -> Iterable[Any]:
 
 def _line(row: dict[Any, Any]) -> bytes:
     try:
-        text = _ENCODER.encode(row)
-    except ValueError:  # not a number, or infinite
-        text = _ENCODER.encode(_finite(row))
+        try:
+            text = _ENCODER.encode(row)
+        except ValueError:  # not a number, or infinite
+            text = _ENCODER.encode(_finite(row))
     except TypeError as error:
         raise NotJson(str(error)) from error
     try:

@@ -63,8 +63,28 @@ def encode_rows(result: Any, form: dict[str, Any] | None) -> tuple[int, bytes]:
 
 
 def header_line(result: Any, form: dict[str, Any]) -> bytes | None:
-    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else."""
-    return _utf8(result.iloc[:0].to_csv(None, **_to_csv(form))) if _is_frame(result) else None
+    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else.
+
+    ``None`` for one without rows too: a bare ``DataFrame()`` has no columns, and the rows of others would go without.
+    """
+    return _utf8(result.iloc[:0].to_csv(None, **_to_csv(form))) if _is_frame(result) and len(result) else None
+
+
+def dicts_as_frame(result: Any) -> Any:
+    """A list of dicts as a DataFrame, for an output whose first line names the columns; anything else as it is.
+
+    Raises:
+        WrongReturnType: there are dicts, and no pandas to make a DataFrame of them.
+    """
+    if not isinstance(result, (list, tuple)) or not result or set(map(type, result)) != {dict}:
+        return result
+    try:
+        import pandas
+    except ImportError:
+        raise WrongReturnType(
+            f"run() returned a list of dicts; for an output file with a header {sys.executable} needs pandas"
+        ) from None
+    return pandas.DataFrame(list(result))
 
 
 def _count(result: Any) -> int:

@@ -161,7 +161,13 @@ class Delimited:
             InputError: the file cannot be read, or its header is not that of the first file.
         """
         opener = self._opener(store)
-        head = opener.head(file)
+        try:
+            head = opener.head(file)
+        except InputError:
+            if not compression_of(file):
+                raise
+            yield Part(file, 0, store.size(file), 1)  # a damaged file fails by itself, when it is read
+            return
         if not head.fields:
             return
         self._names(file, head, survey)

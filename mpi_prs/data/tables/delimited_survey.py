@@ -119,8 +119,13 @@ def sample(
         names = names_of(path, head)
         place = number / max(len(chosen.files) - 1, 1)
         most = SAMPLE_BYTES if small and path in plain else budget
-        for text in _pieces(path, body_of(path, head), most, place, len(names), opener):
-            yield None if text is None else Piece(text, names)
+        try:
+            for text in _pieces(path, body_of(path, head), most, place, len(names), opener):
+                yield None if text is None else Piece(text, names)
+        except InputError:
+            if not compression_of(path):
+                raise
+            yield None  # its beginning is sound, and further on it is damaged
 
 
 def _pieces(path: str, body: int, budget: int, place: float, fields: int, opener: Opener) -> Iterator[bytes | None]:

@@ -129,6 +129,19 @@ def _unreadable(path: str, error: OSError) -> InputError:
     return InputError(f"cannot read {path}: {error.strerror or error}")
 
 
+def check_counted(part: Part) -> None:
+    """A part without rows stands for a file that was damaged when it was listed; now it can be read.
+
+    Raises:
+        InputError: it is such a part: its rows are in no mini-batch.
+    """
+    if part.start == part.stop:
+        raise InputError(
+            f"{part.file} could not be read when the run was begun, so its rows are in no mini-batch; start the run "
+            "anew with --overwrite"
+        )
+
+
 class Reader(Protocol):
     """Reads parts of one dataset's files, in one thread; it may keep a file open, and what it decoded last."""
 

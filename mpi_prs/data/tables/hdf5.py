@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls, may_hold_nulls
-from mpi_prs.data.tables.format import Batch, BatchSize, Files, Part, quoted
+from mpi_prs.data.tables.format import Batch, BatchSize, Files, Part, check_counted, quoted
 from mpi_prs.data.tables.hdf5_columns import NotText, arrow_type, to_arrow, to_plain
 from mpi_prs.data.tables.hdf5_file import DamagedFile, Hdf5File
 from mpi_prs.data.tables.hdf5_layout import (
@@ -152,10 +152,15 @@ class Hdf5Reader:
         self._layout: Layout
 
     def read(self, part: Part) -> Batch:
-        """The rows of a part."""
+        """The rows of a part.
+
+        Raises:
+            InputError: the file is damaged or has changed, or a text is not UTF-8.
+        """
         file = self._file
         if file is None or file.path != part.file:
             file = self._open(part.file)
+        check_counted(part)
         try:
             with file.asking():
                 return Batch(self._table(file, part) if self._layout.is_table else self._arrays(file, part))

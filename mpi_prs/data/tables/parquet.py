@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mpi_prs.data.tables.arrow import may_hold_nulls, pack_column, pack_schema, unpack_column, unpack_schema
 from mpi_prs.data.tables.casting import Cast, casts
-from mpi_prs.data.tables.format import BadRecord, Batch, BatchSize, Files, Part
+from mpi_prs.data.tables.format import BadRecord, Batch, BatchSize, Files, Part, check_counted
 from mpi_prs.data.tables.parquet_schema import Agreement, Footer, leaves, summary, united
 from mpi_prs.errors import InputError
 
@@ -133,6 +133,7 @@ class ParquetReader:
         """
         try:
             opened = self._open(part.file)
+            check_counted(part)
             if self._rows is None or not self._rows.covers(part.start, part.stop):
                 self._rows = _Rows(opened.file, self._schema.names, part.start, part.stop)
             batches = list(self._rows.take(part.start, part.stop))

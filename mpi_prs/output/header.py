@@ -1,0 +1,31 @@
+"""The line with the column names, above all rows of a text file: one for all user processes.
+
+Standard library only: the user process imports this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def agreed_header(path: str, header: bytes) -> bytes:
+    """The header of the run: ``header``, if no process of it, now or before, has come first with another one.
+
+    Args:
+        path: a file that all processes of the run see; who comes first makes it.
+
+    Raises:
+        OSError: it can be neither made nor read.
+    """
+    own = f"{path}.{os.uname().nodename}.{os.getpid()}"
+    try:
+        with open(own, "xb") as file:
+            file.write(header)
+        with contextlib.suppress(FileExistsError):
+            os.link(own, path)  # whole or not at all, and never over another one
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(own)
+    with open(path, "rb") as file:
+        return file.read()
