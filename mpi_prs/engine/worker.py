@@ -11,6 +11,7 @@ milliseconds. It never runs user code and imports little: ten thousand of them s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -79,6 +80,7 @@ class Worker:
         self._settings: WorkerSettings | None = None
         self._scratch_folder: Path
         self._supply: Supply
+        self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
         self._side_inputs: Provided | None = None
         self._no_side_inputs = ""
 
@@ -95,12 +97,14 @@ class Worker:
         path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
         self._log.propagate = False  # what concerns the job is shown by the master
         with log_file(self._log, path, settings.logging_level):
-            self._set_up(settings, directory)
             try:
+                self._set_up(settings, directory)
                 self._work()
                 self._stop_processes()
             finally:
                 self._tear_down()
+                self._send(Tag.BYE)
+                self._log.info("the end")
         assert self._exit_code is not None
         return self._exit_code
 
@@ -169,10 +173,16 @@ class Worker:
         self._settings = settings
         prefix = f"mpi_prs-{self._transport.rank}-"
         self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch_folder))
+        undo = self._set_up_so_far
+        undo.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._guard = Guard(self._scratch)
+        undo.callback(self._guard.close)
         self._supply = self._make_supply(settings)
+        undo.callback(self._supply.close)
         self._places = make_places(settings, self._node, self._scratch)
         self._side_inputs = self._provide_side_inputs(settings)
+        if self._side_inputs is not None:
+            undo.callback(self._side_inputs.close)
         paths = self._side_inputs.paths if self._side_inputs is not None else {}
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
@@ -290,14 +300,8 @@ class Worker:
         for process in self._processes.values():
             if process.state is not State.GONE:
                 process.kill()
-        self._supply.close()
-        if self._side_inputs is not None:
-            self._side_inputs.close()
-        self._guard.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._set_up_so_far.close()
         self._selector.close()
-        self._send(Tag.BYE)
-        self._log.info("the end")
 
     # Messages
 
