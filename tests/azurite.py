@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 from tests.jobs import REPOSITORY, need, wait_until
 
 ACCOUNT = "devstoreaccount1"

@@ -28,7 +28,7 @@ from mpi_prs.data.planning import plan
 from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.entry_script.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.errors import InputError
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 
 
 def manifest_of(

@@ -14,7 +14,7 @@ import pytest
 
 from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute
 from mpi_prs.errors import InputError
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 from tests.azurite import Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.jobs import REPOSITORY, wait_until
@@ -24,7 +24,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from mpi_prs.data.side_inputs import SideInput, provide
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 
 provided = provide(
     [SideInput("model", "abfs://side/model")], Path(sys.argv[1]), sys.argv[2], Storage(connection_string=sys.argv[3])

@@ -19,7 +19,7 @@ from mpi_prs.data import staging as staging_module
 from mpi_prs.data.staging import Staging, place_files, scratch_folder
 from mpi_prs.errors import InputError
 from mpi_prs.storage import stores
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import Patience
 from tests.azurite import Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from mpi_prs.data.files import FileInput, list_files
 from mpi_prs.errors import InputError
 from mpi_prs.storage import azure_listing, stores
+from mpi_prs.storage.credentials import ENVIRONMENT, Storage, is_url, scrub
 from mpi_prs.storage.downloading import download, local_name
-from mpi_prs.storage.remote import ENVIRONMENT, RemoteFiles, Storage, is_url, list_urls, scrub
+from mpi_prs.storage.remote import RemoteFiles, list_urls
 from mpi_prs.storage.stores import Patience, safe_path
 from mpi_prs.storage.url_glob import Segment, names_match
 from tests.azurite import ACCOUNT, KEY, Azurite

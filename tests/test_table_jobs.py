@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -307,12 +307,8 @@ def run(mini_batch):
 
 def test_a_low_limit_of_open_files_fails_no_mini_batch(new_job: NewJob) -> None:
     job = table_job(new_job, ECHO_SCRIPT, "csv", files=10, mini_batch_size="100")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
-    try:
-        process = job.start_local(processes=4)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    command = [sys.executable, "-m", "mpi_prs", "run", str(job.config), "--local", "4"]
+    process = job.start(["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh", *command])
     done = job.finish(process)
     assert done.returncode == 0, done.stdout
     assert "0 failed, 0 retried" in done.stdout

@@ -10,7 +10,8 @@ import pytest
 
 from mpi_prs.errors import InputError, OutputError
 from mpi_prs.storage import azure_store, stores
-from mpi_prs.storage.remote import RemoteFiles, Storage, list_urls
+from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.remote import RemoteFiles, list_urls
 from mpi_prs.storage.stores import Patience
 from mpi_prs.storage.upload import check_upload, upload
 from tests.azurite import KEY, Azurite

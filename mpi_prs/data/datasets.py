@@ -20,7 +20,8 @@ from typing import Any, Literal
 from mpi_prs.data.files import FileInput, list_files
 from mpi_prs.data.partition_format import PartitionFormat
 from mpi_prs.data.tables.format import TableFormat
-from mpi_prs.storage.remote import Storage, is_url, list_urls
+from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.remote import list_urls
 
 HIVE = "hive"
 """The ``partition_format`` of folders named ``key=value``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from mpi_prs.data.tables.format import Files, LocalFiles
-from mpi_prs.storage.remote import RemoteFiles, Storage, is_url
+from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.remote import RemoteFiles
 
 
 class AnyFiles:

@@ -29,7 +29,7 @@ from mpi_prs.data.tables.arrow import repeated, unpack_schema
 from mpi_prs.data.tables.format import Batch, Part, Reader
 from mpi_prs.errors import InputError
 from mpi_prs.partition_values import partition_values
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 
 _log = logging.getLogger("mpi_prs.loading")
 

@@ -32,7 +32,7 @@ from mpi_prs.data.payload import pack
 from mpi_prs.data.tables.arrow import pack_schema, unpack_schema
 from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.errors import InputError
-from mpi_prs.storage.remote import is_url
+from mpi_prs.storage.credentials import is_url
 
 _WHOLE = BatchSize(rows=2**62)
 

@@ -28,8 +28,9 @@ from typing import Literal
 
 from mpi_prs.data.staging import copy
 from mpi_prs.errors import InputError
+from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, finish, local_name
-from mpi_prs.storage.remote import Storage, is_url, list_urls
+from mpi_prs.storage.remote import list_urls
 
 _PREFIX = "mpi_prs-side-"
 _REFERENCE = re.compile(r"\$\{side_inputs\.([^}]*)\}")

@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 from mpi_prs.data.scratch_space import NoRoom, Space
 from mpi_prs.errors import InputError
+from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, local_name
-from mpi_prs.storage.remote import Storage, is_url
 
 _log = logging.getLogger("mpi_prs.loading")
 

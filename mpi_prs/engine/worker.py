@@ -44,7 +44,7 @@ from mpi_prs.entry_script.user_process import Chunk, News, ProcessSettings, Stat
 from mpi_prs.errors import EXIT_RESUMABLE, InputError, OutputError
 from mpi_prs.output.record import MINI_BATCH, RECORD
 from mpi_prs.run_directory import RunDirectory
-from mpi_prs.storage.remote import Storage
+from mpi_prs.storage.credentials import Storage
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots

@@ -13,7 +13,7 @@ from mpi_prs.data.files import FileInput
 from mpi_prs.data.partition_format import PartitionFormat
 from mpi_prs.data.tables.types import parse_column_type
 from mpi_prs.job.config_types import AnyPath, PathOrUrl, Pattern, Text
-from mpi_prs.storage.remote import Storage, is_url
+from mpi_prs.storage.credentials import Storage, is_url
 
 
 class Section(BaseModel):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.storage.remote import is_url
+from mpi_prs.storage.credentials import is_url
 
 # Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.
 _YEAR = 365 * 24 * 3600

@@ -34,7 +34,7 @@ from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.output.form import encoding
-from mpi_prs.storage.remote import is_url
+from mpi_prs.storage.credentials import is_url
 
 _log = logging.getLogger("mpi_prs.job")
 

@@ -2,8 +2,10 @@
 
 ::
 
-    remote.py        URLs, credentials, listing, files read in ranges      what the other rooms use
+    credentials.py   URLs and how to get at them, as values
+    remote.py        listing, and files read in ranges
     downloading.py   whole files, many at once
     upload.py        the finished output
-    stores.py        what every store can do, and the thread that does it; azure_….py and fsspec_store.py do
+    opening.py       the stores of this process: azure_….py, or fsspec_store.py for all others
+    stores.py        what every store can do, and the thread that does it
 """

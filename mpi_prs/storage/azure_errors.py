@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpi_prs.storage.azure_url import Connection
-from mpi_prs.storage.remote import scrub
+from mpi_prs.storage.credentials import scrub
 from mpi_prs.storage.stores import NotThere, StoreProblem, Trouble, is_http_error
 
 _TRANSIENT = (408, 429, 500, 502, 503, 504)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mpi_prs.storage.azure_errors import AzureErrors, NoContainer
 from mpi_prs.storage.azure_listing import Container
 from mpi_prs.storage.azure_url import AzureUrl, connection, parse
-from mpi_prs.storage.remote import scrub
+from mpi_prs.storage.credentials import scrub
 from mpi_prs.storage.stores import (
     RANGE,
     RANGES_AT_ONCE,
@@ -33,7 +33,7 @@ from mpi_prs.storage.stores import (
 )
 
 if TYPE_CHECKING:
-    from mpi_prs.storage.remote import Storage
+    from mpi_prs.storage.credentials import Storage
 
 T = TypeVar("T")
 

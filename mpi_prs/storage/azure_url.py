@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 from mpi_prs.storage.stores import StoreProblem
 
 if TYPE_CHECKING:
-    from mpi_prs.storage.remote import Storage
+    from mpi_prs.storage.credentials import Storage
 
 _SCHEMES = ("abfs", "abfss", "az")
 _HOST = re.compile(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mpi_prs.errors import InputError
-from mpi_prs.storage.remote import Storage, check_url, reading, store_of
+from mpi_prs.storage.credentials import Storage, check_url
+from mpi_prs.storage.remote import reading, store_of
 
 T = TypeVar("T")
 

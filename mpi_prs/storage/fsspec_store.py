@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.storage.remote import scrub
+from mpi_prs.storage.credentials import scrub
 from mpi_prs.storage.stores import (
     FULL,
     RANGE,
@@ -28,7 +28,7 @@ from mpi_prs.storage.stores import (
 from mpi_prs.storage.url_glob import Entry
 
 if TYPE_CHECKING:
-    from mpi_prs.storage.remote import Storage
+    from mpi_prs.storage.credentials import Storage
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import hashlib
-import json
 import os
 import random
 import secrets
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -27,7 +24,7 @@ from mpi_prs.errors import InputError, MpiPrsError
 from mpi_prs.storage.url_glob import Lister, matching
 
 if TYPE_CHECKING:
-    from mpi_prs.storage.remote import Storage
+    pass
 
 T = TypeVar("T")
 
@@ -204,42 +201,6 @@ class Requests:
                 waited = now - failed_at
                 raise type(trouble.problem)(f"{trouble.problem}; tried {tries} times in {waited:.0f} s") from None
             await asyncio.sleep(pause)
-
-
-# The stores of this process
-
-_stores: dict[str, Store] = {}
-_stores_lock = threading.Lock()
-
-
-def store_for(url: str, storage: Storage) -> Store:
-    """The store of a URL; one for each place and set of credentials, kept as long as the process.
-
-    Raises:
-        StoreProblem: the URL or the credentials cannot be used, or a package is missing.
-        InputError: a file of credentials cannot be read.
-    """
-    from mpi_prs.storage import azure_url
-    from mpi_prs.storage.remote import ENVIRONMENT
-
-    is_azure = azure_url.is_azure(url, storage)
-    place = azure_url.parse(url, storage).account_in_url if is_azure else url.partition("://")[0]
-    environment = [os.environ.get(name) for name in ENVIRONMENT]
-    key = json.dumps([place, is_azure, dataclasses.asdict(storage), environment], default=repr)
-    with _stores_lock:
-        if key not in _stores:
-            _stores[key] = _make(url, storage.resolved(), is_azure)
-        return _stores[key]
-
-
-def _make(url: str, storage: Storage, is_azure: bool) -> Store:
-    if is_azure:
-        from mpi_prs.storage.azure_store import AzureStore
-
-        return AzureStore(url, storage)
-    from mpi_prs.storage.fsspec_store import FsspecStore
-
-    return FsspecStore(url, storage)
 
 
 # Downloads

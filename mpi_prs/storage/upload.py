@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import OutputError
-from mpi_prs.storage.remote import Storage, check_url, scrub
+from mpi_prs.storage.credentials import Storage, check_url, scrub
 
 
 def upload(file: Path, url: str, storage: Storage) -> None:
@@ -50,7 +50,8 @@ def check_upload(url: str, storage: Storage) -> None:
 
 
 def _put(method: str, url: str, storage: Storage, *arguments: Any) -> None:
-    from mpi_prs.storage.stores import run, store_for
+    from mpi_prs.storage.opening import store_for
+    from mpi_prs.storage.stores import run
 
     check_url(url)
     store = store_for(url, storage)

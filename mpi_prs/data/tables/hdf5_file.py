@@ -44,6 +44,7 @@ class Hdf5File:
                     source.close()
                     self.root = _open_locked(path, cache or {})
                 else:
+                    self._remote.read_head()
                     atexit.register(self.close)  # HDF5 ends in a segmentation fault with a file object still open
                     self.root = h5py.File(self._remote, "r", **(cache or {}))
         except BaseException:
@@ -105,12 +106,28 @@ def _open_locked(path: str, cache: Mapping[str, int]) -> Any:
         raise
 
 
+_HEAD = 1 << 16
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
 class _Remote:
     """A file object as HDF5 wants it; :attr:`error` keeps what went wrong, since HDF5 tells it in words of its own."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: Exception | None = None
+        self._head = b""
+
+    def read_head(self) -> None:
+        """Have the beginning here before HDF5 asks for it: a file that it cannot open makes it crash at the exit."""
+        try:
+            self._head = self._file.read(_HEAD)
+            self._file.seek(0)
+        except Exception as error:
+            self.error = error
+            raise
+        if not any(self._head[at : at + 8] == _SIGNATURE for at in (0, 512, 1024, 2048, 4096, 8192)):
+            raise OSError("signature not found")
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
@@ -122,6 +139,11 @@ class _Remote:
         """All of it: what HDF5 takes for granted."""
         view = memoryview(buffer).cast("B")
         done = 0
+        place = self._file.tell()
+        if place + len(view) <= len(self._head):
+            view[:] = self._head[place : place + len(view)]
+            self._file.seek(place + len(view))
+            return len(view)
         try:
             while done < len(view):
                 piece = self._file.read(len(view) - done)
