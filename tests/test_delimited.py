@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,29 +17,12 @@ import pytest
 
 from mpi_prs.data.tables import delimited_file, delimited_records, delimited_survey
 from mpi_prs.data.tables.delimited import Delimited
-from mpi_prs.data.tables.format import Batch, BatchSize, LocalFiles, Part
+from mpi_prs.data.tables.format import Batch, BatchSize, Part
 from mpi_prs.errors import InputError
-from tests.test_delimited_random import STORE, at_the_user, by_pandas, frames_of, parts_of, same, survey_of
+from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
+from tests.test_delimited_random import by_pandas, frames_of, same
 
 ALL = BatchSize(bytes=2**40)
-
-
-class CountingFiles(LocalFiles):
-    """Counts the bytes that are read."""
-
-    def __init__(self) -> None:
-        self.read = 0
-
-    def open(self, path: str) -> BinaryIO:
-        store = self
-
-        class Counting(io.FileIO):
-            def read(self, size: int | None = -1, /) -> bytes:  # type: ignore[override]
-                data = super().read(-1 if size is None else size) or b""
-                store.read += len(data)
-                return data
-
-        return Counting(path)  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -120,7 +102,7 @@ def test_splitting_a_large_file_reads_its_header_only(tmp_path: Path) -> None:
     first = next(parts)
     assert first.start == 4
     assert len(list(parts)) == 1023
-    assert store.read <= 2**16
+    assert store.bytes <= 2**16
 
 
 def test_records_with_line_breaks_are_found_while_the_file_streams_by(tmp_path: Path) -> None:
@@ -131,9 +113,9 @@ def test_records_with_line_breaks_are_found_while_the_file_streams_by(tmp_path: 
     store = CountingFiles()
     parts = format.split(str(path), BatchSize(bytes=2**20), survey, store)
     first = next(parts)
-    assert store.read < path.stat().st_size / 2
+    assert store.bytes < path.stat().st_size / 2
     rest = list(parts)
-    assert store.read <= path.stat().st_size + 2**17  # the head, and what is left at the end
+    assert store.bytes <= path.stat().st_size + 2**17  # the head, and what is left at the end
     assert [part.stop for part in [first, *rest]][-1] == path.stat().st_size
     for part in [first, *rest]:
         assert (part.start - 4) % len(record) == 0

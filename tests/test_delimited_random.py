@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,36 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.data.tables.delimited import Delimited
-from mpi_prs.data.tables.format import BatchSize, LocalFiles, Part
+from mpi_prs.data.tables.format import BatchSize
+from tests.tables import STORE, at_the_user, parts_of
 
-STORE = LocalFiles()
 EXACT = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}
-
-
-def survey_of(format: Delimited, *files: Path | str) -> dict[str, Any]:
-    """A survey, as it comes back from the manifest's JSON."""
-    survey: dict[str, Any] = json.loads(json.dumps(format.survey(lambda: map(str, files), STORE)))
-    return survey
-
-
-def parts_of(format: Delimited, files: Sequence[Path], size: BatchSize) -> tuple[dict[str, Any], list[Part]]:
-    survey = survey_of(format, *files)
-    return survey, [part for file in files for part in format.split(str(file), size, survey, STORE)]
-
-
-def at_the_user(table: Any) -> pd.DataFrame:
-    """What the user process makes of a table that passed through shared memory."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    frame: pd.DataFrame = pa.ipc.open_stream(sink.getvalue()).read_all().to_pandas()
-    return frame
 
 
 def frames_of(format: Delimited, files: Sequence[Path], size: BatchSize) -> list[pd.DataFrame]:

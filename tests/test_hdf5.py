@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
@@ -18,28 +19,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.data.tables.format import BatchSize, LocalFiles, Part
+from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.data.tables.hdf5 import Hdf5, cuts
 from mpi_prs.errors import InputError
 from tests.jobs import REPOSITORY
+from tests.tables import STORE, parts_of, survey_of
 
-STORE = LocalFiles()
 WHOLE = BatchSize(rows=2**62)
-
-
-def survey_of(format: Hdf5, *paths: Path | str) -> dict[str, Any]:
-    return format.survey(lambda: iter(map(str, paths)), STORE)
 
 
 def batches(format: Hdf5, *paths: Path, size: BatchSize = WHOLE) -> list[Any]:
     """What the mini-batches of files hold."""
-    survey = survey_of(format, *paths)
-    parts = [part for path in paths for part in format.split(str(path), size, survey, STORE)]
-    reader = format.reader(survey, STORE)
-    try:
+    survey, parts = parts_of(format, paths, size)
+    with closing(format.reader(survey, STORE)) as reader:
         read = [reader.read(part).data for part in parts]
-    finally:
-        reader.close()
     assert [len_of(data) for data in read] == [part.rows for part in parts]
     return read
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
-import json
 import random
 import subprocess
 import sys
@@ -21,34 +19,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.data.tables.format import BatchSize, LocalFiles, Part
+from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.data.tables.parquet import Parquet
 from mpi_prs.errors import InputError
-
-STORE = LocalFiles()
-
-
-def survey_of(format: Parquet, *files: Path | str) -> dict[str, Any]:
-    """A survey, as it comes back from the manifest's JSON."""
-    survey: dict[str, Any] = json.loads(json.dumps(format.survey(lambda: map(str, files), STORE)))
-    return survey
-
-
-def at_the_user(table: Any) -> pd.DataFrame:
-    """What the user process makes of a table that passed through shared memory."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    frame: pd.DataFrame = pa.ipc.open_stream(sink.getvalue()).read_all().to_pandas()
-    return frame
+from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 
 def frames_of(
     format: Parquet, files: Sequence[Path], size: BatchSize, shuffle: random.Random | None = None
 ) -> list[pd.DataFrame]:
     """The DataFrames of all mini-batches in the order of the rows, read in that order or in another."""
-    survey = survey_of(format, *files)
-    parts = [part for file in files for part in format.split(str(file), size, survey, STORE)]
+    survey, parts = parts_of(format, files, size)
     order = list(range(len(parts)))
     if shuffle is not None:
         shuffle.shuffle(order)
@@ -383,30 +364,11 @@ def test_files_none_of_which_is_parquet_are_refused(tmp_path: Path) -> None:
 # What it costs
 
 
-class Counting(LocalFiles):
-    """Counts what is read."""
-
-    bytes = 0
-    opened = 0
-
-    def open(self, path: str) -> Any:
-        store = self
-        store.opened += 1
-
-        class File(io.FileIO):
-            def read(self, size: int | None = -1) -> bytes:
-                data = super().read(-1 if size is None else size)
-                store.bytes += len(data)
-                return data
-
-        return File(path)
-
-
 def test_neighbouring_slices_of_a_row_group_read_it_once(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     pq.write_table(pa.table({"x": np.random.default_rng(1).random(500_000)}), file, 250_000, use_dictionary=False)
     survey = survey_of(Parquet(), file)
-    store = Counting()
+    store = CountingFiles()
     parts = list(Parquet().split(str(file), BatchSize(bytes=2**16), survey, STORE))
     assert len(parts) > 50
     with closing(Parquet().reader(survey, store)) as reader:

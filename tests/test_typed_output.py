@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import decimal
-import errno
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.data.tables.format import BatchSize, LocalFiles
+from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.data.tables.hdf5 import Hdf5
 from mpi_prs.errors import JobStopped, OutputError
 from mpi_prs.output import append_row, journal, table_file
@@ -33,6 +32,8 @@ from mpi_prs.output.form import Form, encoding, form_of
 from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import encode_rows
+from tests.tables import STORE, parts_of
+from tests.test_append_row import room_for
 
 ARROW = encoding("rows.parquet", {"index": False})
 BOTH = ["rows.parquet", "rows.h5"]
@@ -84,12 +85,9 @@ class Run:
 
 def read_hdf5(path: Path) -> Any:
     """As Hdf5 reads it, in two mini-batches; integers with nulls are floats there."""
-    survey = Hdf5().survey(lambda: iter([str(path)]), LocalFiles())
-    parts = list(Hdf5().split(str(path), BatchSize(rows=2**62), survey, LocalFiles()))
-    reader = Hdf5().reader(survey, LocalFiles())
-    tables = [reader.read(part).data for part in parts]
-    reader.close()
-    return pa.concat_tables(tables)
+    survey, parts = parts_of(Hdf5(), [path], BatchSize(rows=2**62))
+    with contextlib.closing(Hdf5().reader(survey, STORE)) as reader:
+        return pa.concat_tables([reader.read(part).data for part in parts])
 
 
 def append(output: AppendRow, number: int, result: Any, form: dict[str, Any] = ARROW) -> None:
@@ -432,23 +430,6 @@ def test_a_kill_at_any_step_of_the_completion_is_made_good_by_the_next_start(new
                 work_on_all(run)
             assert [row["n"] for row in run.rows()] == NUMBERS
         assert 20 < steps < 99
-
-
-@contextlib.contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """So many bytes can be written to files, then the disk is full."""
-    write, left = os.write, size
-
-    def limited(descriptor: int, data: bytes | memoryview) -> int:
-        nonlocal left
-        if len(data) and not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(descriptor, memoryview(data)[:left])
-        left -= written
-        return written
-
-    with mock.patch.object(os, "write", limited):
-        yield
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -5,7 +5,7 @@ Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``.
 number of items that succeeded.
 
 Standard library only: the user process imports this module. pandas and numpy are recognised where the user's script has
-imported them, and never imported from here; pyarrow is, where rows are typed.
+imported them; from here pandas is imported for dicts below a header alone, and pyarrow where rows are typed.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ def encode_rows(result: Any, form: dict[str, Any] | None) -> tuple[int, bytes]:
         return count, b""
     if form["form"] == "text":
         return count, _lines(result, form)
-    if _is_frame(result):
-        return count, _encoded_frame(_named_once(result, index=form["index"]), form["form"])
-    return count, _encoded_dicts(result, form["form"])
+    try:
+        if _is_frame(result):
+            return count, _encoded_frame(_named_once(result, index=form["index"]), form["form"])
+        return count, _encoded_dicts(result, form["form"])
+    except json_rows.NotJson as error:
+        raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
 
 
 def header_line(result: Any, form: dict[str, Any]) -> bytes | None:
@@ -149,10 +152,7 @@ def _encoded_frame(frame: Any, form: str) -> bytes:
         if not len(frame.columns):
             raise WrongReturnType("run() returned a DataFrame without columns; expected at least one")
         return arrow_rows.encode_frame(frame)
-    try:
-        return json_rows.encode_frame(frame)
-    except json_rows.NotJson as error:
-        raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
+    return json_rows.encode_frame(frame)
 
 
 def _encoded_dicts(result: Any, form: str) -> bytes:
@@ -169,10 +169,7 @@ def _encoded_dicts(result: Any, form: str) -> bytes:
         if not any(result):
             raise WrongReturnType("run() returned a list of empty dicts; expected at least one key")
         return arrow_rows.encode_dicts(result)
-    try:
-        return json_rows.encode_objects(result)
-    except json_rows.NotJson as error:
-        raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
+    return json_rows.encode_objects(result)
 
 
 def _utf8(text: str) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpi_prs.data.tables.delimited_encoding import Encoding, encoding_of
 from mpi_prs.data.tables.delimited_records import LINE_BREAK, LONGEST_RECORD, Dialect, records_of
-from mpi_prs.data.tables.format import Files
+from mpi_prs.data.tables.format import Files, reading
 from mpi_prs.data.tables.lines import compression_of, decompressed
 from mpi_prs.errors import InputError
 
@@ -248,21 +248,3 @@ def count_line_breaks(chunks: Iterator[bytes]) -> int:
         count -= last == b"\r" and chunk.startswith(b"\n")
         last = chunk[-1:]
     return count
-
-
-class reading:  # reads as a sentence: with reading(path)
-    """What a filesystem says of a file becomes an InputError."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise InputError(f"cannot read {self._path}: {error.strerror or error}") from error
-        if isinstance(error, EOFError):
-            raise InputError(
-                f"{self._path} is shorter than when it was listed; start the run anew with --overwrite"
-            ) from error

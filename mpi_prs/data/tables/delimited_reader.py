@@ -23,18 +23,15 @@ from mpi_prs.data.tables.delimited_file import (
     count_line_breaks,
     head_of,
     lines_between,
-    reading,
     squeezed_chunks,
 )
 from mpi_prs.data.tables.delimited_records import Records, line_breaks, records_of
 from mpi_prs.data.tables.delimited_texts import parse_options, texts_of
-from mpi_prs.data.tables.format import BadRecord, Batch, Part
+from mpi_prs.data.tables.format import TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.data.tables.lines import compression_of, decompressed
 from mpi_prs.data.tables.texts import FALSE, TRUE, is_integer_text, to_datetimes, to_values
 from mpi_prs.errors import InputError
 
-_TOLD = 10
-"""Bad records that a batch tells of."""
 _ONE_BLOCK = 2**25
 """Text up to this size is parsed as one block; of longer text, Arrow takes blocks of this size."""
 _SOMETHING = re.compile(rb"[^\r\n]")
@@ -138,8 +135,9 @@ class DelimitedReader:
         if self._file is None or self._path != part.file:
             self.close()
             self._own_names = column_names(self._opener.head(part.file).fields) if self._names is None else self._names
-            self._size = self._opener.store.size(part.file)
             self._file = self._opener.store.open(part.file)
+            self._size = length_of(self._file)
+            self._file.seek(0)
             self._encoding = encoding_of(self._opener.encoding, self._file.read(4))
             self._path = part.file
         if self._opener.dialect.multi_line:
@@ -229,7 +227,7 @@ class DelimitedReader:
             column = pa.chunked_array(texts.columns[field.name], pa.binary()).combine_chunks()
             values, wrong = self._values(field, column)
             arrays.append(values)
-            for row in wrong[:_TOLD].tolist():
+            for row in wrong[:TOLD].tolist():
                 problem = f"{shown(column[row].as_py())} is not {_described(field, columns)}"
                 bad.setdefault(int(texts.rows[row]), (field.name, problem))
             misfits[wrong] = True
@@ -267,8 +265,7 @@ class DelimitedReader:
         with reading(part.file):
             before = self._lines_before(part.file, text.offset)
         return [
-            BadRecord(part.file, before + int(records.lines[number]) + 1, *bad[number])
-            for number in sorted(bad)[:_TOLD]
+            BadRecord(part.file, before + int(records.lines[number]) + 1, *bad[number]) for number in sorted(bad)[:TOLD]
         ]
 
     def _advice(self, column: str | None) -> str:

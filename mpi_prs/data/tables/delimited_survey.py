@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpi_prs.data.tables.delimited_encoding import encoding_of
-from mpi_prs.data.tables.delimited_file import Head, Opener, bytes_between, lines_between, reading
+from mpi_prs.data.tables.delimited_encoding import Encoding
+from mpi_prs.data.tables.delimited_file import Head, Opener, bytes_between, lines_between
 from mpi_prs.data.tables.delimited_records import inside_quotes, line_breaks, records_of
 from mpi_prs.data.tables.delimited_texts import field_counts, texts_of
+from mpi_prs.data.tables.format import length_of, reading
 from mpi_prs.data.tables.inference import look
 from mpi_prs.data.tables.lines import compression_of, decompressed
 from mpi_prs.errors import InputError
@@ -114,13 +115,14 @@ def sample(
                 raise
             yield None  # a damaged file fails by itself, when it is read
             continue
-        if not head.fields or not (body_of(path, head) < head.second or head.more):
+        body = body_of(path, head)
+        if not head.fields or not (body < head.second or head.more):
             continue
         names = names_of(path, head)
         place = number / max(len(chosen.files) - 1, 1)
         most = SAMPLE_BYTES if small and path in plain else budget
         try:
-            for text in _pieces(path, body_of(path, head), most, place, len(names), opener):
+            for text in _pieces(path, head.encoding, body, most, place, len(names), opener):
                 yield None if text is None else Piece(text, names)
         except InputError:
             if not compression_of(path):
@@ -128,13 +130,14 @@ def sample(
             yield None  # its beginning is sound, and further on it is damaged
 
 
-def _pieces(path: str, body: int, budget: int, place: float, fields: int, opener: Opener) -> Iterator[bytes | None]:
+def _pieces(
+    path: str, encoding: Encoding, body: int, budget: int, place: float, fields: int, opener: Opener
+) -> Iterator[bytes | None]:
     with reading(path), opener.store.open(path) as file:
         if compression_of(path):
-            yield from _beginning(decompressed(file, path, body + budget), body, budget, opener)
+            yield from _beginning(decompressed(file, path, body + budget), encoding, body, budget, opener)
             return
-        size = opener.store.size(path)
-        encoding = encoding_of(opener.encoding, file.read(4))
+        size = length_of(file)
         if size - body <= budget:
             yield bytes_between(file, encoding, body, size).content
             return
@@ -154,9 +157,9 @@ def _pieces(path: str, body: int, budget: int, place: float, fields: int, opener
                 yield lines_between(file, encoding, start, stop, size).content
 
 
-def _beginning(data: bytes, body: int, budget: int, opener: Opener) -> Iterator[bytes | None]:
+def _beginning(data: bytes, encoding: Encoding, body: int, budget: int, opener: Opener) -> Iterator[bytes | None]:
     whole = len(data) < body + budget - 3
-    text = encoding_of(opener.encoding, data).to_utf8(data[body:])
+    text = encoding.to_utf8(data[body:])
     if whole:
         yield text
         return

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ from mpi_prs.errors import InputError
 
 _UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 _SIZE = re.compile(r"([0-9]+)(KB|MB|GB|rows|)")
+TOLD = 10
+"""Bad records that a batch tells of."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class BatchSize:
             )
         number = int(match[1])
         return cls(rows=number) if match[2] == "rows" else cls(bytes=number * _UNITS[match[2]])
+
+    def in_bytes(self, per_row: float, whole: int) -> int:
+        """As bytes of a file in which a row has about so many, at least 1; given in rows, no more than the whole."""
+        return self.bytes or max(1, int(min((self.rows or 1) * per_row, whole)))
 
 
 class Part(NamedTuple):
@@ -91,7 +98,7 @@ class Batch:
     Attributes:
         data: a ``pyarrow.Table``, or a dict of numpy arrays with equal first dimensions.
         skipped: records left out (``on_bad_record: skip_and_count``), on top of the rows in ``data``.
-        bad: the first few of these.
+        bad: the first :data:`TOLD` of these.
     """
 
     data: Any
@@ -113,20 +120,28 @@ class LocalFiles:
     """The filesystem."""
 
     def open(self, path: str) -> BinaryIO:
-        try:
+        with reading(path):
             return open(path, "rb")
-        except OSError as error:
-            raise _unreadable(path, error) from error
 
     def size(self, path: str) -> int:
-        try:
+        with reading(path):
             return os.stat(path).st_size
-        except OSError as error:
-            raise _unreadable(path, error) from error
 
 
-def _unreadable(path: str, error: OSError) -> InputError:
-    return InputError(f"cannot read {path}: {error.strerror or error}")
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """What a filesystem says of a file becomes an InputError; so does an EOFError: it has become shorter."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except EOFError as error:
+        raise InputError(f"{path} is shorter than when it was listed; start the run anew with --overwrite") from error
+
+
+def length_of(file: BinaryIO) -> int:
+    """The bytes of an open file, which then stands at its end; asks a remote store for nothing."""
+    return file.seek(0, os.SEEK_END)
 
 
 def check_counted(part: Part) -> None:

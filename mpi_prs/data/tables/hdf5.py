@@ -147,6 +147,7 @@ class Hdf5Reader:
     def __init__(self, format: Hdf5, survey: dict[str, Any], store: Files) -> None:
         self._format = format
         self._survey = survey
+        self._nulls = frozenset(survey["nulls"])
         self._store = store
         self._file: Hdf5File | None = None
         self._layout: Layout
@@ -192,13 +193,14 @@ class Hdf5Reader:
         records = self._records(part)
         for source in self._layout.sources:
             values = read_values(source, part.start, part.stop) if records is None else records[source.field]
-            marks = source.null_marks
+            may_lack = source.name in self._nulls
+            marks = source.null_marks if may_lack else None
             nulls = None if marks is None else marks[part.start : part.stop]
             try:
                 column = to_arrow(values, arrow_type(source.dtype, source.attribute), nulls)
             except NotText as error:
                 raise _not_text(file, source, part, error) from None
-            columns.append(_among_nulls(column) if source.name in self._survey["nulls"] else column)
+            columns.append(_among_nulls(column) if may_lack else column)
             names.append(source.name)
         return pa.Table.from_arrays(columns, names=names)
 

@@ -13,7 +13,7 @@ import pyarrow.json as pj
 
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls, may_hold_nulls, pack_schema, unpack_schema
 from mpi_prs.data.tables.casting import casts
-from mpi_prs.data.tables.format import BadRecord, Batch, BatchSize, Files, Part, quoted
+from mpi_prs.data.tables.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
 from mpi_prs.data.tables.json_types import (
     Checker,
     Columns,
@@ -25,15 +25,11 @@ from mpi_prs.data.tables.json_types import (
     undated,
     with_fractions,
 )
-from mpi_prs.data.tables.lines import Lines, compression_of, decompressed, line_number, lines_of, sample
+from mpi_prs.data.tables.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
 from mpi_prs.errors import InputError
 
-_TOLD = 10
-"""Bad records that a batch tells of."""
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
-_COMPRESSED = 4
-"""A guess of how many times a compressed file is shorter; only an estimate of its rows comes from it."""
 _BLOCK = 2**31 - 1
 _BLANK = re.compile(rb"\n[ \t\r]*(?=\n|\Z)")
 _BLANK_FIRST = re.compile(rb"[ \t\r]*(?=\n|\Z)")
@@ -69,7 +65,7 @@ class JsonLines:
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
-        """Columns and types from a sample; about 0.1 s, and the time to open at most 64 files.
+        """Columns and types from a sample; about 0.1 s, and the time to open at most 32 files.
 
         Raises:
             InputError: a file cannot be opened, there is no record in the sample, or a column is not in it.
@@ -120,9 +116,9 @@ class JsonLines:
         if not length:
             return
         if compression_of(file):
-            yield Part(file, 0, length, max(1, round(length * _COMPRESSED / per_record)))
+            yield Part(file, 0, length, max(1, round(length * COMPRESSED / per_record)))
             return
-        step = size.bytes or max(1, int(min((size.rows or 1) * per_record, length)))
+        step = size.in_bytes(per_record, length)
         step = -(-length // -(-length // step))
         for start in range(0, length, step):
             stop = min(start + step, length)
@@ -198,16 +194,11 @@ class JsonLinesReader:
             InputError: the file cannot be read, or has a bad record that may not be skipped.
         """
         try:
-            file = self._file(part.file)
-            if compression_of(part.file):
-                file.seek(0)
-                lines = Lines(0, decompressed(file, part.file))
-                self.close()
-            else:
-                lines = lines_of(file, part.start, part.stop)
-        except OSError as error:
-            self.close()
-            raise InputError(f"cannot read {part.file}: {error.strerror or error}") from error
+            with reading(part.file):
+                lines = self._lines(part)
+        except InputError:
+            self.close()  # the next try opens it anew
+            raise
         try:
             return Batch(self._table(lines.data, self._schema, self._unexpected))
         except _FAILURES:
@@ -218,6 +209,12 @@ class JsonLinesReader:
         if self._open is not None:
             self._open[1].close()
             self._open = None
+
+    def _lines(self, part: Part) -> Lines:
+        if compression_of(part.file):
+            with self._store.open(part.file) as file:
+                return Lines(0, decompressed(file, part.file))
+        return lines_of(self._file(part.file), part.start, part.stop)
 
     def _file(self, path: str) -> BinaryIO:
         if self._open is None or self._open[0] != path:
@@ -265,8 +262,9 @@ class JsonLinesReader:
         bad = sorted(bad + refused, key=lambda each: each[0])
         if not bad:
             return Batch(table)
-        first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
-        told = [BadRecord(part.file, first + number, misfit.column, misfit.problem) for number, misfit in bad[:_TOLD]]
+        with reading(part.file):
+            first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
+        told = [BadRecord(part.file, first + number, misfit.column, misfit.problem) for number, misfit in bad[:TOLD]]
         if not self._skip:
             raise InputError(f"{told[0]} (one of {len(bad)} bad records in this mini-batch)")
         return Batch(table, len(bad), told)

@@ -6,17 +6,20 @@ So the parts of a file need no reading to be made, and together they hold every 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from mpi_prs.data.tables.format import Files
+from mpi_prs.data.tables.format import Files, length_of, reading
 from mpi_prs.errors import InputError
 
 _CHUNK = 2**16
+COMPRESSED = 4
+"""A guess of how many times a compressed file is shorter; only an estimate of its rows comes from it."""
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-BOM = b"\xef\xbb\xbf"
+BOM = codecs.BOM_UTF8
 PIECES = 64
 PIECE_BYTES = 2**17
 """A sample is at most this many pieces of at most this size: 8 MiB."""
@@ -114,9 +117,9 @@ def _pieces(path: str, most: int, store: Files) -> Iterator[Piece]:
         cut = data.rfind(b"\n") + 1 if len(data) >= PIECE_BYTES - len(BOM) else 0
         yield Piece(path, 0, data[:cut] if cut else data)
         return
-    size = store.size(path)
-    count = min(most, -(-size // PIECE_BYTES))
-    with store.open(path) as file:
+    with reading(path), store.open(path) as file:
+        size = length_of(file)
+        count = min(most, -(-size // PIECE_BYTES))
         for number in range(count):
             start = number * (size - PIECE_BYTES) // max(count - 1, 1) if number else 0
             lines = lines_of(file, start, min(start + PIECE_BYTES, size))
