@@ -75,7 +75,7 @@ def group_by_partition(
 
 
 def to_json(values: Mapping[str, Any]) -> list[Any]:
-    """A combination of values as JSON; ``entry_script.partition_values.partition_values`` reads it.
+    """A combination of values as JSON; :func:`~mpi_prs.partition_values.partition_values` reads it.
 
     Equal combinations have equal JSON.
 

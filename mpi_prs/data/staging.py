@@ -146,7 +146,7 @@ class Staging:
         remote = [url for url in urls if is_url(url)]
         found = self._finish(begin_sizes(remote, self._storage)) if remote else []
         sizes = iter(found)
-        return [next(sizes) if is_url(url) else _size(url) for url in urls]
+        return [next(sizes) if is_url(url) else _look_up(url).st_size for url in urls]
 
     def _finish(self, future: Future[T]) -> T:
         """Wait for what :meth:`close` can cancel."""
@@ -240,41 +240,37 @@ def copy(source: str, target: Path, reserve: Callable[[int], None], check: Calla
     """
     from mpi_prs.storage.stores import disk
 
-    reserve(_size(source))
+    found = _look_up(source)
+    reserve(found.st_size)
     partial = target.with_name(".part")
     with disk(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        writer = open(partial, "wb")  # noqa: SIM115  # its errors are not the source's
-    with writer:
-        try:
-            with open(source, "rb") as reader:
-                while True:
-                    try:
-                        piece = reader.read(_PIECE)
-                    except OSError as error:
-                        raise _unreadable(source, error) from None
-                    if not piece:
-                        break
-                    check()
-                    with disk(target.parent):
-                        writer.write(piece)
-        except OSError as error:
-            raise _unreadable(source, error) from None
-        with disk(target.parent):
-            writer.flush()
-            os.fchmod(writer.fileno(), stat.S_IMODE(os.stat(source).st_mode) | stat.S_IWUSR)
-            os.replace(partial, target)
+        with open(partial, "wb") as writer:
+            for piece in _pieces(source):
+                check()
+                writer.write(piece)
+            os.fchmod(writer.fileno(), stat.S_IMODE(found.st_mode) | stat.S_IWUSR)
+        os.replace(partial, target)
 
 
-def _size(path: str) -> int:
+def _pieces(path: str) -> Iterator[bytes]:
+    with _readable(path), open(path, "rb") as reader:
+        while piece := reader.read(_PIECE):
+            yield piece
+
+
+def _look_up(path: str) -> os.stat_result:
+    with _readable(path):
+        return os.stat(path)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turn an error of a file that is read into an InputError."""
     try:
-        return os.stat(path).st_size
+        yield
     except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: str, error: OSError) -> InputError:
-    return InputError(f"cannot read {path}: {error.strerror or error}")
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _existing(folder: Path) -> Path:

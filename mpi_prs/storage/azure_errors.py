@@ -11,6 +11,9 @@ from mpi_prs.storage.azure_url import Connection
 from mpi_prs.storage.credentials import scrub
 from mpi_prs.storage.stores import NotThere, StoreProblem, Trouble, is_http_error
 
+ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 15, "read_timeout": 60}
+"""For each request by the client: what is tried again is ours to say."""
+
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 

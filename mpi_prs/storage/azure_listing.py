@@ -6,29 +6,35 @@ a page is read as the XML that it is.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from mpi_prs.storage.azure_errors import ONCE
 from mpi_prs.storage.stores import submit
 from mpi_prs.storage.url_glob import Entry
 
-if TYPE_CHECKING:
-    from mpi_prs.storage.azure_store import AzureStore
+Page = tuple[list[Entry], str]
+"""The files and folders of a page, and the mark of the next one; empty: there is none."""
 
 PAGE = 5000
 """Blobs in a page; the most that Azure gives."""
 
 
 class Container:
-    """Lists a container; implements :class:`~mpi_prs.storage.url_glob.Lister`."""
+    """Lists a container; implements :class:`~mpi_prs.storage.url_glob.Lister`.
 
-    def __init__(self, store: AzureStore, name: str) -> None:
-        self._store = store
-        self._name = name
+    Args:
+        client: the container's.
+        send: sends a request, as often as it takes.
+    """
+
+    def __init__(self, client: Any, send: Callable[[Callable[[], Awaitable[Page]]], Awaitable[Page]]) -> None:
+        self._client = client
+        self._send = send
 
     def folder(self, prefix: str) -> Iterator[Entry]:
         return self._listing(prefix, "walk_blobs")
@@ -43,29 +49,26 @@ class Container:
 
     def _pages(self, prefix: str, method: str) -> Generator[list[Entry], None, None]:
         """The next page is under way while one is looked at."""
-        coming: Future[tuple[list[Entry], str]] = submit(self._page(prefix, method, ""))
+        coming: Future[Page] = submit(self._page, prefix, method, "")
         try:
             while True:
                 page, mark = coming.result()
                 if mark:
-                    coming = submit(self._page(prefix, method, mark))
+                    coming = submit(self._page, prefix, method, mark)
                 yield page
                 if not mark:
                     return
         finally:
             coming.cancel()
 
-    async def _page(self, prefix: str, method: str, mark: str) -> tuple[list[Entry], str]:
-        """A page, and the mark of the next one; empty: there is none."""
-        client = self._store.container(self._name)
-
-        async def request() -> tuple[list[Entry], str]:
-            listing = getattr(client, method)(
+    async def _page(self, prefix: str, method: str, mark: str) -> Page:
+        async def request() -> Page:
+            listing = getattr(self._client, method)(
                 name_starts_with=prefix or None,
                 include=["metadata"],
                 results_per_page=PAGE,
                 raw_response_hook=_take,
-                **self._store.once,
+                **ONCE,
             )
             try:
                 async for _ in listing.by_page(continuation_token=mark or None):
@@ -74,7 +77,7 @@ class Container:
                 return parse_page(taken.content)
             raise AssertionError("the client did not call its hook")
 
-        return await self._store.send(self._name, request)
+        return await self._send(request)
 
 
 class _Taken(Exception):
@@ -90,8 +93,8 @@ def _take(response: Any) -> None:
         raise _Taken(response.http_response.body())
 
 
-def parse_page(content: bytes) -> tuple[list[Entry], str]:
-    """The files and folders of a page in the order of their names, and the mark of the next page.
+def parse_page(content: bytes) -> Page:
+    """Read a page; what it holds is in the order of the names.
 
     A hierarchical namespace has a blob for each folder, and some tools make one with a slash at the end: these are no
     files.

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpi_prs.storage.azure_errors import AzureErrors, NoContainer
+from mpi_prs.storage.azure_errors import ONCE, AzureErrors, NoContainer
 from mpi_prs.storage.azure_listing import Container
 from mpi_prs.storage.azure_url import AzureUrl, connection, parse
 from mpi_prs.storage.credentials import scrub
@@ -43,9 +44,6 @@ BLOCKS_AT_ONCE = 4
 MOST_BLOCKS = 50_000
 """In one blob."""
 
-# Ours are the retries
-_ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 15, "read_timeout": 60}
-
 
 class _Changed(Exception):
     """The blob was replaced while it was read."""
@@ -61,8 +59,6 @@ class AzureStore:
     Raises:
         StoreProblem: the credentials cannot be used, or adlfs is missing.
     """
-
-    once = _ONCE
 
     def __init__(self, url: str, storage: Storage) -> None:
         self._storage = storage
@@ -96,19 +92,22 @@ class AzureStore:
 
         def exact() -> int | None:
             try:
-                return run(self.look_up(url)).size
+                return run(self.look_up, url).size
             except NoContainer:
                 raise
             except NotThere:
                 return None
 
-        return listed(Container(self, place.container), place.path, hidden, place.url_of, exact)
+        container = Container(
+            self._filesystem.service_client.get_container_client(place.container), partial(self._send, place)
+        )
+        return listed(container, place.path, hidden, place.url_of, exact)
 
     async def look_up(self, url: str) -> Found:
         place = parse(url, self._storage)
         if not place.path:
             raise NotThere("the URL names no file")
-        properties = await self._send(place, lambda: self._blob(place).get_blob_properties(**_ONCE))
+        properties = await self._send(place, lambda: self._blob(place).get_blob_properties(**ONCE))
         if _is_folder(properties):
             raise NotThere("it is a folder")  # hierarchical namespaces have a blob for each
         return Found(properties.size, properties.etag)
@@ -154,11 +153,11 @@ class AzureStore:
 
         blob = self._blob(place)
         try:
-            stream = await blob.download_blob(offset=0, length=RANGE, decompress=False, **_ONCE)
+            stream = await blob.download_blob(offset=0, length=RANGE, decompress=False, **ONCE)
         except HttpResponseError as error:
             if error.status_code != 416:
                 raise
-            properties = await blob.get_blob_properties(**_ONCE)  # a blob without bytes has no range
+            properties = await blob.get_blob_properties(**ONCE)  # a blob without bytes has no range
             if properties.size:
                 raise
             return b"", Found(0, properties.etag)
@@ -181,7 +180,7 @@ class AzureStore:
                     etag=version,
                     match_condition=MatchConditions.IfNotModified,
                     decompress=False,
-                    **_ONCE,
+                    **ONCE,
                 )
                 data: bytes = await stream.readall()
             except HttpResponseError as error:
@@ -209,12 +208,12 @@ class AzureStore:
             async def one(number: int) -> None:
                 data = await asyncio.to_thread(os.pread, file.fileno(), block, starts[number])
                 await self._send(
-                    place, lambda: blob.stage_block(_block_id(number), data, validate_content=True, **_ONCE)
+                    place, lambda: blob.stage_block(_block_id(number), data, validate_content=True, **ONCE)
                 )
 
             await for_each(range(len(starts)), one, BLOCKS_AT_ONCE)
         blocks = [BlobBlock(_block_id(number)) for number in range(len(starts))]
-        await self._send(place, lambda: blob.commit_block_list(blocks, **_ONCE))
+        await self._send(place, lambda: blob.commit_block_list(blocks, **ONCE))
         stored = (await self.look_up(url)).size
         if stored != size or path.stat().st_size != size:
             raise StoreProblem(f"{stored} bytes are stored of {path.stat().st_size}: the file changed meanwhile")
@@ -222,26 +221,19 @@ class AzureStore:
     async def check_put(self, url: str) -> None:
         place = _target(parse(url, self._storage))
         # A block that is never committed: nothing appears, and Azure forgets it
-        await self._send(place, lambda: self._blob(place).stage_block(_block_id(0), b"\0", **_ONCE))
+        await self._send(place, lambda: self._blob(place).stage_block(_block_id(0), b"\0", **ONCE))
 
     # Requests
 
     def _blob(self, place: AzureUrl) -> Any:
         return self._filesystem.service_client.get_blob_client(place.container, place.path)
 
-    def container(self, name: str) -> Any:
-        """The client of a container."""
-        return self._filesystem.service_client.get_container_client(name)
-
-    async def send(self, container: str, request: Callable[[], Awaitable[T]]) -> T:
+    async def _send(self, place: AzureUrl, request: Callable[[], Awaitable[T]]) -> T:
         """See :meth:`Requests.send`; problems name the container where it is the cause."""
         try:
             return await self._requests.send(request)
         except NoContainer:
-            raise NoContainer(f"there is no container {container!r} in {self._errors.shown()}") from None
-
-    async def _send(self, place: AzureUrl, request: Callable[[], Awaitable[T]]) -> T:
-        return await self.send(place.container, request)
+            raise NoContainer(f"there is no container {place.container!r} in {self._errors.shown()}") from None
 
 
 def _is_folder(properties: Any) -> bool:

@@ -46,7 +46,7 @@ def begin_download(
         check_url(url)
         with reading(url):
             work.append((store_of(url, storage), url, path))
-    return submit(download_all(work, reserve or (lambda _size: None)))
+    return submit(download_all, work, reserve or (lambda _size: None))
 
 
 def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
@@ -58,7 +58,7 @@ def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
         check_url(url)
         with reading(url):
             work.append((store_of(url, storage), url))
-    return submit(size_of_all(work))
+    return submit(size_of_all, work)
 
 
 def finish(future: Future[T], check: Callable[[], None] = lambda: None) -> T:

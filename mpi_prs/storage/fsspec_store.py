@@ -75,7 +75,7 @@ class FsspecStore:
     def list(self, url: str, hidden: bool) -> Iterator[tuple[str, int]]:
         def exact() -> int | None:
             try:
-                return run(self.look_up(url)).size
+                return run(self.look_up, url).size
             except NotThere:
                 return None
 
@@ -207,7 +207,7 @@ class _Listing:
     def folder(self, prefix: str) -> Iterator[Entry]:
         above = prefix.rpartition("/")[0]
         try:
-            listing = run(self._store.call("ls", above or self._root, detail=True))
+            listing = run(self._store.call, "ls", above or self._root, detail=True)
         except NotThere:
             return
         entries = []

@@ -16,7 +16,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage, check_url
@@ -24,7 +24,7 @@ from mpi_prs.storage.credentials import Storage, check_url
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from mpi_prs.storage.stores import Store
+    from mpi_prs.storage.stores import Found, Store
 
 
 def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
@@ -82,16 +82,15 @@ class RemoteFiles:
 
     def size(self, path: str) -> int:
         """In bytes. Raises InputError."""
-        size: int = self._look_up(path)[1].size
-        return size
+        return self._look_up(path)[1].size
 
-    def _look_up(self, url: str) -> tuple[Store, Any]:
+    def _look_up(self, url: str) -> tuple[Store, Found]:
         from mpi_prs.storage.stores import run
 
         check_url(url)
         with reading(url):
             store = store_of(url, self._storage)
-            return store, run(store.look_up(url))
+            return store, run(store.look_up, url)
 
 
 _BUFFER = 256 * 1024
@@ -129,7 +128,7 @@ class _RangedFile(io.RawIOBase):
         if length <= 0:
             return 0
         with reading(self._url):
-            run(self._store.read_into(self._url, self._place, view[:length], self._version))
+            run(self._store.read_into, self._url, self._place, view[:length], self._version)
         self._place += length
         return length
 

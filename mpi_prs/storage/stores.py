@@ -18,15 +18,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.errors import InputError, MpiPrsError
 from mpi_prs.storage.url_glob import Lister, matching
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
+P = ParamSpec("P")
 
 RANGE = 2 * 2**20
 """Bytes of one ranged request."""
@@ -118,16 +116,27 @@ class Store(Protocol):
 # The loop
 
 
-def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run a coroutine in the loop."""
+def submit(work: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> Future[T]:
+    """Begin to run ``work(…)`` in the loop."""
     from fsspec.asyn import get_loop
 
-    return asyncio.run_coroutine_threadsafe(work, get_loop())
+    async def begin() -> T:
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(_look_at)
+        return await work(*arguments, **options)
+
+    return asyncio.run_coroutine_threadsafe(begin(), get_loop())
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in the loop and wait for what it returns."""
-    future = submit(work)
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """What fails after its future was cancelled is nobody's any more: without a look, asyncio would print it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def run(work: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> T:
+    """Run ``work(…)`` in the loop and wait for what it returns."""
+    future = submit(work, *arguments, **options)
     try:
         return future.result()
     finally:

@@ -6,10 +6,10 @@ To upload it again does no harm, so whoever was interrupted simply does it again
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mpi_prs.errors import OutputError
 from mpi_prs.storage.credentials import Storage, check_url, scrub
+from mpi_prs.storage.remote import store_of
 
 
 def upload(file: Path, url: str, storage: Storage) -> None:
@@ -22,10 +22,11 @@ def upload(file: Path, url: str, storage: Storage) -> None:
         OutputError: the file cannot be read, the URL names no file, or the store refuses or cannot be reached for too
             long. The local file is left as it is.
     """
-    from mpi_prs.storage.stores import StoreProblem
+    from mpi_prs.storage.stores import StoreProblem, run
 
     try:
-        _put("put", url, storage, file)
+        check_url(url)
+        run(store_of(url, storage).put, file, url)
     except StoreProblem as problem:
         raise OutputError(
             f"cannot upload {file} to {scrub(url)}: {problem}. The file is complete where it is: the same command "
@@ -41,18 +42,10 @@ def check_upload(url: str, storage: Storage) -> None:
     Raises:
         OutputError: see :func:`upload`.
     """
-    from mpi_prs.storage.stores import StoreProblem
+    from mpi_prs.storage.stores import StoreProblem, run
 
     try:
-        _put("check_put", url, storage)
+        check_url(url)
+        run(store_of(url, storage).check_put, url)
     except StoreProblem as problem:
         raise OutputError(f"cannot store the output as {scrub(url)}: {problem}") from None
-
-
-def _put(method: str, url: str, storage: Storage, *arguments: Any) -> None:
-    from mpi_prs.storage.opening import store_for
-    from mpi_prs.storage.stores import run
-
-    check_url(url)
-    store = store_for(url, storage)
-    run(getattr(store, method)(*arguments, url))
