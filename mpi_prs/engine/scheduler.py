@@ -15,15 +15,13 @@ twice is dropped here. Sums over all workers are kept up to date, so no decision
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from mpi_prs.engine.states import Counts, Phase, Policy, Verdict, Worker
+from mpi_prs.engine.states import DONE, FAILED, HELD, PENDING, RETRY, Counts, Phase, Policy, Verdict, Worker
+from mpi_prs.engine.stays import Stays
 from mpi_prs.output.record import RECORD
-
-PENDING, HELD, RETRY, DONE, FAILED = range(5)
 
 Range = tuple[int, int, int]
 """``(first mini-batch, count, attempt)``."""
@@ -55,12 +53,10 @@ class Scheduler:
         self.phase = Phase.RUNNING
         self.reason = ""
         self._items_of = items_of
-        self._stop_of_stay = stop_of_stay
         self._states = bytearray(mini_batches)
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
-        # Once all are taken: length when last looked at (negative), worker and stop of each stay, the longest first
-        self._long_stays: list[tuple[int, int, int]] | None = None
+        self._stays = None if stop_of_stay is None else Stays(stop_of_stay, self._states, self._end)
         self._left = self._end  # mini-batches below _end that are neither DONE nor FAILED
         self._held = 0  # mini-batches that are at a worker
         self._retries: dict[int, deque[int]] = {}  # by the worker that had them last; no empty ones
@@ -167,6 +163,8 @@ class Scheduler:
         if known is None:
             return []
         self.lost_workers[worker] = why
+        if self._stays is not None:
+            self._stays.forget(worker)
         self._processes -= known.processes
         self._ready -= len(known.ready)
         self._failing -= sum(failures >= 2 for failures in known.init_failures.values())
@@ -281,12 +279,7 @@ class Scheduler:
 
     def _take_pending(self, worker: int, known: Worker, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
-        start, stop = self._cursor, self._end
-        if self._stop_of_stay is not None:
-            if self._states.find(PENDING, *known.stay) < 0:
-                known.stay = self._next_stay()
-                self._note_stay(worker, known.stay)
-            start, stop = known.stay
+        start, stop = (self._cursor, self._end) if self._stays is None else self._stays.of(worker)
         first = self._states.find(PENDING, start, stop)
         if first < 0:
             self._cursor = self._end
@@ -296,51 +289,9 @@ class Scheduler:
         most = min(first + room, stop)
         while last < most and self._states[last] == PENDING and self._attempts.get(last, 0) == attempt:
             last += 1
-        if self._stop_of_stay is None:
+        if self._stays is None:
             self._cursor = last
-        else:
-            known.stay = last, stop
         return self._hold(known, first, last - first)
-
-    def _next_stay(self) -> tuple[int, int]:
-        """Mini-batches that a worker should have to itself: the next that nobody has, or half of what somebody has.
-
-        ``(0, 0)`` when nothing is left.
-        """
-        assert self._stop_of_stay is not None
-        first = self._states.find(PENDING, self._cursor, self._end)
-        if first >= 0:
-            self._cursor = min(self._stop_of_stay(first), self._end)
-            return first, self._cursor
-        self._cursor = self._end
-        first = self._states.find(PENDING, 0, self._end)
-        if first < 0:
-            return 0, 0
-        if self._long_stays is None:
-            self._long_stays = []
-            for other, each in self.workers.items():
-                self._note_stay(other, each.stay)
-        while self._long_stays:
-            length, other, stop = self._long_stays[0]
-            longest = self.workers.get(other)
-            left = self._states.count(PENDING, *longest.stay) if longest is not None else 0
-            if longest is None or longest.stay[1] != stop or not left:  # lost, it has another one by now, or it is done
-                heapq.heappop(self._long_stays)
-            elif left < -length:
-                heapq.heapreplace(self._long_stays, (-left, other, stop))
-            else:
-                start = longest.stay[0]
-                middle = (start + stop) // 2
-                if self._states.find(PENDING, middle, stop) < 0:  # the last of a stay
-                    break
-                longest.stay = start, middle
-                heapq.heapreplace(self._long_stays, (start - middle, other, middle))
-                return middle, stop
-        return first, first + 1
-
-    def _note_stay(self, worker: int, stay: tuple[int, int]) -> None:
-        if self._long_stays is not None and stay[1] - stay[0] > 1:
-            heapq.heappush(self._long_stays, (stay[0] - stay[1], worker, stay[1]))
 
     def _hold(self, known: Worker, first: int, count: int) -> Range:
         attempt = self._attempts.get(first, 0) + 1
@@ -356,6 +307,8 @@ class Scheduler:
             self._held -= 1
             self._states[number] = PENDING
             self._cursor = min(self._cursor, number)
+            if self._stays is not None:
+                self._stays.given_back(number)
 
     # Answers
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+PENDING, HELD, RETRY, DONE, FAILED = range(5)
+"""The state of a mini-batch, one byte each; see :mod:`mpi_prs.engine.scheduler`."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -75,7 +78,6 @@ class Worker:
     given_up: set[int] = field(default_factory=set)
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
     last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
-    stay: tuple[int, int] = (0, 0)  # first and stop of the mini-batches that share what it has decoded
     mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
 
 

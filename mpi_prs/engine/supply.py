@@ -13,14 +13,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from mpi_prs.data.manifest import Loaded, Manifest
+from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.entry_script.user_process import Chunk
 from mpi_prs.errors import MpiPrsError
 
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     from mpi_prs.data.loading import Prepared
 
 _log = logging.getLogger("mpi_prs.worker")
+
+_LOCAL_THREADS = 4  # that load mini-batches: decoding takes a core each
+_REMOTE_THREADS = 32  # that wait for a remote store
+_MOST_LOADED = 128  # mini-batches; each may take a file descriptor
+_OTHER_FILES = 64  # that a worker has open: libraries, MPI, logs
+_LOADED_BYTES = 256 << 20
 
 
 @dataclass
@@ -76,6 +85,27 @@ class Supply(Protocol):
 
     def close(self) -> None:
         """Give everything back, and end what is under way."""
+
+
+def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> Supply:
+    """The supply of a worker whose own folder is ``scratch``."""
+    if not manifest.needs_loading:
+        return FromManifest(manifest)
+    from mpi_prs.data.loading import MiniBatchLoader  # not for ten thousand ranks that have only paths to hand on
+    from mpi_prs.storage.credentials import Storage
+
+    storages = [Storage.from_secret(secret) for secret in settings.storages]
+    loader = MiniBatchLoader(manifest, scratch / "staged", settings.scratch_limit, storages)
+    threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
+    return LoadedAhead(loader, threads, _most_loaded(settings.processes), _LOADED_BYTES, settings.processes)
+
+
+def _most_loaded(processes: int) -> int:
+    """How many loaded mini-batches the limit of open files allows, beside what each user process takes."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_LOADED
+    return max(1, min(_MOST_LOADED, (allowed - _OTHER_FILES) // 4 - processes))
 
 
 class FromManifest:

@@ -14,49 +14,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import selectors
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
 
-from mpi_prs.data.loading import MiniBatchLoader
-from mpi_prs.data.manifest import Manifest
-from mpi_prs.data.side_inputs import Provided, SideInput, begin_provide, substitute
-from mpi_prs.data.staging import scratch_folder
 from mpi_prs.engine import messages
+from mpi_prs.engine.arrival import NotUsable, Sight, look
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.node import node_name
 from mpi_prs.engine.outbox import Outbox
 from mpi_prs.engine.places import make_places
-from mpi_prs.engine.supply import FromManifest, LoadedAhead, Portion, Supply
+from mpi_prs.engine.supply import Portion, Supply, make_supply
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.entry_script.supervisor import UserProcess
 from mpi_prs.entry_script.user_process import Chunk, News, ProcessSettings, State
-from mpi_prs.errors import EXIT_RESUMABLE, InputError, OutputError
+from mpi_prs.errors import EXIT_RESUMABLE
 from mpi_prs.output.record import MINI_BATCH, RECORD
 from mpi_prs.run_directory import RunDirectory
-from mpi_prs.storage.credentials import Storage
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
 _UNKILLABLE_SECONDS = 10.0
-_LEAVING_SECONDS = 2.0  # for what fetches side inputs to stop, and to remove what it has
-_LOCAL_THREADS = 4  # that load mini-batches: decoding takes a core each
-_REMOTE_THREADS = 32  # that wait for a remote store
-_MOST_LOADED = 128  # mini-batches; each may take a file descriptor
-_OTHER_FILES = 64  # that a worker has open: libraries, MPI, logs
-_LOADED_BYTES = 256 << 20
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
 
@@ -78,11 +66,10 @@ class Worker:
         self._exit_code: int | None = None
         self._graceful = False
         self._settings: WorkerSettings | None = None
-        self._scratch_folder: Path
+        self._sight: Sight
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
-        self._side_inputs: Provided | None = None
-        self._no_side_inputs = ""
+        self._no_side_inputs = ""  # why there are none, and no user process is started
 
     def run(self) -> int:
         """Work until the master says stop; returns the exit code that the master asked for."""
@@ -141,61 +128,38 @@ class Worker:
 
     def _look_at_filesystems(self, settings: WorkerSettings) -> str | None:
         """What is wrong with what this node sees of them, if anything is."""
-        problem = self._see_run_directory(settings)
-        if problem is not None:
-            return (
-                f"node {self._node} does not see the run directory: {problem}. The output folder must be on a "
-                "filesystem that all nodes share"
-            )
         try:
-            self._scratch_folder = scratch_folder(settings.scratch, os.environ)
-        except InputError as error:
-            return f"node {self._node}: {error}"
+            self._sight = look(settings, self._node)
+        except NotUsable as error:
+            return str(error)
         return None
-
-    def _see_run_directory(self, settings: WorkerSettings) -> str | None:
-        """Whether this node sees what the master wrote; a shared filesystem may need a moment."""
-        directory = RunDirectory(Path(settings.run_root))
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                if settings.token in directory.token.read_text():
-                    self._manifest = Manifest.open(directory.manifest)
-                    return None
-                problem = f"{directory.token} has another content here than on the master's node"
-            except (OSError, OutputError) as error:
-                problem = str(error)
-            if time.monotonic() > deadline:
-                return problem
-            time.sleep(0.2)
 
     def _set_up(self, settings: WorkerSettings, directory: RunDirectory) -> None:
         self._settings = settings
         prefix = f"mpi_prs-{self._transport.rank}-"
-        self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch_folder))
+        self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._sight.scratch))
         undo = self._set_up_so_far
         undo.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._guard = Guard(self._scratch)
         undo.callback(self._guard.close)
-        self._supply = self._make_supply(settings)
+        self._supply = make_supply(self._sight.manifest, settings, self._scratch)
         undo.callback(self._supply.close)
+        if self._supply.wake_descriptor is not None:
+            self._selector.register(self._supply.wake_descriptor, selectors.EVENT_READ)
         self._places = make_places(settings, self._node, self._scratch)
-        self._side_inputs = self._provide_side_inputs(settings)
-        if self._side_inputs is not None:
-            undo.callback(self._side_inputs.close)
-        paths = self._side_inputs.paths if self._side_inputs is not None else {}
+        arguments = self._provide_side_inputs(settings)
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
             entry_script=settings.entry_script,
             source_directory=settings.source_directory,
-            arguments=substitute(settings.arguments, paths) if self._side_inputs is not None else (),
+            arguments=arguments,
             row_form=settings.row_form,
             run_invocation_timeout=settings.run_invocation_timeout,
             task_overhead_timeout=settings.task_overhead_timeout,
             init_timeout=settings.init_timeout,
             logging_level=settings.logging_level,
-            payloads=self._manifest.kind,
-            tables=self._manifest.of_tables,
+            payloads=self._sight.manifest.kind,
+            tables=self._sight.manifest.of_tables,
             node=self._node,
             header=str(directory.header),
             spill=str(directory.spill),
@@ -205,52 +169,33 @@ class Worker:
         numbers = ", ".join(map(str, self._places))
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
 
-    def _make_supply(self, settings: WorkerSettings) -> Supply:
-        manifest = self._manifest
-        if not manifest.needs_loading:
-            return FromManifest(manifest)
-        storages = [Storage.from_secret(secret) for secret in settings.storages]
-        loader = MiniBatchLoader(manifest, self._scratch / "staged", settings.scratch_limit, storages)
-        threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
-        most = _most_loaded(settings.processes)
-        supply = LoadedAhead(loader, threads, most, _LOADED_BYTES, settings.processes)
-        assert supply.wake_descriptor is not None
-        self._selector.register(supply.wake_descriptor, selectors.EVENT_READ)
-        return supply
+    def _provide_side_inputs(self, settings: WorkerSettings) -> tuple[str, ...]:
+        """Have the side inputs here; returns the arguments with their paths in them."""
+        if not settings.side_inputs:
+            return tuple(settings.arguments)
+        from mpi_prs.data.side_inputs import substitute
+        from mpi_prs.engine.fetching import NotProvided, provide_meanwhile
 
-    def _provide_side_inputs(self, settings: WorkerSettings) -> Provided | None:
-        """Fetch them, in a thread: it may take minutes, and the master wants to hear from us."""
-        wanted = [SideInput(**side_input) for side_input in settings.side_inputs]
-        storage = Storage.from_secret(settings.side_input_storage)
-        given = begin_provide(wanted, self._scratch_folder, settings.token, storage, check=self._check_not_stopped)
-        wait_until = float("inf")
-        while not given.done() and time.monotonic() < wait_until:
-            self._take_messages()
-            self._heartbeat(time.monotonic())
-            if self._master_is_gone():
-                self._exit_code = EXIT_RESUMABLE
-            if self._is_stopped:
-                wait_until = min(wait_until, time.monotonic() + _LEAVING_SECONDS)
-            wait([given], _CHECK_EVERY)
-        if not given.done():
-            self._no_side_inputs = "stopped while its side inputs were fetched from a store or filesystem that hangs"
-            return None
         try:
-            return given.result()
-        except (InputError, OSError, _Stopped) as error:
+            provided = provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)
+        except NotProvided as error:
             self._no_side_inputs = str(error)
-            return None
+            return ()
+        self._set_up_so_far.callback(provided.close)
+        return tuple(substitute(settings.arguments, provided.paths))
 
-    @property
+    def _listen(self) -> None:
+        """What is due while nothing runs yet."""
+        self._take_messages()
+        self._heartbeat(time.monotonic())
+        if self._master_is_gone():
+            self._exit_code = EXIT_RESUMABLE
+
     def _is_stopped(self) -> bool:
         return self._exit_code is not None or self._drain_by is not None
 
-    def _check_not_stopped(self) -> None:
-        if self._is_stopped:
-            raise _Stopped("stopped while its side inputs were fetched")
-
     def _start_process(self, number: int) -> None:
-        if self._side_inputs is None:
+        if self._no_side_inputs:
             self._report_no_process(number, self._no_side_inputs)
             return
         try:
@@ -426,8 +371,7 @@ class Worker:
 
     def _send_results_if_due(self) -> None:
         """At once when mini-batches are long, or no process has anything to do; else in larger pieces."""
-        is_busy = any(process.outstanding_count for process in self._processes.values())
-        if not is_busy or self._outbox.is_due(time.monotonic()):
+        if self._outbox.is_due(time.monotonic()) or not any(p.outstanding_count for p in self._processes.values()):
             self._outbox.send()
 
     # Time
@@ -481,18 +425,6 @@ class Worker:
         if blocked:
             timeout = min(timeout, 0.001)
         return {key.data for key, _ in self._selector.select(timeout) if key.data is not None}
-
-
-class _Stopped(Exception):
-    """There is no use in going on."""
-
-
-def _most_loaded(processes: int) -> int:
-    """How many loaded mini-batches the limit of open files allows, beside what each user process takes."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY:
-        return _MOST_LOADED
-    return max(1, min(_MOST_LOADED, (allowed - _OTHER_FILES) // 4 - processes))
 
 
 def _answered(news: News) -> Iterator[int]:

@@ -1,0 +1,62 @@
+"""What a worker sees of the filesystems of its node, before it starts anything there."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from mpi_prs.data.manifest import Manifest
+from mpi_prs.data.staging import scratch_folder
+from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.errors import InputError, OutputError
+from mpi_prs.run_directory import RunDirectory
+
+_PATIENCE = 10.0
+_PAUSE = 0.2
+
+
+class NotUsable(Exception):
+    """A filesystem cannot be used; the text says which, on which node, and what to do."""
+
+
+class Sight(NamedTuple):
+    """The manifest, and the folder for what is only of this node."""
+
+    manifest: Manifest
+    scratch: Path
+
+
+def look(settings: WorkerSettings, node: str) -> Sight:
+    """Look at the run directory and the scratch folder; a shared filesystem may need some seconds.
+
+    Raises:
+        NotUsable: one of them is not there.
+    """
+    try:
+        manifest = _manifest(settings)
+    except OutputError as error:
+        raise NotUsable(
+            f"node {node} does not see the run directory: {error}. The output folder must be on a filesystem that all "
+            "nodes share"
+        ) from error
+    try:
+        return Sight(manifest, scratch_folder(settings.scratch, os.environ))
+    except InputError as error:
+        raise NotUsable(f"node {node}: {error}") from error
+
+
+def _manifest(settings: WorkerSettings) -> Manifest:
+    directory = RunDirectory(Path(settings.run_root))
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            if settings.token in directory.token.read_text():
+                return Manifest.open(directory.manifest)
+            problem = f"{directory.token} has another content here than on the master's node"
+        except (OSError, OutputError) as error:
+            problem = str(error)
+        if time.monotonic() > deadline:
+            raise OutputError(problem)
+        time.sleep(_PAUSE)

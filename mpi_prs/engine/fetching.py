@@ -1,0 +1,55 @@
+"""Fetching the side inputs at a worker, which has other things to do meanwhile: the master wants to hear from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import wait
+from pathlib import Path
+
+from mpi_prs.data.side_inputs import Provided, SideInput, begin_provide
+from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.errors import InputError
+from mpi_prs.storage.credentials import Storage
+
+_STEP = 0.05
+_LEAVING_SECONDS = 2.0  # for a fetch to end by itself once nobody wants it any more
+
+
+class NotProvided(Exception):
+    """There are no side inputs; the text says why."""
+
+
+def provide_meanwhile(
+    settings: WorkerSettings, scratch: Path, meanwhile: Callable[[], None], is_stopped: Callable[[], bool]
+) -> Provided:
+    """The side inputs of a job, fetched in a thread.
+
+    Args:
+        scratch: the folder that the workers of this node share.
+        meanwhile: called about twenty times a second.
+        is_stopped: whether nobody wants them any more.
+
+    Raises:
+        NotProvided: they cannot be fetched, or nobody wants them any more.
+    """
+
+    def check() -> None:
+        if is_stopped():
+            raise NotProvided("stopped while its side inputs were fetched")
+
+    wanted = [SideInput(**side_input) for side_input in settings.side_inputs]
+    storage = Storage.from_secret(settings.side_input_storage)
+    given = begin_provide(wanted, scratch, settings.token, storage, check=check)
+    give_up = float("inf")
+    while not given.done():
+        if time.monotonic() > give_up:
+            raise NotProvided("stopped while its side inputs were fetched from a store or filesystem that hangs")
+        meanwhile()
+        if is_stopped():
+            give_up = min(give_up, time.monotonic() + _LEAVING_SECONDS)
+        wait([given], _STEP)
+    try:
+        return given.result()
+    except (InputError, OSError) as error:
+        raise NotProvided(str(error)) from error
