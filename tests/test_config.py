@@ -378,6 +378,10 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"partition_keys": ["user"], "mini_batch_size": 3}, ["partition_keys", "exclude each other", "remove one"]),
     ({"arguments": ["${side_inputs.model}"]}, ["arguments", "side_inputs.model"]),
     ({"inputs": ["az://c/x?sig=abc"]}, ["inputs.0.files.0", "SAS token", "sas_token_file"]),
+    ({"output": "az://c/x?sig=abc"}, ["output_url", "SAS token", "sas_token_file"]),
+    ({"scratch_limit": 0}, ["scratch_limit", "got 0", "500MB", "at least 1"]),
+    ({"scratch_limit": "5000rows"}, ["scratch_limit", "'5000rows'", "500MB"]),
+    ({"scratch_limit": True}, ["scratch_limit", "got true", "500MB"]),
     ({"storage": {"connection_string": ["SECRET"]}}, ["storage.connection_string", "got a list"]),
     ({"inputs": [{"files": "$NOT_SET_ANYWHERE/x"}]}, ["NOT_SET_ANYWHERE is not set"]),
     ({"output": ...}, ["output: missing"]),
@@ -410,6 +414,22 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"partition": "gpu"}, ["unknown key", "did you mean partition below slurm?"]),
     ({"zzzz": 5}, ["zzzz", "unknown key", "the keys here are name,"]),
 ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inputs": ["az://c/x?se=1&sig=S3CRET"]},
+        {"inputs": [{"files": "a", "storage": {"connection_string": ["S3CRET"]}}]},
+        {"inputs": [{"files": "a", "storage": {"options": "S3CRET"}}]},
+        {"output_url": "https://me:S3CRET@host/x"},
+        {"side_inputs": {"model": "az://c/x?sig=S3CRET"}},
+    ],
+)
+def test_no_secret_of_a_store_is_in_a_message(folder: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text_of(**changes))
+    assert "S3CRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("changes", "words"), BAD_VALUES, ids=lambda value: str(value)[:50])

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from mpi_prs.errors import ConfigError
 from mpi_prs.job.config_yaml import Document, Place
+from mpi_prs.storage.credentials import scrub
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -41,7 +42,7 @@ _EXPECTED = {
 }
 
 # Values below these keys may be secrets, and messages end up in logs.
-_MAYBE_SECRET = (("arguments",), ("environment_variables",), ("storage",))
+_MAYBE_SECRET = ("arguments", "environment_variables", "storage")
 
 _shorten = reprlib.Repr()
 _shorten.maxstring = _shorten.maxother = 100
@@ -81,7 +82,7 @@ def _describe(problem: ErrorDetails, loc: tuple[str | int, ...], model: type[Bas
     if kind == "missing" and field is not None:
         example = _as_yaml((field.examples or ["…"])[0])
         return f"missing; add it, such as `{loc[-1]}: {example}`{_meaning(field)}"
-    got = f"got {_show(problem['input'], hidden=loc[:1] in _MAYBE_SECRET)}"
+    got = f"got {_show(problem['input'], hidden=not set(loc).isdisjoint(_MAYBE_SECRET))}"
     if kind == "value_error":
         return f"{got}; {context['error']}{_meaning(field)}"
     template = _EXPECTED.get(kind)
@@ -137,7 +138,7 @@ def _show(value: object, *, hidden: bool) -> str:
             return name
     if hidden:
         return "text" if isinstance(value, str) else "another kind of value"
-    return _shorten.repr(value)
+    return _shorten.repr(scrub(value) if isinstance(value, str) else value)
 
 
 def _as_yaml(value: Any) -> str:

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.storage.credentials import is_url
+from mpi_prs.errors import InputError
+from mpi_prs.storage.credentials import check_url, is_url
 
 # Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.
 _YEAR = 365 * 24 * 3600
@@ -90,12 +91,12 @@ def _path_or_url(value: object, info: ValidationInfo) -> str:
 def _url(value: object) -> str:
     if not isinstance(value, str) or not is_url(value):
         raise ValueError("expected a URL such as abfs://container/folder")
-    if re.search(r"[?&]sig=", value):
-        raise ValueError(
-            "a URL may not hold a SAS token, since it is written down; put the token into a sas_token_file"
-        )
     if not value.isprintable():
         raise ValueError("expected a URL, without control characters")
+    try:
+        check_url(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -138,12 +139,16 @@ def _mini_batch_size(value: object) -> object:
 
 
 def _byte_size(value: object) -> object:
-    if isinstance(value, str):
-        size = BatchSize.parse(value).bytes
-        if size is None:
-            raise ValueError("expected a number of bytes such as 500MB or 10GB")
-        return size
-    return value
+    expected = "expected a number of bytes such as 500MB or 10GB, at least 1"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(expected)
+    try:
+        size = BatchSize.parse(str(value)).bytes
+    except ValueError:
+        size = None
+    if size is None:
+        raise ValueError(expected)
+    return size
 
 
 def _no_nul(value: str) -> str:
