@@ -200,7 +200,7 @@ def test_listing_is_told_at_growing_intervals(scene: Scene) -> None:
     for number in range(1, 40):
         scene.now = round(scene.now + 0.1, 1)
         scene.progress.listing(number * 10_000)
-    assert scene.said() == ["listing the inputs: 100 000 files", "listing the inputs: 300 000 files"]
+    assert scene.said() == ["listing the inputs: 100 000 items", "listing the inputs: 300 000 items"]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_terminal_gets_a_bar_and_the_overview_gets_the_lines(tmp_path: Path) -
     scene.progress.finish(scene, "drained", "stopped [by] a signal", 75)  # type: ignore[arg-type]
     scene.progress.close()
     shown = scene.stream.getvalue()
-    for text in ("listing the inputs: 10 000 files", "waiting for init() of 2", "10 %  400 items", "a [warning] above"):
+    for text in ("listing the inputs: 10 000 items", "waiting for init() of 2", "10 %  400 items", "a [warning] above"):
         assert text in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is hidden, and shown again
     overview = scene.directory.progress_overview.read_text().splitlines()

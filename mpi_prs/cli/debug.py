@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from mpi_prs.data.files import FileInput
-from mpi_prs.data.loading import MiniBatchLoader, Prepared
+from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.data.planning import plan
 from mpi_prs.data.side_inputs import provide, substitute
@@ -43,21 +43,18 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
         path = Path(folder, "manifest.arrow")
         write_manifest(path, plan(datasets, config.batch_size(), config.partition_keys))
         manifest = Manifest.open(path)
-        prepared = _first_mini_batch(manifest, Path(folder, "staged"), config)
-        payload = memoryview(prepared.payload)
-        mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
-        mini_batch = mini_batches.make(payload, context, 0)
+        storages = [dataset.storage for dataset in datasets]
+        loader = MiniBatchLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
         side_inputs = provide(config.side_input_list(), Path(folder), "debug", config.storage.storage())
-        with contextlib.closing(side_inputs):
+        with contextlib.closing(loader), contextlib.closing(side_inputs):
+            count, payload = manifest.items_of(0), manifest.payload(0)
+            if manifest.needs_loading:
+                prepared = loader.load(0)
+                count, payload = prepared.items, prepared.payload
+            mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
+            mini_batch = mini_batches.make(memoryview(payload), context, 0)
             arguments = substitute(config.arguments, side_inputs.paths)
-            return _run_script(config, arguments, mini_batch, context, prepared.items)
-
-
-def _first_mini_batch(manifest: Manifest, scratch: Path, config: JobConfig) -> Prepared:
-    if not manifest.needs_loading:
-        return Prepared(manifest.items_of(0), manifest.payload(0), 0, lambda: None)
-    storages = [dataset.storage for dataset in config.datasets()]
-    return MiniBatchLoader(manifest, scratch, config.scratch_limit, storages).load(0)
+            return _run_script(config, arguments, mini_batch, context, count)
 
 
 def _run_script(

@@ -34,6 +34,7 @@ def run_job(session: Session, config: JobConfig, options: RunOptions, local: int
     progress = Progress(sys.stderr)
     console = _ConsoleLog(progress)
     logging.getLogger("mpi_prs").addHandler(console)
+    logging.getLogger("mpi_prs").setLevel(logging.INFO)  # until the run is open, and has a log of its own level
     try:
         run = open_run(config, options, progress.listing)
         try:

@@ -105,7 +105,7 @@ class FileDataset(Dataset):
         return self.mode == "download" or (self.mode == "mount" and self.is_remote)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TabularDataset(Dataset):
     """Rows: ``run()`` gets a ``pandas.DataFrame``, or a dict of numpy arrays (HDF5 of more dimensions).
 
@@ -114,7 +114,7 @@ class TabularDataset(Dataset):
         path_column: name of a column to add, with the path of the file that a row is from.
     """
 
-    format: TableFormat = field(default=None)  # type: ignore[assignment]  # the parent's defaults come first
+    format: TableFormat
     path_column: str | None = None
 
     def paths(self) -> Iterator[bytes]:
@@ -135,7 +135,7 @@ class TabularDataset(Dataset):
         base: Path | None = None,
     ) -> TabularDataset:
         """Rows of files in any of the formats; see the classmethods below for one of them each."""
-        return cls(_input(path, base), partition_format, storage or Storage(), format, path_column)
+        return cls(_input(path, base), partition_format, storage or Storage(), format=format, path_column=path_column)
 
     @classmethod
     def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:

@@ -81,9 +81,7 @@ class MiniBatchLoader:
     @property
     def is_remote(self) -> bool:
         """Whether loading mostly waits for a remote store; then many at once are loaded faster."""
-        return any(self._staging) or any(
-            "://" in pattern for described in self._inputs for pattern in described["files"]
-        )
+        return any(described["remote"] for described in self._inputs)
 
     def affinity(self, number: int) -> int | None:
         """Mini-batches with the same number share what is decoded for them; ``None``: with nobody."""

@@ -11,6 +11,7 @@ See :mod:`mpi_prs.data.payload` for what is in a header.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ from mpi_prs.data.tables.arrow import pack_schema, unpack_schema
 from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import is_url
+
+_log = logging.getLogger("mpi_prs.data")
 
 _WHOLE = BatchSize(rows=2**62)
 
@@ -98,7 +101,7 @@ def _of_files(
             for chunk in _chunks(dataset, size):
                 yield MiniBatch(number, len(chunk), pack({"input": number}, chunk_payload(chunk, size)))
             continue
-        for values, paths in _partitions(dataset, keys):
+        for values, paths in _partitions(dataset, Partitioning.of(dataset), keys):
             header = {"input": number, "partition": to_json(values)}
             yield MiniBatch(number, len(paths), pack(header, chunk_payload(paths, None)))
 
@@ -109,6 +112,7 @@ def _described_files(dataset: FileDataset) -> dict[str, Any]:
         "files": dataset.input.files or [str(dataset.input.files_from)],
         "mode": dataset.mode,
         "staged": dataset.is_staged,
+        "remote": dataset.is_staged or dataset.is_remote,
         "partition_format": dataset.partition_format,
     }
 
@@ -116,9 +120,10 @@ def _described_files(dataset: FileDataset) -> dict[str, Any]:
 # Partitions
 
 
-def _partitions(dataset: Dataset, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+def _partitions(
+    dataset: Dataset, partitioning: Partitioning | None, keys: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
     """The files of each combination of the keys' values."""
-    partitioning = Partitioning.of(dataset)
     if partitioning is None:
         raise InputError(
             f"partition_keys: the input {_shown(dataset)} has no partition_format, so its files have no partition "
@@ -127,12 +132,12 @@ def _partitions(dataset: Dataset, keys: Sequence[str]) -> Iterator[tuple[dict[st
 
     def valued() -> Iterator[tuple[bytes, dict[str, Any]]]:
         own: tuple[str, ...] = ()
-        for path in dataset.files():
+        for path in dataset.paths():
             values = partitioning.values(path)
             if not own:
                 own = tuple(values)
                 check_partition_keys(keys, own, f"partition_format {dataset.partition_format!r}")
-            yield os.fsencode(path), values
+            yield path, values
 
     return group_by_partition(valued(), keys)
 
@@ -151,7 +156,7 @@ class Partitioning:
             :func:`~mpi_prs.data.partition_by.partition_by` has written, that of the whole table.
     """
 
-    values: Callable[[str], dict[str, Any]]
+    values: Callable[[str | bytes], dict[str, Any]]
     schema: Any = None
 
     @classmethod
@@ -193,42 +198,82 @@ def _of_tables(
     datasets: Sequence[TabularDataset], size: int | BatchSize | None, keys: Sequence[str] | None, planned: Plan
 ) -> Iterator[MiniBatch]:
     """Surveys of all inputs come first: what they find wrong is told before any work is done."""
-    stores = []
-    for dataset in datasets:
-        store = AnyFiles(dataset.storage)
-        stores.append(store)
+    stores = [_AskedOnce(AnyFiles(dataset.storage)) for dataset in datasets]
+    for dataset, store in zip(datasets, stores, strict=True):
+        _log.info("looking at the table %s", _shown(dataset))
         survey = dataset.format.survey(dataset.files, store)
         if dataset.path_column is not None:
             _check_path_column(dataset.path_column, survey, _shown(dataset))
         planned.inputs.append(_described_table(dataset, survey))
     for number, (dataset, store) in enumerate(zip(datasets, stores, strict=True)):
-        survey = planned.inputs[number]["survey"]
+        described = planned.inputs[number]
         partitioning = Partitioning.of(dataset)
-        planned.inputs[number]["partition_schema"] = partitioning and partitioning.describe()
-
-        def columns(
-            part: Part, partitioning: Partitioning | None = partitioning, path_column: str | None = dataset.path_column
-        ) -> dict[str, Any]:
-            values = partitioning.values(part.file) if partitioning else {}
-            if path_column in values:
-                raise InputError(f"path_column: {path_column!r} is a partition key already; choose another name")
-            return values
-
-        split = partial(dataset.format.split, survey=survey, store=store)
+        described["partition_schema"] = partitioning and partitioning.describe()
+        split = partial(dataset.format.split, survey=described["survey"], store=store)
         if keys:
-            for values, paths in _partitions(dataset, keys):
-                parts = [part for path in paths for part in split(os.fsdecode(path), size=_WHOLE)]
-                if parts:
-                    size_of = {file: store.size(file) for file in dict.fromkeys(part.file for part in parts)}
-                    header = {"partition": to_json(values), "sizes": [size_of[part.file] for part in parts]}
-                    yield _of_parts(number, parts, [columns(part) for part in parts], planned, header)
+            mini_batches = _by_partition(number, dataset, partitioning, keys, split, store)
         else:
             assert isinstance(size, BatchSize)
-            for path in dataset.files():
-                sizes: list[int] = []
-                for part, stays in _with_stays(split(path, size=size)):
-                    sizes = sizes or [store.size(path)]
-                    yield _of_parts(number, [part], [columns(part)], planned, {"sizes": sizes}, stays)
+            mini_batches = _by_size(number, dataset, partitioning, size, split, store)
+        for exact, mini_batch in mini_batches:
+            planned.exact = planned.exact and exact
+            yield mini_batch
+
+
+class _AskedOnce:
+    """Files whose size is asked for once, however often in a row it is wanted: of a remote one it is a request."""
+
+    def __init__(self, files: AnyFiles) -> None:
+        self.open = files.open
+        self._files = files
+        self._last = ("", 0)
+
+    def size(self, path: str) -> int:
+        if self._last[0] != path:
+            self._last = path, self._files.size(path)
+        return self._last[1]
+
+
+def _by_partition(
+    number: int,
+    dataset: TabularDataset,
+    partitioning: Partitioning | None,
+    keys: Sequence[str],
+    split: Callable[..., Iterator[Part]],
+    store: _AskedOnce,
+) -> Iterator[tuple[bool, MiniBatch]]:
+    for values, paths in _partitions(dataset, partitioning, keys):
+        parts, sizes, columns = [], [], []
+        for path in map(os.fsdecode, paths):
+            found = list(split(path, size=_WHOLE))
+            if found:
+                parts += found
+                sizes += [store.size(path)] * len(found)
+                columns += [_path_values(partitioning, path, dataset)] * len(found)
+        if parts:
+            yield _of_parts(number, parts, sizes, columns, partition=to_json(values))
+
+
+def _by_size(
+    number: int,
+    dataset: TabularDataset,
+    partitioning: Partitioning | None,
+    size: BatchSize,
+    split: Callable[..., Iterator[Part]],
+    store: _AskedOnce,
+) -> Iterator[tuple[bool, MiniBatch]]:
+    for path in dataset.files():
+        columns = [_path_values(partitioning, path, dataset)]
+        for part, stays in _with_stays(split(path, size=size)):
+            yield _of_parts(number, [part], [store.size(path)], columns, stays)
+
+
+def _path_values(partitioning: Partitioning | None, path: str, dataset: TabularDataset) -> dict[str, Any]:
+    """The columns that the path of a file gives."""
+    values = partitioning.values(path) if partitioning else {}
+    if dataset.path_column in values:
+        raise InputError(f"path_column: {dataset.path_column!r} is a partition key already; choose another name")
+    return values
 
 
 def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
@@ -250,6 +295,7 @@ def _described_table(dataset: TabularDataset, survey: dict[str, Any]) -> dict[st
         "format": type(dataset.format).__name__,
         "options": asdict(dataset.format),  # type: ignore[call-overload]  # a protocol cannot say that it is a dataclass
         "survey": survey,
+        "remote": dataset.is_remote,
         "path_column": dataset.path_column,
         "partition_format": dataset.partition_format,
     }
@@ -269,16 +315,17 @@ def _with_stays(parts: Iterable[Part]) -> Iterator[tuple[Part, int]]:
 def _of_parts(
     number: int,
     parts: Sequence[Part],
+    sizes: Sequence[int],
     columns: Sequence[dict[str, Any]],
-    planned: Plan,
-    header: dict[str, Any],
     stays: int = 1,
-) -> MiniBatch:
-    planned.exact = planned.exact and all(part.first_row >= 0 for part in parts)
+    **header: Any,
+) -> tuple[bool, MiniBatch]:
+    """A mini-batch of some parts, and whether its rows are counted."""
     items = sum(part.rows for part in parts)
     if items >= SIZE_LIMIT:
         raise InputError(f"one mini-batch of {parts[0].file} has {items} rows, and 2^32 is the limit")
-    header["parts"] = list(parts)
+    header |= {"parts": list(parts), "sizes": list(sizes)}
     if any(columns):
         header["columns"] = [to_json(each) for each in columns]
-    return MiniBatch(number, items, pack(header, b""), stays)
+    exact = all(part.first_row >= 0 for part in parts)
+    return exact, MiniBatch(number, items, pack(header), stays)

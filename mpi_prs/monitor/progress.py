@@ -80,10 +80,10 @@ class Progress:
 
     # The life of a job
 
-    def listing(self, files: int) -> None:
-        """So many files have been listed so far."""
+    def listing(self, items: int) -> None:
+        """So many items have been listed so far."""
         now = self._clock()
-        text = f"listing the inputs: {many(files, 'file')}"
+        text = f"listing the inputs: {many(items, 'item')}"
         if self._terminal and now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
             self._show(0, None, text)
