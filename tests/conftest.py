@@ -12,6 +12,7 @@ import pytest
 
 from tests.azurite import azurite  # noqa: F401  # a fixture
 from tests.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
+from tests.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
 
 
 def _mpich() -> Mpi | None:
@@ -33,6 +34,13 @@ def _need(mpi: Mpi | None, advice: str) -> Mpi:
     if mpi is None:
         need(advice)
     return mpi
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs a cluster mostly waits for it, so that ``-m slurm -n 3`` saves time."""
+    for item in items:
+        if "slurm_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("slurm")
 
 
 @pytest.fixture(scope="session")
