@@ -29,8 +29,9 @@ class Job:
         for worker in range(1, workers + 1):
             self.add(worker, processes)
 
-    def add(self, worker: int, processes: int = 1, *, ready: bool = True) -> None:
-        self.scheduler.add_worker(worker, processes, f"node{worker}", 0.0)
+    def add(self, worker: int, processes: int = 1, *, ready: bool = True, node: str | None = None) -> None:
+        """A worker; on a node of its own, unless told otherwise."""
+        self.scheduler.add_worker(worker, processes, node or f"node{worker}", 0.0)
         self.has[worker] = {}
         for process in range(processes if ready else 0):
             self.scheduler.process_ready(worker, process)

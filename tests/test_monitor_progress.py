@@ -196,6 +196,23 @@ def test_a_limit_is_what_the_percentage_is_of(scene: Scene) -> None:
     assert scene.said()[-1].startswith("25 of 50 mini-batches (50 %)")
 
 
+def test_a_benched_node_is_told_at_once_and_once(scene: Scene) -> None:
+    scene.begin()
+    scene.ready()
+    scene.scheduler.add_worker(2, 1, "n2", scene.now)
+    for _ in range(3):
+        scene.scheduler.init_failed(2, 0)
+    scene.wait(0.5)
+    scene.wait(3)
+    said = [line for line in scene.said() if line.startswith("node n2 is benched")]
+    assert said == [
+        "node n2 is benched, it gets no more work: init() has failed in all its user processes again and again"
+    ]
+    assert scene.said()[-1].endswith("1 benched node  waiting for the first results")
+    scene.tick(2)
+    assert scene.status()["benched_nodes"] == ["n2"]
+
+
 def test_listing_is_told_at_growing_intervals(scene: Scene) -> None:
     for number in range(1, 40):
         scene.now = round(scene.now + 0.1, 1)

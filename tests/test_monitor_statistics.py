@@ -144,6 +144,26 @@ def test_lost_workers_are_counted(tmp_path: Path) -> None:
     assert read_statistics(writer.close(), items_of).lost_workers == 1
 
 
+def test_a_mini_batch_that_failed_on_two_nodes_counts_once(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "journal")
+    writer.start(NODES)
+    for node in ("n1", "n2", "n3", "n1"):
+        writer.fail(1, final=False, node=node)
+        writer.fail(2, final=False, node="n1")
+        writer.fail(3, final=False, node=node, kind=FailureKind.WORKER_LOST)
+    assert read_statistics(writer.close(), items_of).failed_on_two_nodes == 1
+
+
+def test_the_nodes_that_are_benched_are_those_of_the_latest_start(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "journal")
+    for nodes in (["n1"], ["n2", "n3"]):
+        writer.start(NODES)
+        for node in nodes:
+            writer.journal.event("benched", node=node, why="it is sick", time=T0)
+    writer.journal.event("taken_back", node="n3", why="no other is left", time=T0)
+    assert read_statistics(writer.close(), items_of).benched == {"n2": "it is sick"}
+
+
 def test_nothing_divided_by_nothing_is_nothing(tmp_path: Path) -> None:
     found = read_statistics(Writer(tmp_path / "journal").close(), items_of)
     assert (found.total.mean_run, found.run_p50, found.elapsed, found.latest.elapsed) == (0, 0, 0, 0)

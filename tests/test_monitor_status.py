@@ -28,12 +28,14 @@ def a_status(**changes: Any) -> Status:
         items_done=4110,
         items_failed=10,
         retried=2,
+        failed_on_two_nodes=0,
         mini_batches_per_second=81.2,
         items_per_second=812.0,
         eta_seconds=72.0,
         elapsed_seconds=6.5,
         workers=4,
         nodes=2,
+        benched_nodes=[],
         processes=8,
         processes_ready=7,
         output="/out",
@@ -76,8 +78,9 @@ def test_what_is_no_status_is_no_status(run: RunDirectory, content: bytes) -> No
 def test_a_status_of_a_wrong_type_is_no_status(run: RunDirectory) -> None:
     write_status(run.status, a_status())
     known = json.loads(run.status.read_text())
-    run.status.write_text(json.dumps({**known, "mini_batches": "many"}))
-    assert read_status(run.status) is None
+    for wrong in ({"mini_batches": "many"}, {"benched_nodes": "n1"}, {"benched_nodes": [1]}):
+        run.status.write_text(json.dumps({**known, **wrong}))
+        assert read_status(run.status) is None
 
 
 def test_a_status_that_cannot_be_written_is_no_error(run: RunDirectory) -> None:
@@ -99,6 +102,14 @@ def test_a_run_under_way(run: RunDirectory) -> None:
         "time          6.5 s since 2023-11-14T22:13:14+00:00",
         "master        process 123 on n1, Slurm job 17",
         "last sign     1 s ago",
+    ]
+
+
+def test_sick_nodes_and_bad_data_are_shown(run: RunDirectory) -> None:
+    lines = said(run, benched_nodes=["n3", "n\x1b7"], failed_on_two_nodes=1)
+    assert lines[5:7] == [
+        "on two nodes  1 mini-batch failed on two nodes: look at the data rather than at the nodes",
+        "benched nodes n3, n\\x1b7",
     ]
 
 

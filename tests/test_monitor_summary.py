@@ -183,6 +183,17 @@ def test_the_summary_of_a_run_that_was_stopped_shows_the_growing_output_and_what
     assert "throughput" not in text
 
 
+def test_the_summary_names_sick_nodes_and_counts_what_failed_on_two(tmp_path: Path) -> None:
+    known = statistics(benched={"n1": "5 failed there", "n2": "init() failed"}, failed_on_two_nodes=3)
+    text = summary(known, RunDirectory(tmp_path)).text()
+    for line in (
+        "benched nodes n1: 5 failed there; n2: init() failed\n",
+        "on two nodes  3 mini-batches failed on two nodes: look at the data rather than at the nodes\n",
+        "advice        leave out what was benched (--exclude=n1,n2 for",
+    ):
+        assert line in text
+
+
 def test_a_job_that_went_through_everything_and_got_nothing_has_failed(tmp_path: Path) -> None:
     found = summary(Statistics(), RunDirectory(tmp_path), reason="no item has succeeded", exit_code=1, processes=0)
     assert found.text().split("\n") == [

@@ -208,6 +208,9 @@ def test_the_last_try_goes_to_the_same_worker_when_the_others_have_left() -> Non
     job.fail(1, 0)
     job.finish(2)
     job.scheduler.process_gone(2, 0)
+    assert job.assign(1) == {}, "a replacement is on its way"
+    for _ in range(3):
+        job.scheduler.init_failed(2, 0)
     assert job.assign(1) == {0: 2}
 
 

@@ -22,7 +22,7 @@ LATENCY = 0.0005  # of a message, either way
 
 @dataclass
 class Cluster:
-    """Workers with some processes each; every answer is a message of its own, and the master takes no time.
+    """Nodes with a worker and some processes each; every answer is a message of its own; the master takes no time.
 
     Attributes:
         speeds: of the processes of each worker; 1 is the speed that durations are meant for.
@@ -33,7 +33,7 @@ class Cluster:
     durations: Sequence[float]
     speeds: Sequence[float]
     processes: int = 1
-    fails: Callable[[int, int], bool] = lambda _worker, _attempt: False
+    fails: Callable[[int, int], bool] = lambda _worker, _number: False
     longest_queue: float = 0.0
 
     def run(self) -> float:
@@ -53,7 +53,7 @@ class Cluster:
                 later(now + LATENCY, "assigned", worker, ranges)
 
         for worker in range(len(self.speeds)):
-            scheduler.add_worker(worker, self.processes, "node", 0.0)
+            scheduler.add_worker(worker, self.processes, f"node{worker}", 0.0)
             for process in range(self.processes):
                 scheduler.process_ready(worker, process)
         for worker in range(len(self.speeds)):
@@ -69,7 +69,7 @@ class Cluster:
                 later(now + LATENCY, "answered", worker, what)
             else:
                 number, attempt = what
-                if self.fails(worker, attempt):
+                if self.fails(worker, number):
                     scheduler.attempt_failed(worker, number, attempt, now)
                 else:
                     seconds = self.durations[number] / self.speeds[worker]
@@ -130,15 +130,33 @@ def test_the_work_ends_at_nearly_the_same_time_everywhere(
     assert makespan <= 1.1 * ideal + longest
 
 
-def test_a_node_on_which_everything_fails_costs_no_mini_batch() -> None:
-    durations = mixed(11, 2_000, (1, 1.0))
-    scheduler = Scheduler(len(durations), lambda _number: ITEMS, Policy(run_max_try=3), 0.0)
+@pytest.mark.parametrize("processes", [1, 8])
+def test_a_node_on_which_everything_fails_is_benched_and_costs_no_mini_batch(processes: int) -> None:
+    durations = mixed(11, 2_000 * processes, (1, 1.0))
+    scheduler = Scheduler(len(durations), lambda _number: ITEMS, Policy(run_max_try=2), 0.0)
     broken = 3
     speeds = [1.0] * 20
     speeds[broken] = 1000.0
-    makespan = Cluster(scheduler, durations, speeds, fails=lambda worker, _attempt: worker == broken).run()
+    cluster = Cluster(scheduler, durations, speeds, processes, fails=lambda worker, _number: worker == broken)
+    makespan = cluster.run()
     assert (scheduler.phase, scheduler.counts().failed) == (Phase.COMPLETE, 0)
-    assert makespan <= 1.1 * sum(durations) / 19 + max(durations)
+    assert list(scheduler.nodes.benched) == ["node3"]
+    assert scheduler.counts().retried <= 3 * processes + 8
+    assert makespan <= 1.1 * sum(durations) / 19 / processes + max(durations)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.99, 1.0])
+def test_bad_data_hold_no_node_back(share: float) -> None:
+    tries, nodes = 3, 40
+    rng = random.Random(12)
+    bad = {number for number in range(40 * nodes) if rng.random() < share}
+    durations = [2.0 if number in bad else 1.0 for number in range(40 * nodes)]
+    scheduler = Scheduler(len(durations), lambda _number: ITEMS, Policy(run_max_try=tries), 0.0)
+    makespan = Cluster(scheduler, durations, [1.0] * nodes, fails=lambda _worker, number: number in bad).run()
+    ideal = sum(seconds * (tries if number in bad else 1) for number, seconds in enumerate(durations)) / nodes
+    assert (scheduler.counts().failed, scheduler.nodes.failed_on_two) == (len(bad), len(bad))
+    assert not scheduler.nodes.benched
+    assert makespan <= 1.1 * ideal + 2 * tries
 
 
 # Size

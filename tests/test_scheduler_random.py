@@ -17,6 +17,7 @@ from tests.scheduling import record
 
 PATIENCE = 10.0
 DURATIONS = [0.0, 1e-6, 0.01, 10.0, math.nan]
+NODES = st.sampled_from(["n1", "n1", "n2", "n3"])
 
 
 @dataclass
@@ -24,6 +25,7 @@ class ModelWorker:
     """What a worker really has, as opposed to what the scheduler believes."""
 
     processes: int
+    node: str
     heard: float
     held: dict[int, int] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
@@ -87,7 +89,7 @@ class RandomWorld(RuleBasedStateMachine):
         self.scheduler.check()
         self.judge()
         for processes in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4), "processes of each worker"):
-            self.add_worker(processes)
+            self.add_worker(processes, data.draw(NODES, "node"))
         if data.draw(st.sampled_from([True, True, False]), "init() works"):
             for name, worker in self.workers.items():
                 for process in range(worker.processes):
@@ -157,14 +159,22 @@ class RandomWorld(RuleBasedStateMachine):
     def somebody_holds(self) -> bool:
         return bool(self.held())
 
-    def add_worker(self, processes: int) -> None:
-        self.workers[self.next_worker] = ModelWorker(processes, self.now)
-        self.scheduler.add_worker(self.next_worker, processes, "node", self.now)
+    def add_worker(self, processes: int, node: str) -> None:
+        self.workers[self.next_worker] = ModelWorker(processes, node, self.now)
+        self.scheduler.add_worker(self.next_worker, processes, node, self.now)
         self.next_worker += 1
 
-    @rule(processes=st.integers(1, 3))
-    def worker_reports(self, processes: int) -> None:
-        self.add_worker(processes)
+    def nodes_alive(self) -> set[str]:
+        """Those that are not benched, with processes that are ready or may become so."""
+        alive = {worker.node for worker in self.workers.values() if not worker.given_up(self.policy.init_tries)}
+        return alive - set(self.scheduler.nodes.benched)
+
+    def is_benched(self, name: int) -> bool:
+        return name in self.workers and self.workers[name].node in self.scheduler.nodes.benched
+
+    @rule(processes=st.integers(1, 3), node=NODES)
+    def worker_reports(self, processes: int, node: str) -> None:
+        self.add_worker(processes, node)
 
     def becomes_ready(self, name: int, process: int) -> None:
         self.ever_ready = True
@@ -218,6 +228,7 @@ class RandomWorld(RuleBasedStateMachine):
         for first, count, attempt in self.scheduler.assign(name):
             assert self.phase is Phase.RUNNING
             assert self.workers[name].ready
+            assert not self.is_benched(name)
             for number in range(first, first + count):
                 assert number in self.left()
                 assert number not in self.held()
@@ -305,6 +316,9 @@ class RandomWorld(RuleBasedStateMachine):
         held = self.workers[name].held if name in self.workers else {}
         if held.get(number) != attempt:
             expected = Verdict.STALE
+        elif self.is_benched(name):
+            expected = Verdict.EXCUSED
+            self.to_retry.add(number)
         elif attempt == self.policy.run_max_try:
             expected = Verdict.FAILED
             self.settled[number] = None
@@ -314,8 +328,9 @@ class RandomWorld(RuleBasedStateMachine):
             self.retried += 1
         if expected is not Verdict.STALE:
             del held[number]
-            self.tries[number] = attempt
             self.moved = self.now
+        if expected in (Verdict.RETRY, Verdict.FAILED):
+            self.tries[number] = attempt
         assert self.scheduler.attempt_failed(name, number, attempt, self.now) is expected
         self.judge()
 
@@ -412,19 +427,27 @@ class RandomWorld(RuleBasedStateMachine):
 
     @invariant()
     def work_that_is_left_is_held_or_handed_out(self) -> None:
-        if self.phase is Phase.RUNNING and any(worker.ready for worker in self.workers.values()):
+        at_work = {worker.node for name, worker in self.workers.items() if worker.ready and not self.is_benched(name)}
+        if self.phase is Phase.RUNNING and at_work and not self.nodes_alive() - at_work:  # else it may wait for those
             handed_out = 0
             if not self.held():
                 handed_out = sum([self.hand_out(name) for name in list(self.workers)])
             assert self.held() or handed_out
+
+    @invariant()
+    def nobody_is_benched_unless_another_node_is_left(self) -> None:
+        alive = {worker.node for worker in self.workers.values() if not worker.given_up(self.policy.init_tries)}
+        assert self.nodes_alive() or not alive
 
     def teardown(self) -> None:
         """From wherever it got to, the job comes to its end as soon as nothing more goes wrong."""
         if not hasattr(self, "phase"):
             return
         if self.phase is Phase.RUNNING:
-            self.add_worker(1)
-            self.becomes_ready(self.next_worker - 1, 0)
+            self.add_worker(1, "another node")
+            for name, worker in self.workers.items():
+                for process in worker.starting(self.policy.init_tries):
+                    self.becomes_ready(name, process)
         for _ in range(3 * len(self.sizes) + 3):
             for name in list(self.workers):
                 self.hand_out(name)

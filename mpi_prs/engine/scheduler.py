@@ -8,6 +8,9 @@ the tests drive the same object. A mini-batch goes this way::
               assign ────┘  ├──── failed, or its worker lost; tries are left ──► RETRY
                             └──── no tries left ──► FAILED
 
+What fails on one node is tried again on another: :mod:`mpi_prs.engine.health` tells sick nodes from bad data, and says
+which nodes a retry should go to.
+
 States live in one byte a mini-batch (10 million mini-batches: 10 MB). What a worker holds is a small dictionary, so an
 answer is accepted only from the worker that holds the mini-batch, for the attempt it was given: whatever comes late or
 twice is dropped here. Sums over all workers are kept up to date, so no decision costs more with ten thousand of them.
@@ -16,10 +19,22 @@ twice is dropped here. Sums over all workers are kept up to date, so no decision
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
 
-from mpi_prs.engine.states import DONE, FAILED, HELD, PENDING, RETRY, Counts, Phase, Policy, Verdict, Worker
+from mpi_prs.engine.health import Nodes
+from mpi_prs.engine.retries import Retries
+from mpi_prs.engine.states import (
+    DONE,
+    FAILED,
+    HELD,
+    PENDING,
+    RETRY,
+    Counts,
+    Phase,
+    Policy,
+    Verdict,
+    Worker,
+)
 from mpi_prs.engine.stays import Stays
 from mpi_prs.output.record import RECORD
 
@@ -48,6 +63,7 @@ class Scheduler:
         stop_of_stay: Callable[[int], int] | None = None,
     ) -> None:
         self.policy = policy
+        self.nodes = Nodes()
         self.workers: dict[int, Worker] = {}
         self.lost_workers: dict[int, str] = {}
         self.phase = Phase.RUNNING
@@ -59,8 +75,7 @@ class Scheduler:
         self._stays = None if stop_of_stay is None else Stays(stop_of_stay, self._states, self._end)
         self._left = self._end  # mini-batches below _end that are neither DONE nor FAILED
         self._held = 0  # mini-batches that are at a worker
-        self._retries: dict[int, deque[int]] = {}  # by the worker that had them last; no empty ones
-        self._last_chances: deque[int] = deque()
+        self._retries = Retries(self.nodes)
         self._attempts: dict[int, int] = {}  # failed tries so far, where there are any
         self._losses: dict[int, int] = {}  # how often its worker was lost
         self._done = self._failed = self._items_done = self._items_failed = self._retried = 0
@@ -98,12 +113,13 @@ class Scheduler:
             else:
                 self._failed += 1
                 self._items_failed += self._items_of(number)
+                self.nodes.is_given_up(number)
 
     # Workers
 
     def add_worker(self, worker: int, processes: int, node: str, now: float) -> None:
         """A worker has reported; its user processes are being started."""
-        self.workers[worker] = Worker(processes, node, now)
+        self.workers[worker] = Worker(processes, self.nodes.joined(node, processes), now)
         self._processes += processes
 
     def process_ready(self, worker: int, process: int) -> None:
@@ -114,6 +130,7 @@ class Scheduler:
         self._ever_ready = True
         known.ready.add(process)
         self._ready += 1
+        self.nodes.ready(known.node, 1)
 
     def process_gone(self, worker: int, process: int) -> None:
         """This user process has ended after it had worked; a replacement is on its way."""
@@ -126,6 +143,7 @@ class Scheduler:
         if process in known.ready:
             known.ready.remove(process)
             self._ready -= 1
+            self.nodes.ready(known.node, -1)
 
     def init_failed(self, worker: int, process: int) -> bool:
         """A user process could not be started, or ended before it had done anything. Whether to try again.
@@ -142,6 +160,7 @@ class Scheduler:
         if failures == self.policy.init_tries:
             known.given_up.add(process)
             self._given_up += 1
+            self.nodes.given_up(known.node)
             if len(known.given_up) == known.processes:  # what waits there would wait for ever
                 self._take_back(known, list(known.held))
         self._check_end()
@@ -170,6 +189,7 @@ class Scheduler:
         self._failing -= sum(failures >= 2 for failures in known.init_failures.values())
         self._given_up -= len(known.given_up)
         self._held -= len(known.held)
+        self.nodes.left(known.node, known.processes - len(known.given_up), len(known.ready))
         failed = []
         for number in known.held:
             self._losses[number] = losses = self._losses.get(number, 0) + 1
@@ -177,7 +197,7 @@ class Scheduler:
                 self._settle(number, FAILED)
                 failed.append(number)
             else:
-                self._try_again(number, worker)
+                self._try_again(number, known)
         self.check()
         self._check_workers()
         return failed
@@ -201,22 +221,30 @@ class Scheduler:
         of them ahead of each process; near the end less, so that no worker sits on what another could start at once.
         """
         known = self.workers.get(worker)
-        if self.phase is not Phase.RUNNING or known is None or not known.ready:
+        if self.phase is not Phase.RUNNING or known is None or not known.ready or known.node.benched:
             return []
         processes, ahead = len(known.ready), self._ahead(known)
         room = processes * (1 + ahead) - len(known.held)
         if room <= 0 or room < processes * (ahead - 1) // 3:  # so much waits there still: no message is worth it yet
             return []
-        ranges = self._take_retries(worker, known, room)
-        room -= len(ranges)
+        if known.node.suspicions and (most := self.nodes.room(known.node)) is not None:
+            room = min(room, most - len(known.held))
+        ranges: list[Range] = []
+        while room > 0 and (number := self._retries.take(known)) is not None:
+            ranges.append(self._hold(known, number, 1))
+            room -= 1
         while room > 0:
             found = self._take_pending(worker, known, room)
             if found is None:
                 break
             ranges.append(found)
             room -= found[1]
-        if len(known.held) < processes and worker in self._retries:
-            ranges += self._take_own_retries(worker, known)
+        while room > 0 and len(known.held) < processes:
+            number = self._retries.take_rather_than_idle(known, self.workers.values(), all_idle=not self._held)
+            if number is None:
+                break
+            ranges.append(self._hold(known, number, 1))
+            room -= 1
         return ranges
 
     def _ahead(self, known: Worker) -> int:
@@ -228,54 +256,12 @@ class Scheduler:
         share *= min(1.0, self._mean_seconds / mean)  # a slow worker would be the last to be ready with it
         return int(min(share, max(1, math.ceil(min(self.policy.window / mean, self.policy.most_waiting)))))
 
-    def _try_again(self, number: int, avoid: int) -> None:
-        """Queue a mini-batch for another try.
-
-        Which mini-batch kills its worker is not known, and what was lost together would be handed out together again.
-        So where one more loss would be the last, a worker gets only one such mini-batch at a time: the guilty one then
-        takes no innocent ones along.
-        """
+    def _try_again(self, number: int, origin: Worker) -> None:
         self._states[number] = RETRY
         if self._losses.get(number) == self.policy.most_losses - 1:
-            self._last_chances.append(number)
+            self._retries.add_last_chance(number)
         else:
-            self._retries.setdefault(avoid, deque()).append(number)
-
-    def _take_retries(self, worker: int, known: Worker, room: int) -> list[Range]:
-        """What others had before; a worker that is the only one gets its own back as well."""
-        ranges: list[Range] = []
-        if self._last_chances and known.last_chance not in known.held:
-            known.last_chance = self._last_chances.popleft()
-            ranges.append(self._hold(known, known.last_chance, 1))
-        alone = len(known.ready) == self._ready
-        while len(ranges) < room:
-            avoid = next((other for other in self._retries if alone or other != worker), None)
-            if avoid is None:
-                break
-            ranges.append(self._take_retry(known, avoid))
-        return ranges
-
-    def _take_own_retries(self, worker: int, known: Worker) -> list[Range]:
-        """Rather than be idle while all others are busy, a worker tries again what failed there.
-
-        But the last try is left to others. On a broken node everything fails at once, so its worker is idle all the
-        time, and would use up the tries of mini-batches that are all right.
-        """
-        ranges: list[Range] = []
-        if any(len(other.held) < len(other.ready) for other in self.workers.values() if other is not known):
-            return ranges
-        while (queue := self._retries.get(worker)) and len(known.held) < len(known.ready):
-            if self._attempts.get(queue[0], 0) + 1 >= self.policy.run_max_try:
-                break
-            ranges.append(self._take_retry(known, worker))
-        return ranges
-
-    def _take_retry(self, known: Worker, avoid: int) -> Range:
-        numbers = self._retries[avoid]
-        number = numbers.popleft()
-        if not numbers:
-            del self._retries[avoid]
-        return self._hold(known, number, 1)
+            self._retries.add(number, origin, last=self._attempts.get(number, 0) + 1 >= self.policy.run_max_try)
 
     def _take_pending(self, worker: int, known: Worker, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
@@ -320,7 +306,7 @@ class Scheduler:
         """
         known = self.workers.get(worker)
         held = known.held if known is not None else {}
-        states = self._states
+        states, failed = self._states, self.nodes.failed
         accepted: list[bool] = []
         settled = done_items = short = 0
         seconds = 0.0
@@ -331,6 +317,9 @@ class Scheduler:
                 continue
             del held[number]
             states[number] = DONE
+            if failed and number in failed:
+                assert known is not None
+                self.nodes.is_done(number, known.node)
             accepted.append(True)
             settled += 1
             seconds += run + overhead
@@ -340,6 +329,8 @@ class Scheduler:
         if not settled:
             return accepted or None
         assert known is not None
+        if known.node.standing:
+            self.nodes.succeeded(known.node)
         self._held -= settled
         self._left -= settled
         self._done += settled
@@ -353,21 +344,28 @@ class Scheduler:
         return None if settled == len(accepted) else accepted
 
     def attempt_failed(self, worker: int, number: int, attempt: int, now: float) -> Verdict:
-        """An attempt has failed: try again elsewhere, or give the mini-batch up."""
+        """An attempt has failed: try again elsewhere, or give it up. On a benched node it costs no try."""
         known = self.workers.get(worker)
         if known is None or known.held.get(number) != attempt:
             return Verdict.STALE
         del known.held[number]
         self._held -= 1
         self._moved = now
-        self._attempts[number] = attempt
-        if attempt < self.policy.run_max_try:
-            self._retried += 1
-            self._try_again(number, worker)
+        if known.node.benched:
+            verdict = Verdict.EXCUSED
+            self._try_again(number, known)
         else:
-            self._settle(number, FAILED)
+            self._attempts[number] = attempt
+            self.nodes.has_failed(number, known.node)
+            if attempt < self.policy.run_max_try:
+                verdict = Verdict.RETRY
+                self._retried += 1
+                self._try_again(number, known)
+            else:
+                verdict = Verdict.FAILED
+                self._settle(number, FAILED)
         self.check()
-        return Verdict.FAILED if self._states[number] == FAILED else Verdict.RETRY
+        return verdict
 
     def given_back(self, worker: int, ranges: Iterable[Range]) -> None:
         """A draining worker has not started these."""

@@ -62,16 +62,61 @@ class Verdict(enum.Enum):
 
     RETRY = "retry"
     FAILED = "failed"
+    EXCUSED = "excused"
+    """It failed on a node that is benched: tried again elsewhere, and no try is lost."""
     STALE = "stale"
     """Not held by that worker at that attempt: the answer was dropped."""
 
 
-@dataclass
+class Standing(enum.IntEnum):
+    """What is known of a node, the best first. Retries go to the best there are."""
+
+    SOUND = 0
+    """It has succeeded, and nothing is held against it since."""
+    DOUBTED = 1
+    """It has succeeded, and failed since."""
+    NEW = 2
+    """Nothing is known."""
+    SUSPECT = 3
+    """It has only failed so far."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is held against it."""
+        return self in (Standing.SOUND, Standing.NEW)
+
+
+@dataclass(eq=False)
+class Node:
+    """One node, as the scheduler sees it; changed by :class:`mpi_prs.engine.health.Nodes` alone.
+
+    Attributes:
+        alive: user processes that are not given up, of workers that are not lost.
+        ready: those of them with ``init()`` behind them.
+        proven: whether a mini-batch has succeeded there.
+        tried: whether one has failed there.
+        suspicions: mini-batches that failed there and nowhere else yet, since one last succeeded there.
+        strikes: mini-batches that failed there and then succeeded on another node, since one last succeeded there.
+        benched: why it gets no work; empty: it is not benched.
+    """
+
+    name: str
+    alive: int = 0
+    ready: int = 0
+    proven: bool = False
+    tried: bool = False
+    suspicions: set[int] = field(default_factory=set)
+    strikes: int = 0
+    benched: str = ""
+    standing: Standing = Standing.NEW
+
+
+@dataclass(eq=False)
 class Worker:
     """One worker, as the scheduler sees it."""
 
     processes: int
-    node: str
+    node: Node
     heard: float
     ready: set[int] = field(default_factory=set)
     init_failures: dict[int, int] = field(default_factory=dict)

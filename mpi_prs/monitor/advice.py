@@ -74,7 +74,8 @@ def busy(statistics: Statistics, conditions: Conditions) -> float | None:
 def advice(statistics: Statistics, conditions: Conditions) -> str | None:
     """The first thing that is off, and what to do; ``None`` when all is well."""
     return (
-        _larger_mini_batches(statistics, conditions)
+        _sick_nodes(statistics)
+        or _larger_mini_batches(statistics, conditions)
         or _slow_part(statistics)
         or _near_timeout(statistics, conditions)
         or _timeouts(statistics, conditions)
@@ -103,6 +104,13 @@ def _round(size: float) -> int:
     whole = int(size)
     unit = int(10 ** max(0, len(str(whole)) - 2))
     return whole // unit * unit
+
+
+def _sick_nodes(statistics: Statistics) -> str | None:
+    if not statistics.benched:
+        return None
+    names = ",".join(statistics.benched)
+    return f"leave out what was benched (--exclude={names} for sbatch or srun) until its GPUs and disks are looked at"
 
 
 def _slow_part(statistics: Statistics) -> str | None:

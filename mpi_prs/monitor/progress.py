@@ -77,6 +77,7 @@ class Progress:
         self._space = _intervals()
         self._line_at = clock() + next(self._space)
         self._failed_to_write = False
+        self._benched: set[str] = set()  # of which it was said
 
     # The life of a job
 
@@ -112,12 +113,14 @@ class Progress:
             items_done=0,
             items_failed=0,
             retried=0,
+            failed_on_two_nodes=0,
             mini_batches_per_second=None,
             items_per_second=None,
             eta_seconds=None,
             elapsed_seconds=0.0,
             workers=0,
             nodes=0,
+            benched_nodes=[],
             processes=0,
             processes_ready=0,
             output=str(directory.output),
@@ -144,6 +147,7 @@ class Progress:
         if now < self._look_at and not starts_moving:
             return
         self._look_at = now + _LOOK_SECONDS
+        self._say_benched(master)
         if master.tally.ready_processes:
             self._rate.add(now, settled, counts.items_done)
         else:
@@ -163,9 +167,19 @@ class Progress:
         if now >= self._status_at:
             self._store(status, now)
 
+    def _say_benched(self, master: Master) -> None:
+        benched = master.scheduler.nodes.benched
+        for node in benched.keys() - self._benched:
+            text = f"node {node} is benched, it gets no more work: {benched[node]}"
+            self._say(text)
+            if self._bar is not None:
+                self.print(text)
+        self._benched = set(benched)
+
     def finish(self, master: Master, phase: str, reason: str, exit_code: int) -> None:
         """The start has ended: the last line and the last status."""
         now = self._clock()
+        self._say_benched(master)
         status = self._observe(master, now)
         status = replace(status, phase=phase, reason=reason, eta_seconds=None, exit_code=exit_code)
         if self._bar is not None:
@@ -218,12 +232,14 @@ class Progress:
             items_done=counts.items_done,
             items_failed=counts.items_failed,
             retried=counts.retried,
+            failed_on_two_nodes=scheduler.nodes.failed_on_two,
             mini_batches_per_second=rates[0] if rates else None,
             items_per_second=rates[1] if rates else None,
             eta_seconds=scheduler.left / rates[0] if rates else None,
             elapsed_seconds=now - self._begun,
             workers=len(workers),
             nodes=len({worker.node for worker in workers}),
+            benched_nodes=list(scheduler.nodes.benched),
             processes=sum(worker.processes for worker in workers),
             processes_ready=sum(len(worker.ready) for worker in workers),
             output_bytes=self._output_bytes(),
@@ -306,6 +322,8 @@ def _details(status: Status) -> Iterator[str]:
         yield many(status.items_failed, "failed item")
     if status.retried:
         yield f"{count(status.retried)} retried"
+    if status.benched_nodes:
+        yield f"{many(len(status.benched_nodes), 'benched node')}"
     if status.eta_seconds is not None and status.settled < status.mini_batches:
         yield f"about {duration(max(1.0, status.eta_seconds))} left"
     if not status.under_way:

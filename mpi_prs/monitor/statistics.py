@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.monitor.columns import Columns, read_columns
 
 
@@ -83,6 +84,8 @@ class Statistics:
         workers: what each worker finished; the key is its node and its rank.
         starts: each start.
         lost_workers: how many workers were lost.
+        failed_on_two_nodes: how many mini-batches have failed on two nodes or more.
+        benched: node → why it got no more work, of the latest start.
         run_p50, run_p95, run_max: seconds of ``run()``: half of the mini-batches, 95 % of them, all took at most
             this; 0 when there is none.
     """
@@ -96,6 +99,8 @@ class Statistics:
     workers: dict[tuple[str, int], Work] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
     lost_workers: int = 0
+    failed_on_two_nodes: int = 0
+    benched: dict[str, str] = field(default_factory=dict)
     run_p50: float = 0.0
     run_p95: float = 0.0
     run_max: float = 0.0
@@ -137,6 +142,7 @@ class _Reader:
         self._runs = bytearray()  # float32, seconds of every run()
         self._missing = 0  # items that finished mini-batches did not return
         self._items_of_failed = 0
+        self._failed_on: dict[int, str] = {}  # mini-batch → node where it failed first; "": it has failed on two
 
     def take_columns(self, columns: Columns) -> None:
         statistics, records = self._statistics, columns.records
@@ -165,10 +171,13 @@ class _Reader:
         statistics, name = self._statistics, event["event"]
         if name == "start":
             statistics.starts.append(Start())
+            statistics.benched.clear()
         elif name in ("attempt_failed", "failed"):
             self._start().failures[event["kind"]] += 1
             self._start().failed_seconds += event["seconds"]
             statistics.failures[event["kind"]] += 1
+            if event["kind"] != FailureKind.WORKER_LOST.value:  # then nobody knows what it was
+                self._note_node(event["mini_batch"], event["node"])
             if name == "failed":
                 statistics.failed += 1
                 self._items_of_failed += self._items_of(event["mini_batch"])
@@ -178,8 +187,17 @@ class _Reader:
             statistics.failed = self._items_of_failed = 0
         elif name == "worker_lost":
             statistics.lost_workers += 1
+        elif name == "benched":
+            statistics.benched[event["node"]] = event["why"]
+        elif name == "taken_back":
+            statistics.benched.pop(event["node"], None)
         if "time" in event and name != "reopened":  # that one comes before the start that it belongs to
             self._start().saw(event["time"], event["time"])
+
+    def _note_node(self, mini_batch: int, node: str) -> None:
+        if self._failed_on.setdefault(mini_batch, node) not in (node, ""):
+            self._failed_on[mini_batch] = ""
+            self._statistics.failed_on_two_nodes += 1
 
     def _start(self) -> Start:
         if not self._statistics.starts:

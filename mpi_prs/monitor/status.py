@@ -34,7 +34,9 @@ class Status:
         mini_batches_per_second, items_per_second: of late; ``None`` as long as nothing is known.
         eta_seconds: until everything is done, at that rate.
         elapsed_seconds: of this start.
+        failed_on_two_nodes: mini-batches of this start that failed on two nodes, so that these are not to blame.
         workers, nodes: those at work.
+        benched_nodes: names of the nodes that get no more work in this start, because they are sick.
         processes, processes_ready: user processes, and those of them whose ``init()`` is done.
         output, output_bytes: the output folder, and the size of the rows so far.
         started, updated: ISO 8601, UTC.
@@ -51,12 +53,14 @@ class Status:
     items_done: int
     items_failed: int
     retried: int
+    failed_on_two_nodes: int
     mini_batches_per_second: float | None
     items_per_second: float | None
     eta_seconds: float | None
     elapsed_seconds: float
     workers: int
     nodes: int
+    benched_nodes: list[str]
     processes: int
     processes_ready: int
     output: str
@@ -102,9 +106,15 @@ def read_status(path: Path) -> Status | None:
     except (OSError, ValueError):
         return None
     kinds: dict[str, Any] = typing.get_type_hints(Status)
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+    if not isinstance(found, dict) or not all(_is(found.get(name), kind) for name, kind in kinds.items()):
         return None
     return Status(**{name: found[name] for name in kinds})
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind == list[str]:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, kind)
 
 
 def iso_time(seconds: float) -> str:
@@ -143,6 +153,8 @@ def status_text(run: RunDirectory, now: float) -> str:
         ("items", _of(status.items_done, status.items, status.items_failed)),
         ("mini-batches", _of(status.mini_batches_done, status.mini_batches, status.mini_batches_failed)),
         ("tried again", many(status.retried, "attempt") if status.retried else ""),
+        ("on two nodes", failed_on_two(status.failed_on_two_nodes)),
+        ("benched nodes", ", ".join(map(printable, status.benched_nodes))),
     ]
     if status.under_way:
         rows += [
@@ -170,6 +182,13 @@ def _silence(status: Status, age: float) -> str:
             "run was killed while it was; then the same command completes it"
         )
     return f"no sign of life for {duration(age)}: the run was probably killed; the same command resumes it"
+
+
+def failed_on_two(mini_batches: int) -> str:
+    """What such mini-batches mean; nothing when there is none."""
+    if not mini_batches:
+        return ""
+    return f"{many(mini_batches, 'mini-batch')} failed on two nodes: look at the data rather than at the nodes"
 
 
 def _of(done: int, whole: int, failed: int) -> str:

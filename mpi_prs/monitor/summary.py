@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpi_prs.monitor.advice import Conditions, Slowest, advice, busy, slowest
 from mpi_prs.monitor.statistics import Statistics
-from mpi_prs.monitor.status import outcome
+from mpi_prs.monitor.status import failed_on_two, outcome
 from mpi_prs.monitor.units import count, duration, printable, rate, size
 from mpi_prs.run_directory import RunDirectory
 
@@ -56,6 +56,8 @@ class Summary:
             ("run()", self._run()),
             ("slowest node", self._slowest_node()),
             ("lost workers", count(statistics.lost_workers) if statistics.lost_workers else ""),
+            ("benched nodes", "; ".join(f"{node}: {why}" for node, why in statistics.benched.items())),
+            ("on two nodes", failed_on_two(statistics.failed_on_two_nodes)),
             ("output", self._output()),
             ("failed items", str(self.directory.failed_items) if statistics.items_failed else ""),
             ("logs", str(self.directory.logs)),
