@@ -1,12 +1,26 @@
-"""This node: its name, and what of it belongs to each user process."""
+"""This node: its name, what a rank has of it, and what of that belongs to each user process.
+
+::
+
+    environment, affinity ──► Means ──HELLO──► master: who shares what ──START──► Share ──► placement()
+    (Slurm, the launcher)    a rank's view     (engine/sharing.py)              of a rank   of a user process
+
+A GPU here is what one entry of ``CUDA_VISIBLE_DEVICES`` names: an index, a UUID, a MIG slice.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-_DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
+"""AMD's lower layer, whose devices the upper two count: where one of those is set, it is the one to be narrowed."""
+_ALLOCATED = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+_NO_DEVICE = ("", "-1", "NoDevFiles")
 _OF_A_RANK = (
     *("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL"),
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
@@ -20,9 +34,96 @@ _THREADS = (
 )
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a rank may use of its node, as far as the environment and the system tell.
+
+    Attributes:
+        cores: as ranges, such as ``0-7,16``.
+        gpus: their names, in order.
+        own_gpus: whether they are this rank's alone, although other ranks may call theirs by the same names.
+    """
+
+    cores: str
+    gpus: tuple[str, ...]
+    own_gpus: bool
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Means:
+        """The inverse of :func:`dataclasses.asdict`, from what JSON makes of it."""
+        return cls(fields["cores"], tuple(fields["gpus"]), fields["own_gpus"])
+
+
+@dataclass(frozen=True)
+class Share:
+    """Where a rank stands among the ranks of its node; all figures count user processes.
+
+    Attributes:
+        first_process: the number of its first one on the node.
+        node_processes: how many the node has.
+        first_on_gpus: the number of its first one among those that see the same GPUs.
+        core_processes: how many run on the same set of cores.
+    """
+
+    first_process: int
+    node_processes: int
+    first_on_gpus: int
+    core_processes: int
+
+    @classmethod
+    def alone(cls, processes: int) -> Share:
+        """The share of a rank that has the node to itself."""
+        return cls(0, processes, 0, processes)
+
+
 def node_name() -> str:
     """The node's name: Slurm's where there is one (several Slurm nodes may share a host), else the host's."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def means_of(environ: Mapping[str, str], cores: Iterable[int]) -> Means:
+    """What a rank with this environment and this CPU affinity may use.
+
+    The GPUs are those that a variable leaves visible, else those that Slurm says it gave to the step or to the job.
+    """
+    gpus = visible_gpus(environ)
+    per_task = environ.get("SLURM_GPUS_PER_TASK", "").rsplit(":", 1)[-1]  # a number, perhaps after a type
+    # In a cgroup of its own each task counts its GPUs from 0.
+    narrowed = len(gpus) == 1 < len(_expanded(environ.get("SLURM_JOB_GPUS", "")))
+    return Means(ranges(cores), gpus, own_gpus=narrowed or (bool(gpus) and per_task == str(len(gpus))))
+
+
+def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the GPUs that a process with this environment is to use."""
+    for name in (*_VISIBLE, _VISIBLE_BELOW):
+        if name in environ:
+            return _names(environ[name])
+    return next((_expanded(environ[name]) for name in _ALLOCATED if environ.get(name)), ())
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in value.split(",")) if name not in _NO_DEVICE)
+
+
+def _expanded(value: str) -> tuple[str, ...]:
+    """The names in a list of Slurm's, such as ``0-2,5``."""
+    names: list[str] = []
+    for part in _names(value):
+        first, _, last = part.partition("-")
+        is_range = first.isdecimal() and last.isdecimal()
+        names += map(str, range(int(first), int(last) + 1)) if is_range else [part]
+    return tuple(names)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in short: 0, 1, 2, 5 are ``0-2,5``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -36,30 +137,68 @@ def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def placement(
     environ: Mapping[str, str],
-    number: int,
+    index: int,
     processes: int,
-    node_processes: int,
-    *,
-    cores: int | None = None,
-    node_cores: int | None = None,
+    share: Share,
+    cores: int,
+    gpus_per_process: int | None = None,
 ) -> dict[str, str]:
-    """The variables that give user process ``number`` of this node its share; what the user has set stays.
+    """The variables that give one user process its share of the node; thread counts that the user has set stay.
 
     Args:
         environ: the worker's environment.
-        number: the process's number on its node, from 0: it gets that GPU of those that are visible.
+        index: of the user process among those of its worker, from 0.
         processes: user processes of this worker.
-        node_processes: user processes of all workers on this node.
-        cores: cores that this worker may use (default: asked of the system).
-        node_cores: cores of the node (default: asked of the system).
+        share: where this worker stands among those of its node.
+        cores: how many cores this worker may run on.
+        gpus_per_process: how many of the visible GPUs a user process gets; ``None``: one, if there are any.
     """
-    cores = cores or len(os.sched_getaffinity(0))
-    node_cores = node_cores or os.cpu_count() or cores
-    # A worker that is bound to some cores shares them among its own processes, else all share the node.
-    threads = cores // processes if cores < node_cores else cores // node_processes
-    share = {name: str(max(1, threads)) for name in _THREADS if name not in environ}
-    for name in _DEVICES:
-        devices = [device for device in environ.get(name, "").split(",") if device]
-        if len(devices) > 1:
-            share[name] = devices[number % len(devices)]
-    return share
+    count = str(threads(environ, processes, share, cores))
+    variables = {name: count for name in _THREADS if name not in environ}
+    if gpus_per_process == 0:
+        return {**variables, _VISIBLE[0]: ""}
+    means = means_of(environ, ())
+    turn = index if means.own_gpus else share.first_on_gpus + index
+    chosen = gpus_of(means.gpus, turn, gpus_per_process or 1)
+    if not chosen:
+        return variables
+    upper = [name for name in _VISIBLE if name in environ]
+    names = upper or [_VISIBLE_BELOW if _VISIBLE_BELOW in environ else _VISIBLE[0]]
+    return {**variables, **{name: ",".join(chosen) for name in names if environ.get(name) != ",".join(chosen)}}
+
+
+def gpus_of(gpus: tuple[str, ...], turn: int, each: int) -> tuple[str, ...]:
+    """The GPUs of the process that is the ``turn``-th to take ``each`` of them; after the last group the first again.
+
+    A remainder that is too small for another group is left unused; where there are fewer than ``each``, all share all.
+    """
+    groups = max(1, len(gpus) // each)
+    first = turn % groups * each
+    return gpus[first : first + each]
+
+
+def threads(environ: Mapping[str, str], processes: int, share: Share, cores: int) -> int:
+    """How many threads a user process may keep busy, at least 1.
+
+    Cores that several ranks may run on count once, whether these are all cores of the node or a cpuset of the job.
+    Where Slurm confines nothing (task/none) its variables still tell what it gave: to the job on this node, and to a
+    task; the latter says nothing of a user process where a task has several.
+    """
+    limits = [cores // max(1, share.core_processes)]
+    if (on_node := environ.get("SLURM_CPUS_ON_NODE", "")).isdecimal():
+        limits.append(int(on_node) // max(1, share.node_processes))
+    if processes == 1 and (of_task := environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
+        limits.append(int(of_task))
+    return max(1, min(limits))
+
+
+def describe(environ: Mapping[str, str], cores: str) -> str:
+    """The placement of a process with this environment in words: ``GPU 3, 4 threads, cores 12-15``."""
+    words = []
+    if any(name in environ for name in (*_VISIBLE, _VISIBLE_BELOW)):
+        gpus = visible_gpus(environ)
+        words.append(f"GPU{'s' * (len(gpus) > 1)} {','.join(gpus)}" if gpus else "no GPU")
+    count = environ.get("OMP_NUM_THREADS", "1")
+    words.append(f"{count} thread{'s' * (count != '1')}")
+    words.append(f"core{'s' * (not cores.isdecimal())} {cores}")
+    return ", ".join(words)
