@@ -1,0 +1,49 @@
+"""``logs`` and ``logs --follow``: what the run and its processes say, from their files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from mpi_prs.errors import EXIT_COMPLETE
+from mpi_prs.monitor.logs import LogChoice, Tail
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.job_record import latest_job
+from mpi_prs.slurm.watch import RunWatch
+
+_PAUSE = 0.5
+
+
+def show_logs(run: RunDirectory, process: int | None, node: str | None, follow: bool) -> int:
+    """Print them, and with ``follow`` what comes until the run is over.
+
+    Raises:
+        OutputError: there are no such logs.
+    """
+    tail = Tail(last_lines_only=follow)
+    watch = RunWatch(run)
+    shown: Path | None = None
+    while True:
+        is_over = not follow or watch.look(time.time()).is_over  # before reading: then what is read is all
+        choice = LogChoice(latest_job(run), process, node)
+        files = choice.files(run)
+        if is_over and not files:
+            raise choice.explain_nothing(run)
+        for path in files:
+            shown = _show_new(tail, path, shown, len(files) > 1)
+        tail.from_now_on_all()
+        if is_over:
+            return EXIT_COMPLETE
+        time.sleep(_PAUSE)
+
+
+def _show_new(tail: Tail, path: Path, shown: Path | None, name_it: bool) -> Path | None:
+    """Print what is new in a file, below its name where another one's text came before; returns whose came last."""
+    for piece in tail.new_in(path):
+        if name_it and path != shown:
+            click.echo(f"{'' if shown is None else chr(10)}==> {path} <==")
+        shown = path
+        click.echo(piece, nl=False)
+    return shown

@@ -1,0 +1,45 @@
+"""``status`` and ``status --watch``: where a run stands, from its files, and from Slurm while it waits there."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from mpi_prs.errors import EXIT_COMPLETE
+from mpi_prs.monitor.status import status_text
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.watch import Look, RunWatch
+
+_PAUSE = 1.5
+_HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+
+
+def show_status(run: RunDirectory, watch: bool) -> int:
+    """Print it once, or again and again until the run is over; on a terminal in the same place."""
+    watcher = RunWatch(run)
+    redraws = watch and sys.stdout.isatty()
+    before = ""
+    while True:
+        look = watcher.look(time.time())
+        text = _text(run, look)
+        if redraws:
+            click.echo(_HOME_AND_CLEAR, nl=False)
+        # What is no terminal gets a block for each change of the state or of the percentage.
+        if redraws or _head(text) != before or look.is_over:
+            click.echo(text)
+        before = _head(text)
+        if look.is_over or not watch:
+            return EXIT_COMPLETE
+        time.sleep(_PAUSE)
+
+
+def _text(run: RunDirectory, look: Look) -> str:
+    if look.status is None and look.queue:
+        return look.queue
+    return "\n".join(part for part in (status_text(run, time.time()), look.queue) if part)
+
+
+def _head(text: str) -> str:
+    return "\n".join(text.splitlines()[:2])

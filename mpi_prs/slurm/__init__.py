@@ -1,0 +1,1 @@
+"""Slurm: what it told this process, the batch script, and the few questions and orders it is given."""

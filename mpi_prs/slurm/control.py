@@ -1,0 +1,158 @@
+"""The orders and the one question that Slurm is given, by its own commands.
+
+Each call is one command; nothing is asked twice, and what it costs the controller is one message. Nothing that decides
+about rows rests on an answer from here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpi_prs.errors import SlurmError
+
+_ASK_SECONDS = 30.0
+_SUBMIT_SECONDS = 120.0  # a busy controller may take long; a submission given up half-way may still arrive
+
+_OVER = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What Slurm says about a job; the names are those of ``scontrol show job``.
+
+    Attributes:
+        state: Slurm's word, such as ``PENDING``, ``RUNNING``, ``COMPLETING``, ``CANCELLED``.
+        reason: why it waits or ended, such as ``Resources``; empty where Slurm gives none.
+        start_time: when it began, or is expected to, as Slurm writes it; empty where that is not known.
+        is_batch: it was submitted by ``sbatch``, so that it can be requeued.
+        requeue: Slurm may requeue it.
+        restarts: how many times it has been requeued.
+        exit_code: of the batch script as a shell tells it, 128 + n for signal n; 0 before it has ended.
+    """
+
+    state: str
+    reason: str
+    start_time: str
+    is_batch: bool
+    requeue: bool
+    restarts: int
+    exit_code: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has left the queue for good. A job that Slurm is still clearing away is not over: it may be
+        on its way back into the queue."""
+        return self.state in _OVER
+
+
+def submit(script: str) -> str:
+    """Hand in a batch script; returns the job's id.
+
+    Raises:
+        SlurmError: there is no Slurm here, it refuses the job (in its own words), or does not answer.
+    """
+    said = _order(["sbatch", "--parsable"], "the job has not been submitted", _SUBMIT_SECONDS, script)
+    job_id = said.strip().splitlines()[-1].partition(";")[0] if said.strip() else ""
+    if not job_id.isdecimal():
+        raise SlurmError(f"sbatch gave no job id but said: {said.strip() or 'nothing'}; see `squeue --me`")
+    return job_id
+
+
+def cancel(job_id: str) -> None:
+    """Have the job ended, in the queue or at work. Raises SlurmError."""
+    _order(["scancel", job_id], f"job {job_id} has not been cancelled")
+
+
+def requeue(job_id: str) -> None:
+    """Put the job back into the queue; where it is at work Slurm ends it, this process included. Raises SlurmError."""
+    _order(["scontrol", "requeue", job_id], f"job {job_id} has not been requeued")
+
+
+def job_state(job_id: str) -> JobState | None:
+    """What Slurm says about the job; ``None`` when it does not know it (any more).
+
+    Raises:
+        SlurmError: there is no Slurm here, or it does not answer.
+    """
+    try:
+        said = _order(["scontrol", "--oneliner", "show", "job", job_id], f"the state of job {job_id} is not known")
+    except SlurmError as error:
+        if "Invalid job id" in str(error):
+            return None
+        raise
+    return parse_job(said, job_id)
+
+
+def parse_job(text: str, job_id: str) -> JobState | None:
+    """The job in the output of ``scontrol --oneliner show job``, which shows all of an array."""
+    line = next((line for line in text.splitlines() if line.startswith(f"JobId={job_id} ")), None)
+    if line is None:
+        return None
+    # A job's name may hold anything; what Slurm itself says begins behind it.
+    line = line.partition(" UserId=")[2]
+
+    def value(key: str) -> str:
+        found = re.search(rf"\s{key}=(\S*)", line)
+        return found[1] if found and found[1] not in ("None", "Unknown", "(null)") else ""
+
+    code, _, number = value("ExitCode").partition(":")
+    number = number or "0"
+    restarts = value("Restarts")
+    return JobState(
+        state=re.split(r"[,+]", value("JobState"))[0],
+        reason=value("Reason"),
+        start_time=value("StartTime"),
+        is_batch=value("BatchFlag") not in ("", "0"),
+        requeue=value("Requeue") == "1",
+        restarts=int(restarts) if restarts.isdecimal() else 0,
+        exit_code=128 + int(number) if number.isdecimal() and int(number) else int(code) if code.isdecimal() else 0,
+    )
+
+
+def _order(command: Sequence[str], otherwise: str, seconds: float = _ASK_SECONDS, stdin: str = "") -> str:
+    """Run one of Slurm's commands; returns what it printed. ``otherwise`` says what a failure means."""
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise SlurmError(
+            f"{otherwise}: there is no {command[0]} on this machine. Use a login node of the cluster, and load its "
+            "Slurm module if it has one"
+        ) from None
+    except OSError as error:
+        raise SlurmError(f"{otherwise}: {command[0]} cannot be started: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(
+            f"{otherwise}, as far as is known: {command[0]} did not end within {seconds:g} s. Slurm's controller is "
+            "down or busy; look with `squeue --me` before trying again"
+        ) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip() or f"it ended with exit code {done.returncode}"
+        raise SlurmError(f"{otherwise}: {_without_program(said)}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _without_program(said: str) -> str:
+    """Slurm's message, without the ``sbatch: error: `` that each line may begin with."""
+    return "\n".join(re.sub(r"^\w+: (error: |fatal: )?", "", line) for line in said.splitlines())

@@ -1,0 +1,74 @@
+"""Back into the queue: what a job that was stopped early asks of Slurm, once, at its very end.
+
+A time limit, preemption and ``scancel`` end a job by the same signals. What tells them apart is the job's state: only a
+cancelled one is not running any more while its processes still are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.errors import SlurmError
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.control import JobState, job_state, requeue
+from mpi_prs.slurm.environment import SlurmEnvironment
+
+_log = logging.getLogger("mpi_prs.slurm")
+
+
+def put_back(job_id: str, directory: RunDirectory, most: int) -> str:
+    """Requeue this job if that is right; returns a sentence that says what becomes of it.
+
+    Slurm then ends what is left of the job, so everything must be on disk before. Where Slurm does not answer, nothing
+    is lost: the same command resumes.
+
+    Args:
+        job_id: of the job that this process belongs to.
+        directory: of the run.
+        most: how many times a job may be requeued in all.
+    """
+    try:
+        state = job_state(job_id)
+        why_not = "Slurm does not know it" if state is None else objection(state, directory.cancelled.exists(), most)
+        if state is None or why_not:
+            return f"job {job_id} is not put back into the queue: {why_not}"
+        _log.warning("job %s goes back into the queue (%d of %d times)", job_id, state.restarts + 1, most)
+        requeue(job_id)
+    except SlurmError as error:
+        return f"{error}; submit the job again to go on"
+    return f"job {job_id} is in the queue again, and resumes from there"
+
+
+def after_losing_the_master(settings: WorkerSettings) -> str:
+    """What a worker does whose master has fallen silent; returns a sentence for the log.
+
+    With ``sbatch --no-kill`` Slurm keeps a job that has lost its first node, without the batch script that ran there.
+    """
+    slurm = SlurmEnvironment.of(os.environ)
+    if slurm is None:
+        return "there is no Slurm to start the job again"
+    return put_back(slurm.job_id, RunDirectory(Path(settings.run_root)), settings.max_requeues)
+
+
+def objection(state: JobState, cancelled: bool, most: int) -> str:
+    """Why a job should not be requeued; empty when it should.
+
+    Args:
+        state: of the job, while this process of it still runs.
+        cancelled: whether ``mpi-prs cancel`` has asked for its end.
+        most: how many times a job may be requeued in all.
+    """
+    if cancelled or state.state == "CANCELLED":
+        return "it was cancelled"
+    if state.state != "RUNNING":
+        return f"Slurm is ending it already ({state.state})"
+    if not state.is_batch:
+        return "it was not submitted by sbatch"
+    if not state.requeue:
+        return "it was submitted with --no-requeue"
+    if state.restarts >= most:
+        return f"it has been requeued {state.restarts} times, and max_requeues allows {most}"
+    return ""

@@ -1,0 +1,112 @@
+"""Where the Slurm job of a run is, for those who look from outside: from the run's own files as far as they tell.
+
+::
+
+    status.json of this job ─► at work, and fresh? or ended for good? ─► Slurm is not asked
+                 │ neither
+                 └─► one question, and its answer holds for some seconds
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from mpi_prs.errors import EXIT_RESUMABLE, SlurmError
+from mpi_prs.monitor.status import SILENCE, Status, read_status
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.control import JobState, job_state
+from mpi_prs.slurm.job_record import has_ended, latest_job
+
+ASK_SECONDS = 10.0
+"""Between two questions: Slurm's controller serves the whole cluster."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a run.
+
+    Attributes:
+        status: what the run itself says; ``None``: nothing yet.
+        queue: a line about its Slurm job; empty where the status says it all.
+        is_over: nothing will happen any more without a new command.
+        exit_code: of the job, once it is over; ``None`` where that is not known.
+    """
+
+    status: Status | None
+    queue: str
+    is_over: bool
+    exit_code: int | None = None
+
+
+class RunWatch:
+    """Looks at a run again and again.
+
+    Args:
+        run: its directory.
+        ask: the question to Slurm.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        ask: Callable[[str], JobState | None] = job_state,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._ask = ask
+        self._clock = clock
+        self._asked: tuple[float, str] | None = None
+        self._answer: JobState | SlurmError | None = None
+
+    def look(self, now: float) -> Look:
+        """Reads one or two small files, and asks Slurm where these do not tell; ``now`` in seconds since 1970."""
+        status, job_id = read_status(self._run.status), latest_job(self._run)
+        if job_id is None:
+            over = status is not None and not status.under_way
+            return Look(status, "", over, status.exit_code if status else None)
+        own = status if status is not None and status.slurm_job_id == job_id else None
+        if own is not None and has_ended(own, job_id):
+            return Look(status, "", True, own.exit_code)
+        if own is not None and own.under_way and _age(own, now) <= SILENCE:
+            return Look(status, "", False)
+        answer = self._answer_about(job_id)
+        if isinstance(answer, SlurmError):
+            return Look(status, str(answer), False)
+        if answer is None:
+            return Look(status, f"Slurm does not know job {job_id} any more", True, own.exit_code if own else None)
+        return Look(status, _about(job_id, answer), answer.is_over, _exit_code(answer) if answer.is_over else None)
+
+    def _answer_about(self, job_id: str) -> JobState | SlurmError | None:
+        now = self._clock()
+        if self._asked is None or self._asked[1] != job_id or now - self._asked[0] >= ASK_SECONDS:
+            self._asked = (now, job_id)
+            try:
+                self._answer = self._ask(job_id)
+            except SlurmError as error:
+                self._answer = error
+        return self._answer
+
+
+def _about(job_id: str, state: JobState) -> str:
+    reason = f" ({state.reason})" if state.reason else ""
+    again = f", requeued {state.restarts} times so far" if state.restarts else ""
+    when = ""
+    if state.state == "PENDING" and state.start_time:
+        when = f", expected to start at {state.start_time.replace('T', ' ')}"
+    return f"Slurm job {job_id}: {state.state.lower()}{reason}{when}{again}"
+
+
+def _exit_code(state: JobState) -> int:
+    """Slurm gives 0 to what it ended before it had begun."""
+    return state.exit_code if state.exit_code or state.state == "COMPLETED" else EXIT_RESUMABLE
+
+
+def _age(status: Status, now: float) -> float:
+    try:
+        return now - datetime.fromisoformat(status.updated).timestamp()
+    except ValueError:
+        return 0.0
