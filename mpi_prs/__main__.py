@@ -7,12 +7,20 @@ once from one shared filesystem.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi_prs.engine.messages import WorkerSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    # Slurm's warning would end a rank that has no handler yet. It waits until there is one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     arguments = list(sys.argv[1:] if argv is None else argv)
     transport = None
     from mpi_prs.engine.mpi import connect, launched_as
@@ -30,16 +38,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if transport.rank != 0:
             from mpi_prs.engine.worker import serve
 
-            return serve(transport)
+            return serve(transport, _master_lost)
     from mpi_prs.cli.main import command_line
 
+    if place is not None and place[0] != 0 and _command(arguments) == "doctor":
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return command_line(arguments, None)  # it answers the first rank, which alone speaks
     return command_line(arguments, transport)
+
+
+def _master_lost(settings: WorkerSettings) -> str:
+    from mpi_prs.slurm.requeue import after_losing_the_master
+
+    return after_losing_the_master(settings)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if not argument.startswith("-")), "run")
 
 
 def _runs_under_mpi(arguments: Sequence[str]) -> bool:
     """Whether these arguments start a job on all ranks: ``run``, or no command at all, without ``--local``."""
-    command = next((argument for argument in arguments if not argument.startswith("-")), "run")
-    return command == "run" and not any(argument.split("=")[0] == "--local" for argument in arguments)
+    return _command(arguments) == "run" and not any(argument.split("=")[0] == "--local" for argument in arguments)
 
 
 if __name__ == "__main__":

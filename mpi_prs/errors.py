@@ -8,7 +8,8 @@
     │   ├── InputError              the inputs
     │   ├── OutputError             the output folder or the run directory
     │   ├── ScriptError             the entry script
-    │   └── LaunchError             how the program was started (ranks, launcher, MPI)
+    │   ├── LaunchError             how the program was started (ranks, launcher, MPI)
+    │   └── SlurmError              Slurm is not here, refuses, or does not answer
     └── JobStopped                  exit code 75 (EX_TEMPFAIL of sysexits.h): the same command resumes
 
 A message is written for the person who reads it: it names the file, key or value, what was expected and what to do.
@@ -55,6 +56,10 @@ class ScriptError(UserMistake):
 
 class LaunchError(UserMistake):
     """The program was started in a way that cannot work: too few ranks, or another launcher than this MPI's."""
+
+
+class SlurmError(UserMistake):
+    """One of Slurm's commands could not do what it was asked: not installed, refused, or no answer."""
 
 
 class JobStopped(MpiPrsError):

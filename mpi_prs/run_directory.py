@@ -57,6 +57,32 @@ class RunDirectory:
         """JSON: which output file has been uploaded, and where to."""
         return self.root / "uploaded.json"
 
+    @property
+    def cancelled(self) -> Path:
+        """There as long as somebody wants the run to stop for good: nothing puts its job back into the queue."""
+        return self.root / "cancelled"
+
+    # What `submit` leaves; it outlives --overwrite
+
+    @property
+    def slurm(self) -> Path:
+        """Whatever concerns the run's Slurm job."""
+        return self.root / "slurm"
+
+    @property
+    def slurm_script(self) -> Path:
+        """The batch script as it was submitted."""
+        return self.slurm / "submit.sh"
+
+    @property
+    def slurm_job(self) -> Path:
+        """JSON: the id of the job that was submitted last."""
+        return self.slurm / "job.json"
+
+    def slurm_log(self, job_id: str) -> Path:
+        """Text: what the batch script and the launcher said, of all the starts of a job."""
+        return self.slurm / f"job-{job_id}.log"
+
     # What people and tools read
 
     @property

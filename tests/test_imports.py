@@ -35,7 +35,15 @@ def test_the_user_process_imports_the_standard_library_alone(module: str) -> Non
     assert imported <= sys.stdlib_module_names | {"mpi_prs"}
 
 
-LAYERS = [{"cli"}, {"job"}, {"monitor"}, {"engine"}, {"data", "entry_script", "output"}, {"storage"}]
+LAYERS = [
+    {"cli"},
+    {"job"},
+    {"slurm", "doctor"},
+    {"monitor"},
+    {"engine"},
+    {"data", "entry_script", "output"},
+    {"storage"},
+]
 SIDEWAYS = {("entry_script", "output"), ("entry_script", "data")}
 
 

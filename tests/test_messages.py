@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.engine import messages
 from mpi_prs.engine.messages import Tag, WorkerSettings
+from mpi_prs.engine.node import Share
 from mpi_prs.output.record import RECORD, Record, unpack_records
 
 NUMBERS = st.integers(0, 2**63 - 1)
@@ -36,8 +37,8 @@ def settings(**changes: Any) -> WorkerSettings:
         "run_root": "/scratch/out",
         "token": "a1b2",
         "processes": 4,
-        "first_process": 8,
-        "node_processes": 16,
+        "share": Share(first_process=8, node_processes=16, first_on_gpus=4, core_processes=8),
+        "gpus_per_process": 2,
         "interpreter": "/usr/bin/python3",
         "entry_script": "/home/me/score.py",
         "source_directory": "/home/me",
@@ -56,6 +57,8 @@ def settings(**changes: Any) -> WorkerSettings:
         "storages": [{"account_key": "s3cret"}],
         "side_inputs": [{"name": "model", "path": "abfs://models/m", "mode": "mount"}],
         "side_input_storage": {"account_key": "s3cret"},
+        "master_timeout": 240.0,
+        "max_requeues": 100,
     }
     return WorkerSettings(**{**fields, **changes})
 

@@ -18,7 +18,7 @@ import pytest
 
 from mpi_prs.errors import InputError, JobStopped, OutputError
 from mpi_prs.job.config import JobConfig, load_config
-from mpi_prs.job.opening import OpenRun, RunOptions, open_run
+from mpi_prs.job.opening import OpenRun, RunOptions, is_complete_already, open_run
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.journal import Journal, read_journal
 from mpi_prs.output.record import RECORD
@@ -697,3 +697,42 @@ def test_the_description_says_what_the_run_is(job: Job) -> None:
 
     assert description["name"] == "job"
     assert description["fingerprint"]["mini_batch_size"] == SIZE
+
+
+def test_overwriting_keeps_what_concerns_the_slurm_job_and_a_start_forgets_that_it_was_cancelled(job: Job) -> None:
+    (job.root / "slurm").mkdir(parents=True)
+    (job.root / "slurm" / "job.json").write_text("{}")
+    with job.open():
+        pass
+    (job.root / "cancelled").touch()
+    with job.open(overwrite=True):
+        pass
+    assert (job.root / "slurm" / "job.json").exists()
+    assert not (job.root / "cancelled").exists()
+
+
+@pytest.mark.parametrize(("job_id", "is_own"), [("12", True), ("13", False)])
+def test_a_batch_job_that_starts_again_does_not_overwrite_its_own_work(
+    job: Job, monkeypatch: pytest.MonkeyPatch, job_id: str, is_own: bool
+) -> None:
+    monkeypatch.setenv("MPI_PRS_SIGNAL_LEAD", "60")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    with job.open():
+        pass
+    (job.root / "witness").touch()
+    monkeypatch.setenv("SLURM_JOB_ID", job_id)
+    with job.open(overwrite=True):
+        pass
+    assert (job.root / "witness").exists() is is_own
+
+
+def test_asking_whether_a_run_is_complete_changes_nothing(job: Job) -> None:
+    assert not is_complete_already(job.config(), RunOptions())
+    assert not job.output.exists()
+    with job.open():
+        pass
+    before = {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()}
+    assert not is_complete_already(job.config(), RunOptions())
+    with pytest.raises(OutputError, match="mini_batch_size"):
+        is_complete_already(job.config("mini_batch_size=5"), RunOptions())
+    assert {path: path.read_bytes() for path in job.root.rglob("*") if path.is_file()} == before

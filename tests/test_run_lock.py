@@ -134,3 +134,19 @@ def test_a_lock_of_another_user_is_refused(path: Path) -> None:
         pytest.raises(OutputError, match=r"_run/lock: Permission denied\. The run belongs to somebody else"),
     ):
         RunLock(path)
+
+
+def test_a_restarted_job_waits_for_the_lock_of_its_earlier_start(
+    path: Path, holder: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert holder.stdin is not None
+
+    def let_go(_seconds: float) -> None:
+        assert holder.stdin is not None and holder.stdout is not None
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "released\n"
+
+    with mock.patch("time.sleep", let_go), caplog.at_level("WARNING"):
+        RunLock(path, patience=60).release()
+    assert f"process {holder.pid}" in caplog.text and "at most 60 s" in caplog.text

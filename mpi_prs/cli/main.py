@@ -89,12 +89,13 @@ def run(
     from mpi_prs.cli.run import run_job, show_plan
     from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
+    from mpi_prs.slurm.requeue import after_losing_the_master
 
     if overwrite and only_failed:
         raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
     if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
         session.workers_told = True
-        sys.exit(serve(session.ranks()))
+        sys.exit(serve(session.ranks(), after_losing_the_master))
     job = load_config(config, overrides, output)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
     if dry_run:
@@ -118,15 +119,70 @@ def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...]) -> i
 
 
 @commands.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
+@click.option("--output", metavar="DIR", help="Another output folder than the config's.")
+@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew.")
+@click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too.")
+@click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only.")
+@click.option("--dry-run", is_flag=True, help="Show the batch script; submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit with its exit code.")
+def submit(
+    config: Path,
+    overrides: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    only_failed: bool,
+    accept_changes: bool,
+    limit: int | None,
+    dry_run: bool,
+    wait: bool,
+) -> int:
+    """Submit the job CONFIG to Slurm, as a batch job of its own."""
+    from mpi_prs.cli.submit import Submission, submit_job
+    from mpi_prs.job.config import load_config
+    from mpi_prs.job.opening import RunOptions
+
+    if overwrite and only_failed:
+        raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
+    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    submission = Submission(config, overrides, output, options)
+    return submit_job(load_config(config, overrides, output), submission, dry_run, wait)
+
+
+@commands.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def status(run_folder: Path) -> int:
+@click.option("--watch", is_flag=True, help="Show it again and again, until the run is over.")
+def status(run_folder: Path, watch: bool) -> int:
     """Where the run in the output folder RUN stands."""
-    import time
+    from mpi_prs.cli.watch import show_status
+    from mpi_prs.monitor.status import run_directory_of
 
-    from mpi_prs.monitor.status import run_directory_of, status_text
+    return show_status(run_directory_of(run_folder), watch)
 
-    click.echo(status_text(run_directory_of(run_folder), time.time()))
-    return 0
+
+@commands.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--follow", is_flag=True, help="Begin with the last lines, and go on until the run is over.")
+@click.option("--process", type=click.IntRange(min=0), metavar="N", help="What user process N of a node has printed.")
+@click.option("--node", metavar="NAME", help="Of this node alone; without --process: the program's own logs there.")
+def logs(run_folder: Path, follow: bool, process: int | None, node: str | None) -> int:
+    """The progress and the program's log of the run in the output folder RUN, or what its processes print."""
+    from mpi_prs.cli.logs import show_logs
+    from mpi_prs.monitor.status import run_directory_of
+
+    return show_logs(run_directory_of(run_folder), process, node, follow)
+
+
+@commands.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def cancel(run_folder: Path) -> int:
+    """Cancel the Slurm job of the run in the output folder RUN."""
+    from mpi_prs.cli.cancel import cancel_run
+    from mpi_prs.monitor.status import run_directory_of
+
+    return cancel_run(run_directory_of(run_folder))
 
 
 @commands.command()
@@ -138,6 +194,21 @@ def failed(run_folder: Path) -> int:
 
     click.echo(failed_report(run_directory_of(run_folder)))
     return 0
+
+
+@commands.command()
+@click.option(
+    "--shared",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="The folder that all nodes should see; default: this one.",
+)
+def doctor(shared: Path) -> int:
+    """Look at MPI, nodes and filesystems, and say what to change; alone, or under mpirun or srun on all ranks."""
+    from mpi_prs.cli.doctor import examine
+
+    return examine(shared.absolute())
 
 
 @commands.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,47 +18,89 @@ from mpi_prs.cli.session import Session
 from mpi_prs.data.manifest import Manifest, write_manifest
 from mpi_prs.data.payload import names
 from mpi_prs.data.planning import plan
-from mpi_prs.errors import EXIT_COMPLETE, ScriptError
+from mpi_prs.engine.states import Phase
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, JobStopped, ScriptError
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.execute import execute, run_in_this_process
 from mpi_prs.job.opening import OpenRun, RunOptions, open_run
+from mpi_prs.job.signals import StopSignals
 from mpi_prs.job.uploading import check_destination, upload_output
 from mpi_prs.monitor.progress import Progress
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.environment import SlurmEnvironment
+from mpi_prs.slurm.requeue import put_back
+
+_log = logging.getLogger("mpi_prs.slurm")
 
 _MOST_WARNINGS = 50
 _CHECK = Path(__file__).parent.parent / "entry_script" / "check.py"
 
 
 def run_job(session: Session, config: JobConfig, options: RunOptions, local: int | None) -> int:
-    """Run or resume the job; returns the exit code."""
+    """Run or resume the job; returns the exit code. A job of Slurm's that is stopped early goes back into the queue."""
+    slurm = SlurmEnvironment.of(os.environ)
+    lead = slurm.signal_lead if slurm else None
+    progress = Progress(sys.stderr)
+    with StopSignals(knows_the_limit=lead is not None) as signals, _console(progress):
+        goes_on = False
+        try:
+            signals.raise_them()
+            exit_code, goes_on = _run(session, config, options, local, progress, signals, lead or 0.0)
+        except JobStopped:
+            goes_on = bool(signals.received)  # else a full disk or the like, and the queue would be no help
+            raise
+        finally:
+            if slurm and goes_on and not signals.by_hand:
+                _log.warning("%s", put_back(slurm.job_id, RunDirectory(config.output), config.slurm.max_requeues))
+    return exit_code
+
+
+def _run(
+    session: Session,
+    config: JobConfig,
+    options: RunOptions,
+    local: int | None,
+    progress: Progress,
+    signals: StopSignals,
+    lead: float,
+) -> tuple[int, bool]:
+    """Returns the exit code, and whether another start would go on where this one was stopped."""
     check_entry_script(config)
     transport = None if local is not None else session.ranks()
-    progress = Progress(sys.stderr)
-    console = _ConsoleLog(progress)
-    logging.getLogger("mpi_prs").addHandler(console)
-    logging.getLogger("mpi_prs").setLevel(logging.INFO)  # until the run is open, and has a log of its own level
+    run = open_run(config, options, progress.listing)
     try:
-        run = open_run(config, options, progress.listing)
-        try:
-            if run.output is None:
-                upload_output(config, run.directory)
-                return _say_complete(config, run)
-            check_destination(config)
-            output = run.output
-            progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items, lambda: output.size)
-            progress.print(f"{config.name}: output in {config.output}")
-            if transport is None:
-                assert local is not None
-                summary = run_in_this_process(config, options, run, local, progress)
-            else:
-                summary = execute(config, options, run, transport, progress, session.master_takes_over)
-        finally:
-            run.close()
+        if run.output is None:
+            upload_output(config, run.directory)
+            return _say_complete(config, run), False
+        check_destination(config)
+        output = run.output
+        progress.begin(run.directory, run.manifest.mini_batches, run.manifest.items, lambda: output.size)
+        progress.print(f"{config.name}: output in {config.output}")
+        if transport is None:
+            assert local is not None
+            summary = run_in_this_process(config, options, run, local, progress, signals, lead)
+        else:
+            summary = execute(config, options, run, transport, progress, session.master_takes_over, signals, lead)
     finally:
-        logging.getLogger("mpi_prs").removeHandler(console)
-        progress.close()
+        run.close()
+    progress.close()
     click.echo(summary.text(), err=True)
-    return summary.exit_code
+    stranded = summary.phase == Phase.STRANDED.value
+    return summary.exit_code, summary.exit_code == EXIT_RESUMABLE and (stranded or bool(signals.received))
+
+
+@contextlib.contextmanager
+def _console(progress: Progress) -> Iterator[None]:
+    """The program's log goes to the console too, above the progress."""
+    log = logging.getLogger("mpi_prs")
+    console = _ConsoleLog(progress)
+    log.addHandler(console)
+    log.setLevel(logging.INFO)  # until the run is open, and has a log of its own level
+    try:
+        yield
+    finally:
+        log.removeHandler(console)
+        progress.close()
 
 
 def _say_complete(config: JobConfig, run: OpenRun) -> int:

@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.engine import messages
+from mpi_prs.engine.closing import Closing
 from mpi_prs.engine.dismissal import dismiss
 from mpi_prs.engine.messages import Tag, WorkerSettings
+from mpi_prs.engine.node import Means
 from mpi_prs.engine.scheduler import Scheduler
+from mpi_prs.engine.sharing import Sharing
 from mpi_prs.engine.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.entry_script.failure import Failure, FailureKind
@@ -42,14 +45,18 @@ _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
 _SAY_SECONDS = 5.0
+_REMARKS = {Verdict.FAILED: " (given up)", Verdict.EXCUSED: " (no try is lost: the node is benched)"}
 
 
 class StopRequest(enum.IntEnum):
     """What a signal asks for."""
 
     NONE = 0
-    DRAIN = 1
-    NOW = 2
+    CLOSE = 1
+    """The time limit is near: go on with what still fits."""
+    DRAIN = 2
+    """Start nothing more; what runs may finish."""
+    NOW = 3
 
 
 @dataclass
@@ -81,9 +88,10 @@ class Master:
         transport: rank 0's view.
         scheduler: with everything restored that earlier starts have done.
         output: the open output and journal.
-        settings: what the workers need to know; ``first_process`` and ``node_processes`` are filled in here.
+        settings: what the workers need to know; ``share`` is filled in here.
         stop_requested: asked often; what signals have asked for so far.
         on_tick: called about ten times a second, for the progress.
+        lead: seconds that are left when :attr:`StopRequest.CLOSE` is asked for.
     """
 
     def __init__(
@@ -94,6 +102,7 @@ class Master:
         settings: WorkerSettings,
         stop_requested: Callable[[], StopRequest],
         on_tick: Callable[[Master], None],
+        lead: float = 0.0,
     ) -> None:
         self.scheduler = scheduler
         self.tally = Tally(time.monotonic())
@@ -103,12 +112,13 @@ class Master:
         self._settings = settings
         self._stop_requested = stop_requested
         self._on_tick = on_tick
+        self._closing = Closing(lead, settings.stop_grace)
         self._waiter = Waiter(transport, _WAIT, patient=True)
-        self._ticked = self._looked = 0.0
+        self._ticked = self._looked = self._beat_at = 0.0
         self._heard: set[int] = set()  # workers that have said something since the last assignment
         self._dead: set[int] = set()
         self._put_off: list[tuple[int, int, bytes]] = []  # came while another kind of message was waited for
-        self._given: Counter[str] = Counter()  # numbers of user processes given out, by node
+        self._sharing = Sharing(settings.processes, settings.gpus_per_process)
 
     def run(self) -> Ending:
         """The whole start; workers are stopped at the end in any case.
@@ -132,7 +142,9 @@ class Master:
             dismiss(
                 self._transport,
                 exit_code,
-                grace=self._settings.stop_grace if graceful else None,
+                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(time.monotonic()))
+                if graceful
+                else None,
                 dead=self._note_dead(),
                 silent=set(self.scheduler.lost_workers),
                 hurried=lambda: self._stop_requested() is StopRequest.NOW,
@@ -144,9 +156,10 @@ class Master:
         """Every worker says HELLO; the job begins without those that do not within two minutes."""
         ranks = set(range(1, self._transport.size))
         hellos = self._collect(Tag.HELLO, ranks, _HELLO_SECONDS)
-        self.nodes = {rank: fields["node"] for rank, fields in hellos.items()}
+        for rank in sorted(hellos):
+            self._enter(rank, hellos[rank])
         missing = ranks - set(hellos)
-        if missing and not self._stop_requested():
+        if missing and not self._is_to_stop():
             if not hellos:
                 raise LaunchError(f"{self._absent(missing)} within {_HELLO_SECONDS:.0f} s")
             _log.warning("%s within %.0f s: going on without them", self._absent(missing), _HELLO_SECONDS)
@@ -156,11 +169,13 @@ class Master:
         ranks = set(self.nodes)
         for rank in sorted(ranks):
             self._greet(rank)
+        for remark in self._sharing.remarks():
+            _log.warning("%s", remark)
         seen = self._collect(Tag.SEES, ranks, _SEES_SECONDS)
         problems = sorted({fields["problem"] for fields in seen.values() if fields["problem"] is not None})
         if problems:
             raise LaunchError("; ".join(problems[:5]))
-        if not seen and not self._stop_requested():
+        if not seen and not self._is_to_stop():
             raise LaunchError(f"{self._absent(ranks)} within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
         self._admit(sorted(seen))
         processes = len(seen) * self._settings.processes
@@ -178,7 +193,7 @@ class Master:
         waiting = set(ranks)
         say_at = time.monotonic() + _SAY_SECONDS
         deadline = time.monotonic() + seconds
-        while waiting and (now := time.monotonic()) < deadline and not self._stop_requested():
+        while waiting and (now := time.monotonic()) < deadline and not self._is_to_stop():
             if now > say_at:
                 say_at = deadline
                 _log.info("waiting for %d of %d ranks, at most %.0f s", len(waiting), len(ranks), seconds)
@@ -193,12 +208,12 @@ class Master:
                 self._put_off.append(message)
         return {rank: fields for rank, fields in answers.items() if rank not in self._dead}
 
+    def _enter(self, rank: int, fields: dict[str, Any]) -> None:
+        self.nodes[rank] = fields["node"]
+        self._sharing.enter(rank, fields["node"], Means.from_fields(fields["means"]))
+
     def _greet(self, rank: int) -> None:
-        node = self.nodes[rank]
-        mates = sum(other == node for other in self.nodes.values())
-        processes = self._settings.processes
-        first, self._given[node] = self._given[node], self._given[node] + processes
-        settings = replace(self._settings, first_process=first, node_processes=mates * processes)
+        settings = replace(self._settings, share=self._sharing.share(rank))
         self._transport.send(rank, Tag.START, settings.pack())
 
     def _admit(self, ranks: Sequence[int]) -> None:
@@ -212,13 +227,16 @@ class Master:
     def _take_late(self, rank: int, tag: int, fields: dict[str, Any]) -> None:
         """A worker that reports when the others are at work already."""
         if tag == Tag.HELLO:
-            self.nodes[rank] = fields["node"]
+            self._enter(rank, fields)
             self._greet(rank)
         elif fields["problem"] is not None:
             _log.error("worker %d is left out: %s", rank, fields["problem"])
         else:
             self._admit([rank])
             _log.info("worker %d on %s has joined", rank, self.nodes[rank])
+
+    def _is_to_stop(self) -> bool:
+        return self._stop_requested() >= StopRequest.DRAIN
 
     def _note_dead(self) -> set[int]:
         """Ranks that MPI knows to be dead."""
@@ -239,6 +257,8 @@ class Master:
                 taken += 1
             for rank in self._note_dead() & set(self.scheduler.workers):
                 self._lose(rank, "its MPI process has died")
+            if scheduler.nodes.changes:
+                self._say_changes()
             self._assign()
             now = time.monotonic()
             self._output.sync_if_due(now)
@@ -280,6 +300,7 @@ class Master:
         """The hot path: some 3 µs a mini-batch in the scheduler, some 15 µs a message for the two writes."""
         records, rows = messages.unpack_results(body)
         accepted = self.scheduler.finished(source, records, now)
+        self._closing.learn(records)
         if accepted is None:
             self._output.append(source, records, rows)
         else:
@@ -290,6 +311,7 @@ class Master:
     def _take_spilled(self, source: int, body: bytes, now: float) -> None:
         record, name = messages.unpack_spilled(body)
         path = Path(name)
+        self._closing.learn(record)
         if self.scheduler.finished(source, record, now) is None:
             self._output.append_file(source, record, path)
             self.tally.mini_batches += 1
@@ -300,11 +322,12 @@ class Master:
         verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now)
         if verdict is Verdict.STALE:
             return
-        if verdict is Verdict.RETRY:
+        if verdict is not Verdict.FAILED:
             self._heard.update(self.scheduler.workers)  # somebody else is to have it
-        self.tally.failures[failure.kind.value] += 1
-        event = "failed" if verdict is Verdict.FAILED else "attempt_failed"
-        self._output.event(event, worker=source, time=time.time(), **failure.to_dict())
+        if verdict is not Verdict.EXCUSED:  # that was no try
+            self.tally.failures[failure.kind.value] += 1
+            event = "failed" if verdict is Verdict.FAILED else "attempt_failed"
+            self._output.event(event, worker=source, time=time.time(), **failure.to_dict())
         _log.warning(
             "mini-batch %d, try %d, process %d on %s: %s%s",
             failure.mini_batch,
@@ -312,7 +335,7 @@ class Master:
             failure.process,
             failure.node,
             failure.message,
-            " (given up)" if verdict is Verdict.FAILED else "",
+            _REMARKS.get(verdict, ""),
         )
 
     def _take_ready(self, source: int, fields: dict[str, float]) -> None:
@@ -346,6 +369,18 @@ class Master:
             self._output.event("failed", worker=rank, time=time.time(), **failure.to_dict())
         self._heard.update(self.scheduler.workers)
 
+    def _say_changes(self) -> None:
+        """Nodes were benched or taken back: loudly, for somebody has to look at them."""
+        for change in self.scheduler.nodes.changes:
+            if change.benched:
+                _log.error("node %s is benched, it gets no more work in this start: %s", change.node, change.why)
+            else:
+                _log.warning("node %s is taken back: %s", change.node, change.why)
+            event = "benched" if change.benched else "taken_back"
+            self._output.event(event, node=change.node, why=change.why, time=time.time())
+        self.scheduler.nodes.changes.clear()
+        self._heard.update(self.scheduler.workers)
+
     def _assign(self) -> None:
         """Give work to the workers that may have room."""
         for rank in self._heard:
@@ -365,20 +400,37 @@ class Master:
         if now - self._looked >= _LOOK:  # nobody is forgotten, whatever was decided on the way
             self._looked = now
             self._heard.update(self.scheduler.workers)
+        if now - self._beat_at >= self._settings.heartbeat_interval:
+            self._beat_at = now
+            for rank in self.nodes:  # also those that count as lost: they may only have been stopped
+                self._transport.send(rank, Tag.HEARTBEAT)
         if self._transport.abandoned():
             self.scheduler.stop("the launcher (mpirun, srun) is gone")
-        request = self._stop_requested()
+        self._heed(self._stop_requested(), now)
+        self._on_tick(self)
+
+    def _heed(self, request: StopRequest, now: float) -> None:
+        """Do what a signal asks for."""
         if request is StopRequest.NOW:
             self.scheduler.stop("stopped at once by a second signal")
-        elif request is StopRequest.DRAIN and self.scheduler.phase is Phase.RUNNING:
-            _log.warning(
-                "stopping: running mini-batches may finish within %g s; a second signal stops at once",
-                self._settings.stop_grace,
-            )
-            self.scheduler.drain("stopped by a signal")
-            for rank in self.scheduler.workers:
-                self._transport.send(rank, Tag.DRAIN, messages.pack_json(grace=self._settings.stop_grace))
-        self._on_tick(self)
+        if self.scheduler.phase is not Phase.RUNNING or request is StopRequest.NONE:
+            return
+        if request is StopRequest.CLOSE:
+            if self._closing.begin(now):
+                _log.warning(
+                    "the time limit is near: for %.0f s more, mini-batches are started that are probably done by then",
+                    self._closing.left(now),
+                )
+            if self._closing.is_due(now):
+                self._drain("stopped before the time limit", self._closing.left(now))
+        elif request is StopRequest.DRAIN:
+            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(now)))
+
+    def _drain(self, reason: str, grace: float) -> None:
+        _log.warning("stopping: running mini-batches may finish within %.3g s; a second signal stops at once", grace)
+        self.scheduler.drain(reason)
+        for rank in self.scheduler.workers:
+            self._transport.send(rank, Tag.DRAIN, messages.pack_json(grace=grace))
 
     # The end
 

@@ -2,7 +2,7 @@
 
 =====================  ==================================================================================
 worker → master
-``HELLO``              JSON: node, pid
+``HELLO``              JSON: node, pid, what the rank may use of its node
 ``SEES``               JSON: whether it sees the run directory, in answer to START
 ``READY``              JSON: a user process has finished ``init()``
 ``INIT_FAILED``        JSON: a Failure; the worker waits for RESTART
@@ -12,7 +12,7 @@ worker → master
 ``FAILED``             JSON: the Failure of one attempt
 ``GONE``               JSON: a user process has ended; a new one is on its way
 ``GIVEN_BACK``         ranges that were not started, while draining
-``HEARTBEAT``          empty: I am alive
+``HEARTBEAT``          empty: I am alive; the master says so too
 ``BYE``                empty: everything of this worker is stopped
 master → worker
 ``START``              JSON: :class:`WorkerSettings`
@@ -36,6 +36,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mpi_prs.engine.node import Share
 from mpi_prs.output.record import RECORD
 
 
@@ -70,9 +71,11 @@ class WorkerSettings:
         run_root: the output folder, absolute, on the shared filesystem.
         token: names this start of the run; workers prove with it that they see the run directory.
         processes: user processes of this worker.
-        first_process: number of its first user process on its node.
-        node_processes: user processes on its node, of all workers.
-        heartbeat_interval: seconds.
+        share: where it stands among the workers of its node.
+        gpus_per_process: GPUs of a user process; ``None``: one, if there are any.
+        heartbeat_interval: seconds between two signs of life, of workers and master.
+        master_timeout: seconds of silence after which the master counts as lost.
+        max_requeues: how often the job may be put back into Slurm's queue, should the master be lost.
         window: seconds of work that a user process may have waiting.
         scratch: folder for what is only of this node; ``None``: where the node's environment says.
         scratch_limit: bytes of it that fetched files may take.
@@ -85,8 +88,8 @@ class WorkerSettings:
     run_root: str
     token: str
     processes: int
-    first_process: int
-    node_processes: int
+    share: Share
+    gpus_per_process: int | None
     interpreter: str
     entry_script: str
     source_directory: str
@@ -98,6 +101,8 @@ class WorkerSettings:
     init_timeout: float
     logging_level: str
     heartbeat_interval: float
+    master_timeout: float
+    max_requeues: int
     window: float
     stop_grace: float
     scratch: str | None
@@ -113,7 +118,8 @@ class WorkerSettings:
     @classmethod
     def unpack(cls, body: bytes) -> WorkerSettings:
         """The inverse of :meth:`pack`."""
-        return cls(**json.loads(body))
+        fields = json.loads(body)
+        return cls(**{**fields, "share": Share(**fields["share"])})
 
 
 def pack_json(**fields: Any) -> bytes:

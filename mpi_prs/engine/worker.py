@@ -19,7 +19,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from mpi_prs.engine import messages
 from mpi_prs.engine.arrival import NotUsable, Sight, look
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.messages import Tag, WorkerSettings
-from mpi_prs.engine.node import node_name
+from mpi_prs.engine.node import means_of, node_name
 from mpi_prs.engine.outbox import Outbox
 from mpi_prs.engine.places import make_places
 from mpi_prs.engine.supply import Portion, Supply, make_supply
@@ -45,14 +46,23 @@ _CHECK_EVERY = 0.05  # looks at clocks and slots
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
 _UNKILLABLE_SECONDS = 10.0
+_TURN = 0.5
+_LAST_TURN = 60.0
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
 
 class Worker:
-    """One worker rank, from HELLO to BYE."""
+    """One worker rank, from HELLO to BYE.
 
-    def __init__(self, transport: Transport) -> None:
+    Args:
+        transport: this rank's.
+        master_lost: called at the end when the master has fallen silent with its node; returns what has become of the
+            job, for the log.
+    """
+
+    def __init__(self, transport: Transport, master_lost: Callable[[WorkerSettings], str] = lambda _: "") -> None:
         self._transport = transport
+        self._master_lost = master_lost
         self._node = node_name()
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(transport, _LONGEST_WAIT)
@@ -62,10 +72,12 @@ class Worker:
         self._outbox = Outbox(partial(self._send, Tag.RESULTS))
         self._sent_at = time.monotonic()
         self._checked_at = 0.0
+        self._silence = 0.0  # seconds since the master was heard, as far as this worker was awake
         self._drain_by: float | None = None
         self._exit_code: int | None = None
         self._graceful = False
         self._settings: WorkerSettings | None = None
+        self._is_orphan = False
         self._sight: Sight
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
@@ -75,7 +87,8 @@ class Worker:
         """Work until the master says stop; returns the exit code that the master asked for."""
         if self._transport.wake_descriptor is not None:
             self._selector.register(self._transport.wake_descriptor, selectors.EVENT_READ)
-        self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid()))
+        means = asdict(means_of(os.environ, os.sched_getaffinity(0)))
+        self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), means=means))
         settings = self._wait_for_start()
         if settings is None:
             self._send(Tag.BYE)
@@ -90,6 +103,8 @@ class Worker:
                 self._stop_processes()
             finally:
                 self._tear_down()
+                if self._is_orphan:
+                    self._look_after_the_job(settings)
                 self._send(Tag.BYE)
                 self._log.info("the end")
         assert self._exit_code is not None
@@ -206,7 +221,7 @@ class Worker:
         self._processes[number] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._selector.register(process.death, selectors.EVENT_READ, process)
-        self._log.debug("user process %d: pid %d", number, process.pid)
+        self._log.info("user process %d on %s: %s, pid %d", number, self._node, process.place.placement, process.pid)
 
     def _report_no_process(self, number: int, message: str) -> None:
         self._log.warning("user process %d: %s", number, message)
@@ -248,12 +263,19 @@ class Worker:
         self._set_up_so_far.close()
         self._selector.close()
 
+    def _look_after_the_job(self, settings: WorkerSettings) -> None:
+        """Each orphan waits a little longer than the one before: the first ends MPI, and by that all others."""
+        time.sleep(min(self._transport.rank * _TURN, _LAST_TURN))
+        self._log.error("%s", self._master_lost(settings))
+        self._transport.give_up()
+
     # Messages
 
     def _take_messages(self) -> bool:
         taken = False
         while (message := self._transport.receive()) is not None:
             taken = True
+            self._silence = 0.0
             _source, tag, body = message
             if tag == Tag.ASSIGN:
                 for item in messages.unpack_ranges(body):
@@ -380,6 +402,7 @@ class Worker:
         now = time.monotonic()
         if now - self._checked_at < _CHECK_EVERY:
             return
+        self._silence += min(now - self._checked_at, 1.0)
         self._checked_at = now
         self._heartbeat(now)
         for process in list(self._processes.values()):
@@ -394,7 +417,12 @@ class Worker:
                 if process.outstanding_count:
                     self._log.info("user process %d did not finish within the grace time", process.place.number)
                     process.kill()
-        if self._master_is_gone():
+        assert self._settings is not None
+        if self._silence > self._settings.master_timeout:
+            self._log.error("no sign of life of the master for %.0f s; stopping", self._silence)
+            self._is_orphan = True
+            self._exit_code, self._graceful = EXIT_RESUMABLE, False
+        elif self._master_is_gone():
             self._log.error("the master or the launcher is gone; stopping")
             self._exit_code, self._graceful = EXIT_RESUMABLE, False
 
@@ -445,12 +473,13 @@ def leave_stop_signals_to_the_master() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
-def serve(transport: Transport) -> int:
-    """The life of a worker rank: returns the exit code that the master asked for."""
+def serve(transport: Transport, master_lost: Callable[[WorkerSettings], str]) -> int:
+    """The life of a worker rank: returns the exit code that the master asked for. See :class:`Worker`."""
     leave_stop_signals_to_the_master()
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    exit_code = Worker(transport).run()
+    exit_code = Worker(transport, master_lost).run()
     transport.close(exit_code)
     return exit_code

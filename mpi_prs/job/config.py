@@ -41,6 +41,7 @@ from mpi_prs.job.config_types import (
     Percent,
     Seconds,
     Separator,
+    SignalLead,
     SlurmMem,
     SlurmTime,
     Text,
@@ -89,6 +90,19 @@ class SlurmSection(Section):
         default=(), description="list of shell lines to run before the job, such as module load"
     )
     extra: tuple[OneLine, ...] = Field(default=(), description="list of further sbatch options, such as --exclusive")
+    max_requeues: CountFromZero = Field(
+        default=100, description="times that a stopped job goes back into the queue by itself; default 100"
+    )
+    signal_lead: SignalLead | None = Field(
+        default=None,
+        description="seconds before the time limit at which Slurm warns the job; default: what run() calls and "
+        "stop_grace need",
+    )
+    mpi: OneLine | None = Field(
+        default=None,
+        description="how MPI is started: mpirun, or a type that `srun --mpi=list` shows, such as pmi2 or pmix; "
+        "default: srun with the cluster's default",
+    )
 
 
 class JobConfig(Section):

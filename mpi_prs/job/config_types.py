@@ -236,6 +236,8 @@ Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(_no_boolean)]
 Seconds = Annotated[float, Field(gt=0, le=_YEAR), BeforeValidator(_no_boolean)]
 Grace = Annotated[float, Field(ge=0, le=_YEAR), BeforeValidator(_no_boolean)]
 
+SignalLead = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_boolean)]  # sbatch takes no more
+
 Text = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_no_nul), WithJsonSchema(_TEXT_SCHEMA)]
 OneLine = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_one_line), WithJsonSchema(_TEXT_SCHEMA)]
 SlurmTime = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_slurm_time), WithJsonSchema(_TEXT_SCHEMA)]

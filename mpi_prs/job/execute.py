@@ -18,7 +18,7 @@ from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
 from mpi_prs.engine.messages import Tag, WorkerSettings, pack_json
-from mpi_prs.engine.node import node_name
+from mpi_prs.engine.node import Share, node_name
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Phase, Policy
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
@@ -41,6 +41,10 @@ _log = logging.getLogger("mpi_prs.job")
 WINDOW_SECONDS = 0.03
 """Work that a user process may have waiting: long enough that it never waits for the master, short enough that neither
 the end of a job nor a lost worker is felt."""
+
+_MASTER_PATIENCE = 2
+"""As many times longer than for a worker: a master that waits for a slow filesystem says nothing, and without it all
+would be started anew."""
 
 
 class LookAhead(NamedTuple):
@@ -71,10 +75,14 @@ def execute(
     transport: Transport,
     progress: Progress,
     taking_over: Callable[[], None],
+    signals: StopSignals,
+    lead: float = 0.0,
 ) -> Summary:
     """Work on everything that is left of an open run, as rank 0 of ``transport``.
 
     Args:
+        signals: entered already; the master heeds them.
+        lead: seconds between the warning of a time limit and the limit.
         taking_over: called just before the master begins, who then tells the workers how it ends; before that, and
             if this raises before that, the caller has to.
 
@@ -83,11 +91,12 @@ def execute(
     """
     assert run.output is not None
     log = log_file(logging.getLogger("mpi_prs"), run.directory.node_log(node_name(), "master"), config.logging_level)
-    with log, StopSignals() as signals:
+    with log:
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
         settings = _worker_settings(config, run)
-        master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick)
+        master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
+        signals.hold_back()
         taking_over()
         try:
             outcome = _close_the_books(config, options, run, master.run(), master)
@@ -102,7 +111,13 @@ def execute(
 
 
 def run_in_this_process(
-    config: JobConfig, options: RunOptions, run: OpenRun, processes: int, progress: Progress
+    config: JobConfig,
+    options: RunOptions,
+    run: OpenRun,
+    processes: int,
+    progress: Progress,
+    signals: StopSignals,
+    lead: float = 0.0,
 ) -> Summary:
     """:func:`execute` without MPI: one worker in a thread, with ``processes`` user processes."""
     config = config.model_copy(update={"processes_per_rank": processes})
@@ -116,7 +131,7 @@ def run_in_this_process(
         taken_over = True
 
     try:
-        return execute(config, options, run, world[0], progress, take_over)
+        return execute(config, options, run, world[0], progress, take_over, signals, lead)
     finally:
         if not taken_over:
             world[0].send(1, Tag.STOP, pack_json(exit_code=EXIT_FAILED, graceful=False))
@@ -186,8 +201,8 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         run_root=str(config.output),
         token=run.token,
         processes=config.processes_per_rank,
-        first_process=0,
-        node_processes=0,
+        share=Share.alone(config.processes_per_rank),
+        gpus_per_process=config.slurm.gpus_per_process,
         interpreter=str(config.environment or sys.executable),
         entry_script=str(config.entry_script),
         source_directory=str(config.source_directory),
@@ -201,6 +216,8 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         init_timeout=config.init_timeout,
         logging_level=config.logging_level,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
+        master_timeout=_MASTER_PATIENCE * config.heartbeat_timeout,
+        max_requeues=config.slurm.max_requeues,
         window=WINDOW_SECONDS,
         scratch=config.scratch,
         scratch_limit=config.scratch_limit,

@@ -39,7 +39,7 @@ def fingerprint(config: JobConfig) -> dict[str, Any]:
         "append_row_file_name": config.append_row_file_name,
         "output_order": config.output_order,
         "to_csv": config.to_csv.model_dump(mode="json"),
-        "arguments": list(_without_secrets(config.arguments)),
+        "arguments": list(without_secrets(config.arguments)),
         "environment_variables": {
             name: digest(value) if looks_secret(name) else value
             for name, value in sorted(config.environment_variables.items())
@@ -71,7 +71,7 @@ def changes_manifest(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return any(old.get(key) != new.get(key) for key in ("inputs", "mini_batch_size", "partition_keys"))
 
 
-def _without_secrets(arguments: tuple[str, ...]) -> Iterator[str]:
+def without_secrets(arguments: tuple[str, ...]) -> Iterator[str]:
     """The arguments, with a digest for the value of each option that looks secret: ``--token X`` and ``--token=X``."""
     is_value_of_secret = False
     for argument in arguments:

@@ -29,8 +29,12 @@ from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.ordering import finishing_file
 from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.environment import SlurmEnvironment
 
 _log = logging.getLogger("mpi_prs.job")
+
+_LOCK_SECONDS = 150.0
+"""An NFS server keeps the locks of a silent client for 90 s by default, and then another while for its own restart."""
 
 _PLACE_OF_ROWS = ("output_action", "append_row_file_name")
 """With another value of these, the rows of finished mini-batches would not be where they are looked for."""
@@ -90,18 +94,62 @@ def open_run(config: JobConfig, options: RunOptions, listed: Callable[[int], Non
     directory = RunDirectory(config.output)
     with storage_errors(directory.output):
         _make_folders(directory)
-        lock = RunLock(directory.lock)
+        lock = RunLock(directory.lock, _patience())
         try:
-            if options.overwrite:
+            directory.cancelled.unlink(missing_ok=True)
+            if options.overwrite and not _was_begun_by_this_job(directory):
                 _remove_run(directory, config)
             if directory.description.exists():
-                _check_same(directory, config, options)
+                _accept_or_refuse(directory, config, options)
             else:
                 _begin(directory, config, listed)
             return _resume(directory, config, options, lock)
         except BaseException:
             lock.release()
             raise
+
+
+def is_complete_already(config: JobConfig, options: RunOptions) -> bool:
+    """Whether :func:`open_run` would find nothing to do, and the output where it belongs. Changes nothing.
+
+    Raises:
+        OutputError: it would refuse, because of another run's settings or of files that are not from a run.
+    """
+    directory = RunDirectory(config.output)
+    if options.overwrite:
+        return False
+    if not directory.description.exists():
+        _check_nothing_is_there(directory, config)
+        return False
+    _check_same(directory, config, options)
+    if not directory.journal.exists():
+        return False
+    rows = config.output_action == "append_row"
+    return _needs_no_work(read_ledger(directory.journal, None), options) and (
+        not rows or directory.output_file(config.append_row_file_name).exists()
+    )
+
+
+def _needs_no_work(ledger: Ledger, options: RunOptions) -> bool:
+    return ledger.complete and not (options.only_failed and ledger.failed)
+
+
+def _was_begun_by_this_job(directory: RunDirectory) -> bool:
+    """Whether an earlier start of the same batch job began this run: the job was requeued, or lost its MPI. Its script
+    gives the same options each time, and ``--overwrite`` must not throw away what the job itself has done."""
+    slurm = SlurmEnvironment.of(os.environ)
+    if slurm is None or not slurm.by_batch_script:
+        return False
+    try:
+        return bool(_read_description(directory).get("slurm_job_id") == slurm.job_id)
+    except OutputError:
+        return False
+
+
+def _patience() -> float:
+    """Seconds to wait for the lock: only one that a lost node has left goes away by itself."""
+    slurm = SlurmEnvironment.of(os.environ)
+    return _LOCK_SECONDS if slurm is not None and slurm.is_restart else 0.0
 
 
 def _make_folders(directory: RunDirectory) -> None:
@@ -127,7 +175,7 @@ def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
         for path in (directory.output_file(name), part, finishing_file(part)):
             path.unlink(missing_ok=True)
     for entry in directory.root.iterdir():
-        if entry != directory.lock:
+        if entry not in (directory.lock, directory.slurm):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
@@ -142,14 +190,7 @@ def _old_output_name(directory: RunDirectory) -> str | None:
 
 def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], None] | None) -> None:
     """List the inputs, freeze them in the manifest, and write down what the run is."""
-    if config.output_action == "append_row":
-        name = config.append_row_file_name
-        for path in (directory.output_file(name), directory.partial_output_file(name)):
-            if path.exists():
-                raise OutputError(
-                    f"{path} is there already, and it is not from a run known in {directory.root}. Move it away, "
-                    "choose another output, or throw it away with --overwrite"
-                )
+    _check_nothing_is_there(directory, config)
     directory.journal.unlink(missing_ok=True)
     planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
     write_manifest(directory.manifest, planned, progress=listed)
@@ -157,24 +198,45 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
         "name": config.name,
         "version": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "slurm_job_id": slurm.job_id if (slurm := SlurmEnvironment.of(os.environ)) else None,
         "fingerprint": fingerprint(config),
     }
     _describe(directory, description)
 
 
-def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions) -> None:
-    """Refuse to mix rows of two different jobs; show what differs."""
+def _check_nothing_is_there(directory: RunDirectory, config: JobConfig) -> None:
+    """Refuse to take an output for our own that no run is known of."""
+    if config.output_action != "append_row":
+        return
+    name = config.append_row_file_name
+    for path in (directory.output_file(name), directory.partial_output_file(name)):
+        if path.exists():
+            raise OutputError(
+                f"{path} is there already, and it is not from a run known in {directory.root}. Move it away, "
+                "choose another output, or throw it away with --overwrite"
+            )
+
+
+def _accept_or_refuse(directory: RunDirectory, config: JobConfig, options: RunOptions) -> None:
+    """Resume with the settings of the run, or with other ones that were accepted."""
+    description, lines = _check_same(directory, config, options)
+    if lines:
+        _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
+        _describe(directory, {**description, "fingerprint": fingerprint(config)})
+
+
+def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions) -> tuple[dict[str, Any], str]:
+    """Refuse to mix rows of two different jobs, and show what differs; returns the run's description and what differs
+    of it by consent."""
     description = _read_description(directory)
     old, new = description["fingerprint"], fingerprint(config)
     different = differences(old, new)
     if not different:
-        return
+        return description, ""
     lines = "\n".join(f"  {line}" for line in different)
     mixes_rows = changes_manifest(old, new) or any(old.get(key) != new.get(key) for key in _PLACE_OF_ROWS)
     if (options.accept_changes or options.only_failed) and not mixes_rows:
-        _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
-        _describe(directory, {**description, "fingerprint": new})
-        return
+        return description, lines
     hint = "--overwrite starts anew, --output DIR writes elsewhere"
     if not mixes_rows:
         hint = f"--accept-changes goes on and keeps the finished rows, {hint}"
@@ -198,7 +260,7 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     part = directory.partial_output_file(config.append_row_file_name) if rows else None
     final = directory.output_file(config.append_row_file_name)
     ledger = read_ledger(directory.journal, None) if directory.journal.exists() else Ledger()
-    if ledger.complete and not (options.only_failed and ledger.failed):
+    if _needs_no_work(ledger, options):
         if part is None or final.exists():
             if part is not None:
                 put_aside(part, directory.kept_rows, keep=bool(ledger.failed))

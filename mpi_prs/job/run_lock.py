@@ -6,12 +6,17 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
 from pathlib import Path
 
 from mpi_prs.errors import OutputError
+
+_log = logging.getLogger("mpi_prs.job")
+
+_PAUSE = 0.5
 
 
 class RunLock:
@@ -21,8 +26,12 @@ class RunLock:
     filesystem has no locks at all, the run goes on without one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
         """Take the lock.
+
+        Args:
+            path: the file.
+            patience: seconds to wait for it. A file server may take a while to see that a node is dead.
 
         Raises:
             OutputError: another run holds it (the message says where and since when), or another user owns it.
@@ -35,7 +44,7 @@ class RunLock:
                 "with --output"
             ) from error
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(patience)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 holder = self._holder()
@@ -51,6 +60,21 @@ class RunLock:
         with contextlib.suppress(OSError):  # only words for a message; the disk may be full
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(ours).encode(), 0)
+
+    def _take(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        said = False
+        while True:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or time.monotonic() >= deadline:
+                    raise
+            if not said:
+                said = True
+                _log.warning("an earlier start still holds the run%s: waiting at most %.0f s", self._holder(), patience)
+            time.sleep(_PAUSE)
 
     def _holder(self) -> str:
         try:
