@@ -1,0 +1,254 @@
+"""What a cluster does to a job, done to it on a real Slurm with ``slurm/run.sh``; and then the rows are counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import MARK, Job, Mpi, assert_every_row_once, need, wait_until
+from tests.slurm_cluster import GONE, SlurmCluster, has_pmix
+
+RUN_SH = Path(__file__).parent.parent / "slurm" / "run.sh"
+LEAD = 10
+HEARTBEAT = 6
+SLOW_SCRIPT = """
+import os, time
+
+def run(mini_batch):
+    time.sleep({seconds})
+    return [os.path.basename(path) for path in mini_batch]
+"""
+SICK_SCRIPT = """
+import os, time
+
+def init():
+    if os.environ["SLURMD_NODENAME"] == "n2":
+        raise RuntimeError("there is no GPU here")
+
+def run(mini_batch):
+    time.sleep(0.05)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+BLACK_HOLE_SCRIPT = """
+import os, time
+
+def run(mini_batch):
+    if os.environ["SLURMD_NODENAME"] == "n2":
+        raise RuntimeError("the GPU has fallen off the bus")
+    time.sleep(0.05)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+class Submission:
+    """A job of ours in the queue of a cluster, by a copy of run.sh that somebody has edited a little."""
+
+    def __init__(
+        self, slurm: SlurmCluster, job: Job, mpi: Mpi, *options: str, nodes: int = 3, workers: int = 2
+    ) -> None:
+        self.slurm = slurm
+        self.job = job
+        self._script = job.folder / "run.sh"
+        self._script.write_text(RUN_SH.read_text().replace("SIGNAL_LEAD=120", f"SIGNAL_LEAD={LEAD}"))
+        self._env = {
+            MARK: job.mark,
+            "PATH": f"{mpi.python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "SLURM_MPI_TYPE": "pmi2" if mpi.name == "mpich" else "pmix",
+        }
+        self._options = (
+            f"--nodes={nodes}",
+            f"--ntasks-per-node={workers}",
+            f"--signal=USR2@{LEAD}",
+            "--output=job.log",
+            *options,
+        )
+        self.number = self.submit()
+
+    def submit(self) -> int:
+        self.number = self.slurm.sbatch(
+            *self._options, self._script, self.job.config, cwd=self.job.folder, env=self._env
+        )
+        return self.number
+
+    @property
+    def restarts(self) -> int:
+        return int(self.slurm.show("job", self.number)["Restarts"])
+
+    def said(self) -> str:
+        log = self.job.folder / "job.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def done(self) -> int:
+        return len(self.job.ledger().done) if self.job.directory.journal.exists() else 0
+
+    def wait_for_progress(self, more_than: int = 20) -> None:
+        wait_until(lambda: self.done() > more_than, 60, lambda: self.said() + self.slurm.logs())
+
+    def wait_end(self, within: float = 120) -> str:
+        """Until it is over for good; what goes back into the queue need not wait there."""
+        while (state := self.slurm.wait(self.number, "PENDING", *GONE, within=within)) == "PENDING":
+            self.slurm.hurry(self.number)
+            self.slurm.wait(self.number, "RUNNING", "COMPLETING", *GONE)
+        return state
+
+    def assert_complete(self) -> None:
+        """Every row once, and no process of the job on any node."""
+        assert self.wait_end() == "COMPLETED", self.said()
+        assert_every_row_once(self.job)
+        self.slurm.wait_gone(self.number)
+        self.job.assert_nothing_left()
+
+
+Submit = Callable[..., Submission]
+
+
+@pytest.fixture
+def submit(slurm: SlurmCluster, new_job: Callable[..., Job], mpich: Mpi) -> Iterator[Submit]:
+    """Submits a job over so many items that each take so long."""
+
+    def make(
+        *options: str,
+        items: int = 300,
+        seconds: float = 0.1,
+        script: str = "",
+        mpi: Mpi = mpich,
+        nodes: int = 3,
+        workers: int = 2,
+    ) -> Submission:
+        job = new_job(
+            script or SLOW_SCRIPT.format(seconds=seconds), items, mini_batch_size=1, heartbeat_timeout=HEARTBEAT
+        )
+        return Submission(slurm, job, mpi, *options, nodes=nodes, workers=workers)
+
+    yield make
+
+
+def test_a_job_longer_than_its_time_limit_requeues_itself_until_it_is_complete(submit: Submit) -> None:
+    longer = 3 if os.environ.get("MPI_PRS_TEST_LONG") else 1.1  # minutes
+    submission = submit("--time=1", items=round(longer * 60 * 12), seconds=0.5)
+    submission.assert_complete()
+    assert submission.restarts >= 1
+    said = submission.said()
+    assert "the time limit is near" in said and "stopped before the time limit" in said
+    assert "goes back into the queue (1 of 100 times)" in said
+    assert "resuming: " in said
+    assert "failed" not in submission.job.directory.journal.read_bytes().decode(errors="replace"), "a try was cut off"
+
+
+def test_a_job_that_is_requeued_by_hand_resumes(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit()
+    submission.wait_for_progress()
+    slurm.scontrol("requeue", submission.number)
+    submission.assert_complete()
+    assert submission.restarts == 1
+    assert "mini-batches are done, 0 have failed" in submission.said()
+
+
+def test_a_preempted_job_stops_in_good_order_and_resumes(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit(nodes=4)
+    submission.wait_for_progress()
+    folder = submission.job.folder
+    urgent = slurm.sbatch("--partition=urgent", "--nodes=4", "--exclusive", "--wrap=true", cwd=folder)
+    slurm.wait(submission.number, "PENDING")
+    assert "stopped by a signal" in submission.said()
+    slurm.wait_end(urgent)
+    submission.assert_complete()
+    assert submission.restarts == 1
+
+
+def test_a_cancelled_job_is_not_requeued_and_the_same_command_resumes_it(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit()
+    submission.wait_for_progress()
+    slurm.scancel(submission.number)
+    assert slurm.wait_end(submission.number) == "CANCELLED"
+    slurm.wait_gone(submission.number)
+    submission.job.assert_nothing_left()
+    assert 20 < submission.done() < 300
+    submission.submit()
+    submission.assert_complete()
+
+
+def test_a_job_goes_on_without_a_node_that_dies(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit(items=400)
+    submission.wait_for_progress()
+    slurm.kill_node("n2")
+    submission.assert_complete()
+    assert submission.restarts == 0
+    assert "on n2 is lost (no sign of life" in submission.said()
+    assert submission.job.ledger().starts == 1, "the workers that were left have not gone on"
+
+
+def test_two_nodes_die_one_after_the_other(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit(items=500, nodes=4)
+    submission.wait_for_progress()
+    slurm.kill_node("n2")
+    wait_until(lambda: "on n2 is lost" in submission.said(), 60, submission.said)
+    slurm.kill_node("n3")
+    submission.assert_complete()
+    assert "on n3 is lost" in submission.said()
+
+
+def test_a_job_that_loses_the_master_with_its_node_goes_back_into_the_queue(
+    submit: Submit, slurm: SlurmCluster
+) -> None:
+    submission = submit()
+    submission.wait_for_progress()
+    slurm.kill_node("n1")
+    slurm.wait(submission.number, "PENDING", within=60)
+    submission.assert_complete()
+    assert submission.restarts == 1
+
+
+def test_a_step_that_is_taken_down_is_started_again_in_the_same_allocation(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit()
+    submission.wait_for_progress()
+    slurm.scancel("--signal=KILL", f"{submission.number}.0")
+    submission.assert_complete()
+    assert submission.restarts == 0
+    assert submission.job.ledger().starts == 2
+
+
+def test_a_job_does_not_need_the_controller(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit()
+    submission.wait_for_progress()
+    slurm.scontrol("shutdown", "slurmctld")
+    submission.wait_for_progress(200)
+    slurm.start_controller()
+    submission.assert_complete()
+
+
+def test_a_node_whose_processes_never_come_up_is_left_out(submit: Submit) -> None:
+    submission = submit(script=SICK_SCRIPT)
+    submission.assert_complete()
+    assert not submission.job.ledger().failed
+    assert submission.said().count("there is no GPU here") < 20
+
+
+def test_a_node_that_fails_fast_is_benched_and_costs_no_row(submit: Submit) -> None:
+    submission = submit(script=BLACK_HOLE_SCRIPT)
+    submission.assert_complete()
+    assert "node n2 is benched" in submission.said()
+    assert not submission.job.ledger().failed
+
+
+def test_a_second_job_on_the_same_run_is_refused(submit: Submit, slurm: SlurmCluster) -> None:
+    submission = submit(nodes=2)
+    submission.wait_for_progress()
+    first = submission.number
+    second = submission.submit()
+    assert slurm.wait_end(second) == "FAILED"
+    assert "another run is at work" in submission.said()
+    submission.number = first
+    submission.assert_complete()
+
+
+def test_a_node_dies_under_open_mpi_and_the_rest_goes_on(submit: Submit, slurm: SlurmCluster, openmpi: Mpi) -> None:
+    if not has_pmix():
+        need("PMIx for Slurm: apt-get install libpmix-dev")
+    submission = submit(mpi=openmpi, items=400, workers=1, nodes=4)
+    submission.wait_for_progress()
+    slurm.kill_node("n2")
+    submission.assert_complete()
