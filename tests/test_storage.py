@@ -384,6 +384,20 @@ def test_a_blob_that_is_replaced_is_not_read_as_a_mixture(azurite: Azurite) -> N
             remote.read()
 
 
+def test_a_file_is_asked_for_once_until_it_is_replaced(azurite: Azurite, proxy: FaultProxy) -> None:
+    azurite.container("once", {"x": b"a" * 1000})
+    files = RemoteFiles(azurite.storage(proxy.port))
+    assert [files.size("abfs://once/x") for _ in range(3)] == [1000] * 3
+    assert files.open("abfs://once/x").read() == b"a" * 1000
+    assert [method for method, _ in proxy.requests].count("HEAD") == 1
+    with azurite.client() as client, client.get_blob_client("once", "x") as blob:
+        blob.upload_blob(b"b" * 2000, overwrite=True)
+    with pytest.raises(InputError, match="it was replaced in the store"):
+        files.open("abfs://once/x").read()
+    assert files.size("abfs://once/x") == 2000
+    assert files.open("abfs://once/x").read() == b"b" * 2000
+
+
 # Downloading
 
 

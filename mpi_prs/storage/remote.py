@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from mpi_prs.errors import InputError
@@ -64,10 +65,15 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
 
 
 class RemoteFiles:
-    """Opens and measures files by URL; implements :class:`~mpi_prs.data.tables.format.Files`. For any thread."""
+    """Opens and measures files by URL; implements :class:`~mpi_prs.data.tables.format.Files`. For any thread.
+
+    What a store says of a file is asked for once, where the store also tells its versions: each read names the one that
+    was found, and the store refuses when there is another by then.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._known: dict[str, tuple[Store, Found]] = {}
 
     def open(self, path: str) -> BinaryIO:
         """Open for reading, seekable; each read is a ranged request (or several at once) to the store.
@@ -78,7 +84,8 @@ class RemoteFiles:
             InputError: it does not exist, or the store cannot be reached or refuses.
         """
         store, found = self._look_up(path)
-        return io.BufferedReader(_RangedFile(store, path, found.size, found.version), _BUFFER)
+        file = _RangedFile(store, path, found.size, found.version, partial(self._known.pop, path, None))
+        return io.BufferedReader(file, _BUFFER)
 
     def size(self, path: str) -> int:
         """In bytes. Raises InputError."""
@@ -87,23 +94,33 @@ class RemoteFiles:
     def _look_up(self, url: str) -> tuple[Store, Found]:
         from mpi_prs.storage.stores import run
 
+        if (known := self._known.get(url)) is not None:
+            return known
         check_url(url)
         with reading(url):
             store = store_of(url, self._storage)
-            return store, run(store.look_up, url)
+            found = run(store.look_up, url)
+        if found.version:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[url] = store, found
+        return store, found
 
 
+_MOST_KNOWN = 10_000
+"""Files; some 5 MB."""
 _BUFFER = 256 * 1024
 
 
 class _RangedFile(io.RawIOBase):
-    """A file of a store, without a buffer."""
+    """A file of a store, without a buffer. ``forget`` is called when it cannot be read: it may be another one now."""
 
-    def __init__(self, store: Store, url: str, size: int, version: str) -> None:
+    def __init__(self, store: Store, url: str, size: int, version: str, forget: Callable[[], object]) -> None:
         self._store = store
         self._url = url
         self._size = size
         self._version = version
+        self._forget = forget
         self._place = 0
         self.name = url
 
@@ -127,8 +144,12 @@ class _RangedFile(io.RawIOBase):
         length = min(len(view), self._size - self._place)
         if length <= 0:
             return 0
-        with reading(self._url):
-            run(self._store.read_into, self._url, self._place, view[:length], self._version)
+        try:
+            with reading(self._url):
+                run(self._store.read_into, self._url, self._place, view[:length], self._version)
+        except InputError:
+            self._forget()
+            raise
         self._place += length
         return length
 
