@@ -11,10 +11,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mpi_prs.engine.messages import WorkerSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,24 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             transport = connect()
         except LaunchError as error:
             if place[0] == 0:
+                from mpi_prs.slurm.last_word import leave_word
+
                 print(f"error: {error}", file=sys.stderr)
+                leave_word(error.exit_code, os.environ)
             return error.exit_code
         if transport.rank != 0:
             from mpi_prs.engine.worker import serve
 
-            return serve(transport, _master_lost)
+            return serve(transport)
     from mpi_prs.cli.main import command_line
 
     if place is not None and place[0] != 0 and _command(arguments) == "doctor":
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             return command_line(arguments, None)  # it answers the first rank, which alone speaks
     return command_line(arguments, transport)
-
-
-def _master_lost(settings: WorkerSettings) -> str:
-    from mpi_prs.slurm.requeue import after_losing_the_master
-
-    return after_losing_the_master(settings)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -28,29 +28,44 @@ export MPI_PRS_SIGNAL_LEAD=120
 # source ~/venvs/prs/bin/activate
 
 [ $# -eq 0 ] || set -- run "$@"
-workers=${SLURM_NTASKS_PER_NODE:?}
+workers=${SLURM_NTASKS_PER_NODE:?} # on each node
+
 unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
 export SLURM_OVERLAP=1      # what is left of a step that lost a node stands in nobody's way
-stopped=
+export SLURM_EXIT_ERROR=71  # of srun itself, else 1
+# Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
+MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
+export MPI_PRS_EXIT_CODE
+trap 'rm -f "$MPI_PRS_EXIT_CODE"' EXIT
 trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order
 
-for _ in {1..10}; do
-    # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
-    ranks=$((SLURM_JOB_NUM_NODES * workers + 1))
-    srun --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block \
-        --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$ranks" python -m mpi_prs "$@"
-    # Where srun starts no MPI, mpirun in its place, and above --signal=B:USR2@120. With Open MPI add to its options
-    # --map-by slot:OVERSUBSCRIBE, and write -USR2 for -TERM, which it does not hand on to the ranks.
-    # mpirun -n "$ranks" python -m mpi_prs "$@" &
-    # trap 'kill -TERM $!' USR2
-    # wait $! || wait $! # a signal ends the first wait
-    code=$?
-    # 0, 1, 2 and 75 are its own exit codes. With any other a node or MPI was lost: go on with what is left.
-    case $code in 0 | 1 | 2 | 75) break ;; esac
-    [ -z "$stopped" ] || break
-    read -r nodes names <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N')"
-    [ -n "$names" ] || continue
+# Slurm keeps a job that has lost its first node, and with it this script. Then the second node, which gets a line a
+# minute from here, hears nothing for ten, and puts the job back into the queue.
+# shellcheck disable=SC2016 # the variables are that node's
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+    while sleep 60; do echo; done | srun --nodes=1 --ntasks=1 --relative=1 --no-kill --mpi=none bash -c '
+        while read -r -t 600 || { [ $? -le 128 ] || scontrol requeue "$SLURM_JOB_ID"; exit; }; do :; done' &
+fi
+
+nodes=$SLURM_JOB_NUM_NODES names=$SLURM_JOB_NODELIST stopped=
+for pause in 5 15 60 240 0; do
     export SLURM_JOB_NUM_NODES=$nodes SLURM_NNODES=$nodes SLURM_TASKS_PER_NODE="$workers(x$nodes)"
     export SLURM_JOB_NODELIST=$names SLURM_NODELIST=$names
+    # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
+    ranks=$((nodes * workers + 1))
+    srun --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block --nodes="$nodes" --ntasks="$ranks" \
+        python -m mpi_prs "$@"
+    code=$?
+    # Where srun starts no MPI, mpirun in its place, and above --signal=B:USR2@120. With Open MPI add to its options
+    # --map-by slot:OVERSUBSCRIBE --bind-to none, and write -USR2 for -TERM, which it does not hand on to the ranks.
+    # mpirun -n "$ranks" python -m mpi_prs "$@" &
+    # trap 'kill -TERM $!' USR2
+    # while wait $!; code=$?; kill -0 $!; do :; done 2> /dev/null # a signal ends a wait
+    read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"
+    case $code in 1 | 2 | 126 | 127) exit $code ;; esac # it has never begun
+    # A node or MPI was lost: go on with what is left. Slurm may need 5 minutes to see that (SlurmdTimeout).
+    sleep $pause
+    [ -z "$stopped" ] || break
+    read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
 done
-exit "$code"
+exit $((code == 0 ? 75 : code))

@@ -58,7 +58,6 @@ def settings(**changes: Any) -> WorkerSettings:
         "side_inputs": [{"name": "model", "path": "abfs://models/m", "mode": "mount"}],
         "side_input_storage": {"account_key": "s3cret"},
         "master_timeout": 240.0,
-        "max_requeues": 100,
     }
     return WorkerSettings(**{**fields, **changes})
 

@@ -13,7 +13,6 @@ from tests.slurm_cluster import GONE, SlurmCluster, has_pmix
 
 RUN_SH = Path(__file__).parent.parent / "slurm" / "run.sh"
 LEAD = 10
-HEARTBEAT = 6
 SLOW_SCRIPT = """
 import os, time
 
@@ -52,7 +51,9 @@ class Submission:
         self.slurm = slurm
         self.job = job
         self._script = job.folder / "run.sh"
-        self._script.write_text(RUN_SH.read_text().replace("SIGNAL_LEAD=120", f"SIGNAL_LEAD={LEAD}"))
+        text = RUN_SH.read_text().replace("SIGNAL_LEAD=120", f"SIGNAL_LEAD={LEAD}")
+        text = text.replace("sleep 60", "sleep 1").replace("-t 600", "-t 8")  # how soon the second node is alarmed
+        self._script.write_text(text)
         self._env = {
             MARK: job.mark,
             "PATH": f"{mpi.python.parent}:/usr/local/bin:/usr/bin:/bin",
@@ -117,9 +118,10 @@ def submit(slurm: SlurmCluster, new_job: Callable[..., Job], mpich: Mpi) -> Iter
         mpi: Mpi = mpich,
         nodes: int = 3,
         workers: int = 2,
+        heartbeat: float = 6,
     ) -> Submission:
         job = new_job(
-            script or SLOW_SCRIPT.format(seconds=seconds), items, mini_batch_size=1, heartbeat_timeout=HEARTBEAT
+            script or SLOW_SCRIPT.format(seconds=seconds), items, mini_batch_size=1, heartbeat_timeout=heartbeat
         )
         return Submission(slurm, job, mpi, *options, nodes=nodes, workers=workers)
 
@@ -191,10 +193,14 @@ def test_two_nodes_die_one_after_the_other(submit: Submit, slurm: SlurmCluster) 
     assert "on n3 is lost" in submission.said()
 
 
+@pytest.mark.parametrize("workers", [{"mpich": 2}, {"openmpi": 1}], ids=["mpich", "openmpi"])
 def test_a_job_that_loses_the_master_with_its_node_goes_back_into_the_queue(
-    submit: Submit, slurm: SlurmCluster
+    submit: Submit, slurm: SlurmCluster, workers: dict[str, int], request: pytest.FixtureRequest
 ) -> None:
-    submission = submit()
+    [(name, number)] = workers.items()
+    if name == "openmpi" and not has_pmix():
+        need("PMIx for Slurm: apt-get install libpmix-dev")
+    submission = submit(mpi=request.getfixturevalue(name), workers=number)
     submission.wait_for_progress()
     slurm.kill_node("n1")
     slurm.wait(submission.number, "PENDING", within=60)
@@ -235,7 +241,7 @@ def test_a_node_that_fails_fast_is_benched_and_costs_no_row(submit: Submit) -> N
 
 
 def test_a_second_job_on_the_same_run_is_refused(submit: Submit, slurm: SlurmCluster) -> None:
-    submission = submit(nodes=2)
+    submission = submit(nodes=2, items=700)
     submission.wait_for_progress()
     first = submission.number
     second = submission.submit()

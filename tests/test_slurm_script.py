@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from mpi_prs.job.config import JobConfig, load_config
 from mpi_prs.slurm.control import JobState, job_state, parse_job, submit
 from mpi_prs.slurm.environment import SlurmEnvironment
 from mpi_prs.slurm.script import BatchJob, render
-from tests.jobs import NAMES_SCRIPT, make_job, need
+from tests.jobs import NAMES_SCRIPT, REPOSITORY, make_job, need
 
 GOLDEN = Path(__file__).parent / "golden"
 JOB = BatchJob(
@@ -56,6 +57,14 @@ def test_the_script_is_the_one_that_was_looked_at(name: str, job: BatchJob) -> N
     assert render(job) == (GOLDEN / f"submit-{name}.sh").read_text()
 
 
+def test_the_script_goes_on_after_a_fault_as_run_sh_does() -> None:
+    by_hand = (REPOSITORY / "slurm" / "run.sh").read_text().replace('python -m mpi_prs "$@"\n', "COMMAND\n", 1)
+    rendered = render(JOB).replace(shlex.join(JOB.command), "COMMAND")
+    begin = "\nunset SLURM_NTASKS_PER_NODE"
+    for_mpirun = re.compile(r"^    # Where srun starts no MPI(.*\n)+?    # while .*\n", re.MULTILINE)
+    assert for_mpirun.sub("", by_hand[by_hand.index(begin) :]) == rendered[rendered.index(begin) :]
+
+
 @pytest.mark.parametrize("name", ["srun", "mpirun"])
 def test_shellcheck_has_nothing_to_say_about_the_script(name: str) -> None:
     if shutil.which("shellcheck") is None:
@@ -72,7 +81,7 @@ def test_shellcheck_has_nothing_to_say_about_the_script(name: str) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), max_size=4))
 def test_whatever_is_in_an_argument_the_shell_hands_it_on_unchanged(arguments: list[str]) -> None:
-    script = render(replace(JOB, command=("python", *arguments), mpi=None))
+    script = render(replace(JOB, command=("python", *arguments)))
     command = script[script.index("        python") : script.index("\n    code=$?")]
     assert shlex.split(command) == ["python", *arguments]
 
@@ -85,8 +94,9 @@ def test_what_sbatch_cannot_take_is_refused(folder: str) -> None:
 
 def test_what_the_config_leaves_out_is_left_to_the_cluster(tmp_path: Path) -> None:
     script = script_of(config_of(tmp_path))
-    for option in ("cpus", "gpus", "mem", "time", "partition", "account", "qos", "constraint", "reservation", "mpi"):
+    for option in ("cpus", "gpus", "mem", "time", "partition", "account", "qos", "constraint", "reservation"):
         assert f"--{option}" not in script
+    assert "SLURM_MPI_TYPE" not in script
 
 
 def test_gpus_are_asked_for_by_the_node_and_cores_by_the_process(tmp_path: Path) -> None:
@@ -98,13 +108,13 @@ def test_gpus_are_asked_for_by_the_node_and_cores_by_the_process(tmp_path: Path)
 
 def test_a_large_job_gets_one_rank_a_node_unless_the_user_says_otherwise(tmp_path: Path) -> None:
     large = config_of(tmp_path / "a", node_count=40, process_count_per_node=8)
-    assert "--ntasks=$((nodes + 1))" in script_of(large)
+    assert "\nworkers=1 #" in script_of(large)
     assert "--set processes_per_rank=8" in script_of(large)
     chosen = config_of(tmp_path / "b", node_count=40, process_count_per_node=8, processes_per_rank=2)
-    assert "--ntasks=$((nodes * 4 + 1))" in script_of(chosen)
+    assert "\nworkers=4 #" in script_of(chosen)
     assert "--set" not in script_of(chosen)
     small = config_of(tmp_path / "c", node_count=32, process_count_per_node=8)
-    assert "--ntasks=$((nodes * 8 + 1))" in script_of(small)
+    assert "\nworkers=8 #" in script_of(small)
 
 
 def test_processes_that_do_not_divide_among_ranks_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mpi_prs.cli.session import Session
 from mpi_prs.engine.transport import Transport
 from mpi_prs.engine.worker import serve
 from mpi_prs.errors import EXIT_FAILED, ConfigError, MpiPrsError
+from mpi_prs.slurm.last_word import leave_word
 
 
 def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
@@ -34,6 +35,8 @@ def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
         exit_code = 130
         click.echo("interrupted", err=True)
     finally:
+        if session.transport is None or session.transport.rank == 0:
+            leave_word(exit_code, os.environ)  # before MPI is left, which may end this process
         session.release(exit_code)
     return exit_code
 
@@ -89,13 +92,12 @@ def run(
     from mpi_prs.cli.run import run_job, show_plan
     from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
-    from mpi_prs.slurm.requeue import after_losing_the_master
 
     if overwrite and only_failed:
         raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
     if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
         session.workers_told = True
-        sys.exit(serve(session.ranks(), after_losing_the_master))
+        sys.exit(serve(session.ranks()))
     job = load_config(config, overrides, output)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
     if dry_run:

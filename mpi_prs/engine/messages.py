@@ -75,7 +75,6 @@ class WorkerSettings:
         gpus_per_process: GPUs of a user process; ``None``: one, if there are any.
         heartbeat_interval: seconds between two signs of life, of workers and master.
         master_timeout: seconds of silence after which the master counts as lost.
-        max_requeues: how often the job may be put back into Slurm's queue, should the master be lost.
         window: seconds of work that a user process may have waiting.
         scratch: folder for what is only of this node; ``None``: where the node's environment says.
         scratch_limit: bytes of it that fetched files may take.
@@ -102,7 +101,6 @@ class WorkerSettings:
     logging_level: str
     heartbeat_interval: float
     master_timeout: float
-    max_requeues: int
     window: float
     stop_grace: float
     scratch: str | None

@@ -19,7 +19,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -46,23 +46,14 @@ _CHECK_EVERY = 0.05  # looks at clocks and slots
 _FRAME_MINI_BATCHES = 512
 _RESTART_PAUSE = 0.2
 _UNKILLABLE_SECONDS = 10.0
-_TURN = 0.5
-_LAST_TURN = 60.0
 _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind another while a process is free
 
 
 class Worker:
-    """One worker rank, from HELLO to BYE.
+    """One worker rank, from HELLO to BYE."""
 
-    Args:
-        transport: this rank's.
-        master_lost: called at the end when the master has fallen silent with its node; returns what has become of the
-            job, for the log.
-    """
-
-    def __init__(self, transport: Transport, master_lost: Callable[[WorkerSettings], str] = lambda _: "") -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._master_lost = master_lost
         self._node = node_name()
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(transport, _LONGEST_WAIT)
@@ -77,7 +68,6 @@ class Worker:
         self._exit_code: int | None = None
         self._graceful = False
         self._settings: WorkerSettings | None = None
-        self._is_orphan = False
         self._sight: Sight
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
@@ -103,8 +93,6 @@ class Worker:
                 self._stop_processes()
             finally:
                 self._tear_down()
-                if self._is_orphan:
-                    self._look_after_the_job(settings)
                 self._send(Tag.BYE)
                 self._log.info("the end")
         assert self._exit_code is not None
@@ -263,12 +251,6 @@ class Worker:
         self._set_up_so_far.close()
         self._selector.close()
 
-    def _look_after_the_job(self, settings: WorkerSettings) -> None:
-        """Each orphan waits a little longer than the one before: the first ends MPI, and by that all others."""
-        time.sleep(min(self._transport.rank * _TURN, _LAST_TURN))
-        self._log.error("%s", self._master_lost(settings))
-        self._transport.give_up()
-
     # Messages
 
     def _take_messages(self) -> bool:
@@ -420,7 +402,7 @@ class Worker:
         assert self._settings is not None
         if self._silence > self._settings.master_timeout:
             self._log.error("no sign of life of the master for %.0f s; stopping", self._silence)
-            self._is_orphan = True
+            self._transport.give_up()
             self._exit_code, self._graceful = EXIT_RESUMABLE, False
         elif self._master_is_gone():
             self._log.error("the master or the launcher is gone; stopping")
@@ -476,10 +458,10 @@ def leave_stop_signals_to_the_master() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
-def serve(transport: Transport, master_lost: Callable[[WorkerSettings], str]) -> int:
-    """The life of a worker rank: returns the exit code that the master asked for. See :class:`Worker`."""
+def serve(transport: Transport) -> int:
+    """The life of a worker rank: returns the exit code that the master asked for."""
     leave_stop_signals_to_the_master()
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    exit_code = Worker(transport, master_lost).run()
+    exit_code = Worker(transport).run()
     transport.close(exit_code)
     return exit_code

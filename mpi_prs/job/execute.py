@@ -42,9 +42,9 @@ WINDOW_SECONDS = 0.03
 """Work that a user process may have waiting: long enough that it never waits for the master, short enough that neither
 the end of a job nor a lost worker is felt."""
 
-_MASTER_PATIENCE = 2
-"""As many times longer than for a worker: a master that waits for a slow filesystem says nothing, and without it all
-would be started anew."""
+_MASTER_PATIENCE = 5
+"""As many times longer than for a worker. A master that waits for its filesystem says nothing, which takes minutes when
+a file server is replaced by its twin; and to start anew costs more than a worker."""
 
 
 class LookAhead(NamedTuple):
@@ -217,7 +217,6 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         logging_level=config.logging_level,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
         master_timeout=_MASTER_PATIENCE * config.heartbeat_timeout,
-        max_requeues=config.slurm.max_requeues,
         window=WINDOW_SECONDS,
         scratch=config.scratch,
         scratch_limit=config.scratch_limit,

@@ -7,14 +7,10 @@ cancelled one is not running any more while its processes still are.
 from __future__ import annotations
 
 import logging
-import os
-from pathlib import Path
 
-from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.errors import SlurmError
 from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.control import JobState, job_state, requeue
-from mpi_prs.slurm.environment import SlurmEnvironment
 
 _log = logging.getLogger("mpi_prs.slurm")
 
@@ -40,17 +36,6 @@ def put_back(job_id: str, directory: RunDirectory, most: int) -> str:
     except SlurmError as error:
         return f"{error}; submit the job again to go on"
     return f"job {job_id} is in the queue again, and resumes from there"
-
-
-def after_losing_the_master(settings: WorkerSettings) -> str:
-    """What a worker does whose master has fallen silent; returns a sentence for the log.
-
-    With ``sbatch --no-kill`` Slurm keeps a job that has lost its first node, without the batch script that ran there.
-    """
-    slurm = SlurmEnvironment.of(os.environ)
-    if slurm is None:
-        return "there is no Slurm to start the job again"
-    return put_back(slurm.job_id, RunDirectory(Path(settings.run_root)), settings.max_requeues)
 
 
 def objection(state: JobState, cancelled: bool, most: int) -> str:

@@ -1,10 +1,13 @@
-"""The batch script that ``submit`` hands in; ``slurm/run.sh`` is the same by hand.
+"""The batch script that ``submit`` hands in. ``slurm/run.sh`` is the same by hand: read that one first.
 
 ::
 
     allocation: N nodes × P tasks        rank 0 (schedules)   worker ranks, their user processes
-    one step:   N × R + 1 ranks          1 on the first node  R on each node
-    again, on the nodes that are left, when the step was taken down
+    a step:     N × R + 1 ranks          1 on the first node  R on each node
+    │
+    ├── rank 0 has left its exit code: the script ends with it
+    ├── it never began (exit code 1, 2, 126, 127): so does the script
+    └── else a node or MPI was lost: another step, on the nodes that are left
 """
 
 from __future__ import annotations
@@ -14,9 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mpi_prs.errors import SlurmError
-
-_MOST_STEPS = 10
-_RANKS = "# One rank more than there are workers, on the first node: it schedules, and needs next to nothing for that."
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,18 @@ def render(job: BatchJob) -> str:
             *(f"#SBATCH {_quoted(option)}" for option in _options(job)),
             "",
             f"export MPI_PRS_SIGNAL_LEAD={job.signal_lead}",
+            *([] if job.mpi is None else [f"export SLURM_MPI_TYPE={shlex.quote(job.mpi)}"]),
             *job.setup,
+            f"workers={job.ranks} # on each node",
             "",
-            *(_with_srun(job) if job.mpirun is None else _with_mpirun(job, shlex.quote(job.mpirun))),
+            _PREPARATION,
+            *([] if job.mpirun is None else _about_mpirun(shlex.quote(job.mpirun))),
+            "",
+            _SENTINEL,
+            "",
+            _STEPS,
+            *(_srun(job.command) if job.mpirun is None else _mpirun(shlex.quote(job.mpirun), job.command)),
+            _WHAT_CAME_OF_IT,
             "",
         )
     )
@@ -82,60 +91,72 @@ def _options(job: BatchJob) -> Iterator[str]:
     yield f"--nodes={job.nodes}"
     yield f"--ntasks-per-node={job.processes}"
     yield "--requeue"
-    if job.mpirun is None:
-        yield "--no-kill"
-        yield f"--signal=USR2@{job.signal_lead}"
-    else:  # mpirun does not survive a lost node, so Slurm may as well requeue the job; and a signal ends its daemons
-        yield f"--signal=B:USR2@{job.signal_lead}"
+    yield "--no-kill"
+    whom = "" if job.mpirun is None else "B:"  # the script alone: the signal would end the daemons of mpirun
+    yield f"--signal={whom}USR2@{job.signal_lead}"
     yield from job.options
 
 
-def _with_srun(job: BatchJob) -> Iterator[str]:
-    ranks = _ranks("nodes", job)
-    mpi = "" if job.mpi is None else f" --mpi={shlex.quote(job.mpi)}"
-    yield _RANKS
-    yield "# Exit codes 0, 1, 2 and 75 are its own; with any other a node or MPI was lost: go on with what is left."
-    yield "export SLURM_EXIT_ERROR=71  # of srun itself, which would else be 1"
-    yield "unset SLURM_NTASKS_PER_NODE"
-    yield "trap 'stopped=yes' TERM  # the ranks have been told as well: let them end in good order"
-    yield "nodes=$SLURM_JOB_NUM_NODES stopped="
-    yield f"for ((step = 0; step < {_MOST_STEPS}; step++)); do"
-    yield "    srun --overlap --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block \\"
-    yield f'        --nodes="$nodes" --ntasks=$(({ranks})){mpi} \\'
-    yield f"        {shlex.join(job.command)}"
+_PREPARATION = """\
+unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
+export SLURM_OVERLAP=1      # what is left of a step that lost a node stands in nobody's way
+export SLURM_EXIT_ERROR=71  # of srun itself, else 1
+# Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
+MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
+export MPI_PRS_EXIT_CODE
+trap 'rm -f "$MPI_PRS_EXIT_CODE"' EXIT
+trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order"""
+
+_SENTINEL = """\
+# Slurm keeps a job that has lost its first node, and with it this script. Then the second node, which gets a line a
+# minute from here, hears nothing for ten, and puts the job back into the queue.
+# shellcheck disable=SC2016 # the variables are that node's
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+    while sleep 60; do echo; done | srun --nodes=1 --ntasks=1 --relative=1 --no-kill --mpi=none bash -c '
+        while read -r -t 600 || { [ $? -le 128 ] || scontrol requeue "$SLURM_JOB_ID"; exit; }; do :; done' &
+fi"""
+
+_STEPS = """\
+nodes=$SLURM_JOB_NUM_NODES names=$SLURM_JOB_NODELIST stopped=
+for pause in 5 15 60 240 0; do
+    export SLURM_JOB_NUM_NODES=$nodes SLURM_NNODES=$nodes SLURM_TASKS_PER_NODE="$workers(x$nodes)"
+    export SLURM_JOB_NODELIST=$names SLURM_NODELIST=$names
+    # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
+    ranks=$((nodes * workers + 1))"""
+
+_WHAT_CAME_OF_IT = """\
+    read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"
+    case $code in 1 | 2 | 126 | 127) exit $code ;; esac # it has never begun
+    # A node or MPI was lost: go on with what is left. Slurm may need 5 minutes to see that (SlurmdTimeout).
+    sleep $pause
+    [ -z "$stopped" ] || break
+    read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
+done
+exit $((code == 0 ? 75 : code))"""
+
+
+def _srun(command: tuple[str, ...]) -> Iterator[str]:
+    yield (
+        "    srun --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block "
+        '--nodes="$nodes" --ntasks="$ranks" \\'
+    )
+    yield f"        {shlex.join(command)}"
     yield "    code=$?"
-    yield "    case $code in 0 | 1 | 2 | 75) break ;; esac"
-    yield "    sleep $((5 * step))  # Slurm may need a while to see that a node is lost"
-    yield '    [ -z "$stopped" ] || break'
-    yield '    left=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%D)'
-    yield "    nodes=${left:-$nodes}"
-    yield "done"
-    yield 'exit "$code"'
 
 
-def _with_mpirun(job: BatchJob, mpirun: str) -> Iterator[str]:
-    ranks = _ranks("SLURM_JOB_NUM_NODES", job)
-    yield _RANKS
-    yield "unset SLURM_NTASKS_PER_NODE"
+def _about_mpirun(mpirun: str) -> Iterator[str]:
     yield f"if [[ $({mpirun} --version) == *'Open MPI'* ]]; then"
-    yield "    warning=USR2 options=(--map-by node:OVERSUBSCRIBE --bind-to none)"
+    yield "    options=(--map-by slot:OVERSUBSCRIBE --bind-to none) warning=USR2"
     yield "else"
-    yield "    warning=TERM options=(-ppn 1)  # MPICH's passes no other signal on"
+    yield "    options=() warning=TERM # MPICH's hands no other signal on to the ranks"
     yield "fi"
-    yield "trap 'kill -s $warning $mpirun' USR2  # Slurm warns this shell alone"
-    yield "trap : TERM  # the ranks have been told as well: let them end in good order"
-    yield f'{mpirun} "${{options[@]}}" -n $(({ranks})) \\'
-    yield f"    {shlex.join(job.command)} &"
-    yield "mpirun=$!"
-    yield "while kill -0 $mpirun 2> /dev/null; do"
-    yield "    wait $mpirun"
-    yield "    code=$?"
-    yield "done"
-    yield 'exit "$code"'
+    yield "trap 'kill -s $warning $!' USR2"
 
 
-def _ranks(nodes: str, job: BatchJob) -> str:
-    return f"{nodes} + 1" if job.ranks == 1 else f"{nodes} * {job.ranks} + 1"
+def _mpirun(mpirun: str, command: tuple[str, ...]) -> Iterator[str]:
+    yield f'    {mpirun} "${{options[@]}}" -n "$ranks" \\'
+    yield f"        {shlex.join(command)} &"
+    yield "    while wait $!; code=$?; kill -0 $!; do :; done 2> /dev/null # a signal ends a wait"
 
 
 def _quoted(option: str) -> str:

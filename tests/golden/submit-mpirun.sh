@@ -8,6 +8,7 @@
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8
 #SBATCH --requeue
+#SBATCH --no-kill
 #SBATCH --signal=B:USR2@180
 #SBATCH --cpus-per-task=2
 #SBATCH --gpus-per-node=8
@@ -18,21 +19,45 @@
 export MPI_PRS_SIGNAL_LEAD=180
 module load cuda
 source "$HOME/venv/bin/activate"
+workers=1 # on each node
 
-# One rank more than there are workers, on the first node: it schedules, and needs next to nothing for that.
-unset SLURM_NTASKS_PER_NODE
+unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
+export SLURM_OVERLAP=1      # what is left of a step that lost a node stands in nobody's way
+export SLURM_EXIT_ERROR=71  # of srun itself, else 1
+# Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
+MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
+export MPI_PRS_EXIT_CODE
+trap 'rm -f "$MPI_PRS_EXIT_CODE"' EXIT
+trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order
 if [[ $(/opt/mpi/bin/mpirun --version) == *'Open MPI'* ]]; then
-    warning=USR2 options=(--map-by node:OVERSUBSCRIBE --bind-to none)
+    options=(--map-by slot:OVERSUBSCRIBE --bind-to none) warning=USR2
 else
-    warning=TERM options=(-ppn 1)  # MPICH's passes no other signal on
+    options=() warning=TERM # MPICH's hands no other signal on to the ranks
 fi
-trap 'kill -s $warning $mpirun' USR2  # Slurm warns this shell alone
-trap : TERM  # the ranks have been told as well: let them end in good order
-/opt/mpi/bin/mpirun "${options[@]}" -n $((SLURM_JOB_NUM_NODES + 1)) \
-    /home/me/venv/bin/python -m mpi_prs run '/home/me/it'"'"'s a job.yaml' --set 'name=$(x)' &
-mpirun=$!
-while kill -0 $mpirun 2> /dev/null; do
-    wait $mpirun
-    code=$?
+trap 'kill -s $warning $!' USR2
+
+# Slurm keeps a job that has lost its first node, and with it this script. Then the second node, which gets a line a
+# minute from here, hears nothing for ten, and puts the job back into the queue.
+# shellcheck disable=SC2016 # the variables are that node's
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+    while sleep 60; do echo; done | srun --nodes=1 --ntasks=1 --relative=1 --no-kill --mpi=none bash -c '
+        while read -r -t 600 || { [ $? -le 128 ] || scontrol requeue "$SLURM_JOB_ID"; exit; }; do :; done' &
+fi
+
+nodes=$SLURM_JOB_NUM_NODES names=$SLURM_JOB_NODELIST stopped=
+for pause in 5 15 60 240 0; do
+    export SLURM_JOB_NUM_NODES=$nodes SLURM_NNODES=$nodes SLURM_TASKS_PER_NODE="$workers(x$nodes)"
+    export SLURM_JOB_NODELIST=$names SLURM_NODELIST=$names
+    # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
+    ranks=$((nodes * workers + 1))
+    /opt/mpi/bin/mpirun "${options[@]}" -n "$ranks" \
+        /home/me/venv/bin/python -m mpi_prs run '/home/me/it'"'"'s a job.yaml' --set 'name=$(x)' &
+    while wait $!; code=$?; kill -0 $!; do :; done 2> /dev/null # a signal ends a wait
+    read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"
+    case $code in 1 | 2 | 126 | 127) exit $code ;; esac # it has never begun
+    # A node or MPI was lost: go on with what is left. Slurm may need 5 minutes to see that (SlurmdTimeout).
+    sleep $pause
+    [ -z "$stopped" ] || break
+    read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
 done
-exit "$code"
+exit $((code == 0 ? 75 : code))

@@ -17,24 +17,42 @@
 #SBATCH --exclusive
 
 export MPI_PRS_SIGNAL_LEAD=180
+export SLURM_MPI_TYPE=pmi2
 module load cuda
 source "$HOME/venv/bin/activate"
+workers=8 # on each node
 
-# One rank more than there are workers, on the first node: it schedules, and needs next to nothing for that.
-# Exit codes 0, 1, 2 and 75 are its own; with any other a node or MPI was lost: go on with what is left.
-export SLURM_EXIT_ERROR=71  # of srun itself, which would else be 1
-unset SLURM_NTASKS_PER_NODE
-trap 'stopped=yes' TERM  # the ranks have been told as well: let them end in good order
-nodes=$SLURM_JOB_NUM_NODES stopped=
-for ((step = 0; step < 10; step++)); do
-    srun --overlap --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block \
-        --nodes="$nodes" --ntasks=$((nodes * 8 + 1)) --mpi=pmi2 \
+unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
+export SLURM_OVERLAP=1      # what is left of a step that lost a node stands in nobody's way
+export SLURM_EXIT_ERROR=71  # of srun itself, else 1
+# Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
+MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
+export MPI_PRS_EXIT_CODE
+trap 'rm -f "$MPI_PRS_EXIT_CODE"' EXIT
+trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order
+
+# Slurm keeps a job that has lost its first node, and with it this script. Then the second node, which gets a line a
+# minute from here, hears nothing for ten, and puts the job back into the queue.
+# shellcheck disable=SC2016 # the variables are that node's
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+    while sleep 60; do echo; done | srun --nodes=1 --ntasks=1 --relative=1 --no-kill --mpi=none bash -c '
+        while read -r -t 600 || { [ $? -le 128 ] || scontrol requeue "$SLURM_JOB_ID"; exit; }; do :; done' &
+fi
+
+nodes=$SLURM_JOB_NUM_NODES names=$SLURM_JOB_NODELIST stopped=
+for pause in 5 15 60 240 0; do
+    export SLURM_JOB_NUM_NODES=$nodes SLURM_NNODES=$nodes SLURM_TASKS_PER_NODE="$workers(x$nodes)"
+    export SLURM_JOB_NODELIST=$names SLURM_NODELIST=$names
+    # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
+    ranks=$((nodes * workers + 1))
+    srun --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block --nodes="$nodes" --ntasks="$ranks" \
         /home/me/venv/bin/python -m mpi_prs run '/home/me/it'"'"'s a job.yaml' --set 'name=$(x)'
     code=$?
-    case $code in 0 | 1 | 2 | 75) break ;; esac
-    sleep $((5 * step))  # Slurm may need a while to see that a node is lost
+    read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"
+    case $code in 1 | 2 | 126 | 127) exit $code ;; esac # it has never begun
+    # A node or MPI was lost: go on with what is left. Slurm may need 5 minutes to see that (SlurmdTimeout).
+    sleep $pause
     [ -z "$stopped" ] || break
-    left=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%D)
-    nodes=${left:-$nodes}
+    read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
 done
-exit "$code"
+exit $((code == 0 ? 75 : code))
