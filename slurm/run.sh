@@ -44,6 +44,7 @@ trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order
 # shellcheck disable=SC2016 # the variables are that node's
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     while sleep 60; do echo; done | srun --nodes=1 --ntasks=1 --relative=1 --no-kill --mpi=none bash -c '
+        trap "" USR2 # the warning before the time limit
         while read -r -t 600 || { [ $? -le 128 ] || scontrol requeue "$SLURM_JOB_ID"; exit; }; do :; done' &
 fi
 
@@ -67,5 +68,6 @@ for pause in 5 15 60 240 0; do
     sleep $pause
     [ -z "$stopped" ] || break
     read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
+    export MPI_PRS_LATER_STEP=1 # which waits a while for what is left of the last one
 done
 exit $((code == 0 ? 75 : code))

@@ -172,9 +172,10 @@ def test_the_environment_of_a_rank_under_srun() -> None:
 
 
 def test_another_step_of_a_job_is_a_restart_as_well() -> None:
-    first, second = ({"SLURM_JOB_ID": "12", "SLURM_STEP_ID": step} for step in ("0", "1"))
+    first = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "1"}  # the step that watches over the first node is step 0
     assert SlurmEnvironment.of(first) == SlurmEnvironment(job_id="12", is_restart=False, signal_lead=None)
-    assert SlurmEnvironment.of(second) == SlurmEnvironment(job_id="12", is_restart=True, signal_lead=None)
+    later = {**first, "MPI_PRS_LATER_STEP": "1"}
+    assert SlurmEnvironment.of(later) == SlurmEnvironment(job_id="12", is_restart=True, signal_lead=None)
 
 
 # What Slurm says

@@ -17,8 +17,8 @@ from mpi_prs.monitor.status import read_status
 from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.job_record import latest_job, submitted_job, write_record
 from mpi_prs.slurm.watch import ASK_SECONDS, RunWatch
-from tests.jobs import MARK, NAMES_SCRIPT, Job, assert_every_row_once, wait_until
-from tests.slurm_cluster import SlurmCluster
+from tests.jobs import MARK, NAMES_SCRIPT, Job, Mpi, assert_every_row_once, need, wait_until
+from tests.slurm_cluster import SlurmCluster, has_pmix
 
 WAITING_SCRIPT = """
 import os, pathlib, time
@@ -58,7 +58,8 @@ def let_go(job: Job) -> None:
 
 
 def begun(job: Job) -> Callable[[], object]:
-    return lambda: any(job.directory.logs.glob("user/stdout/*/*")) and "working on" in job.log("stdout")
+    logs = job.directory.logs
+    return lambda: any("working on" in path.read_text() for path in logs.glob("user/stdout/*/*"))
 
 
 # On a cluster
@@ -166,6 +167,74 @@ def test_of_an_array_of_the_same_job_one_does_the_work_and_the_others_are_refuse
     slurm.wait_idle()
     assert_every_row_once(job)
     assert job.ledger().starts == 1
+
+
+BUSY_SCRIPT = """
+import os, pathlib, time
+
+def run(mini_batch):
+    if not pathlib.Path(__file__).with_name("go").exists():
+        time.sleep(0.1)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+def submit_with(mpi: Mpi, way: str, slurm: SlurmCluster, job: Job) -> Cli:
+    """Submit a job by the Python of an MPI, to be started in one of the ways of ``slurm.mpi``; waits until it works."""
+    cli = Cli(job, slurm)
+    for name in ("OMPI", "PRTE"):
+        job.environment |= {f"{name}_ALLOW_RUN_AS_ROOT": "1", f"{name}_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    command = [str(mpi.python), "-m", "mpi_prs", "submit", str(job.config), "--set", f"slurm.mpi={way}"]
+    done = job.finish(job.start(command))
+    assert done.returncode == 0, done.stdout
+    log = job.directory.slurm_log(str(cli.job_id()))
+    wait_until(
+        lambda: job.directory.journal.exists() and len(job.ledger().done) > 5,
+        60,
+        lambda: log.read_text(errors="replace") if log.exists() else slurm.logs(),
+    )
+    return cli
+
+
+def assert_requeued_and_complete(cli: Cli, slurm: SlurmCluster) -> None:
+    slurm.wait(cli.job_id(), "PENDING")
+    let_go(cli.job)
+    slurm.hurry(cli.job_id())
+    slurm.wait(cli.job_id(), "COMPLETED")
+    assert slurm.show("job", cli.job_id())["Restarts"] == "1"
+    assert_every_row_once(cli.job)
+    assert not cli.job.ledger().attempts, "a try was cut off"
+    slurm.wait_gone(cli.job_id())
+
+
+def test_a_submitted_job_goes_back_into_the_queue_before_its_time_limit(
+    slurm: SlurmCluster, new_job: Callable[..., Job], mpich: Mpi
+) -> None:
+    job = new_job(BUSY_SCRIPT, 900, mini_batch_size=1, node_count=2, stop_grace=1, slurm={"signal_lead": 4})
+    cli = submit_with(mpich, "mpirun", slurm, job)
+    slurm.end_in(cli.job_id(), 34)  # 30 of which Slurm may be early
+    assert_requeued_and_complete(cli, slurm)
+
+
+def test_mpirun_of_open_mpi_hands_the_warning_on_to_the_ranks(
+    slurm: SlurmCluster, new_job: Callable[..., Job], openmpi: Mpi
+) -> None:
+    job = new_job(BUSY_SCRIPT, 300, mini_batch_size=1, node_count=2, stop_grace=1, slurm={"signal_lead": 4})
+    cli = submit_with(openmpi, "mpirun", slurm, job)
+    slurm.scancel("--batch", "--signal=USR2", cli.job_id())  # as --signal=B:USR2@4 does
+    assert_requeued_and_complete(cli, slurm)
+
+
+def test_a_submitted_job_is_started_by_srun_with_pmix(
+    slurm: SlurmCluster, new_job: Callable[..., Job], openmpi: Mpi
+) -> None:
+    if not has_pmix():
+        need("PMIx for Slurm, libpmix-dev: make test installs it")
+    cli = submit_with(openmpi, "pmix", slurm, new_job(BUSY_SCRIPT, 40, mini_batch_size=1, node_count=2))
+    let_go(cli.job)
+    slurm.wait(cli.job_id(), "COMPLETED")
+    assert_every_row_once(cli.job)
+    slurm.wait_gone(cli.job_id())
 
 
 def test_what_slurm_refuses_is_told_in_its_own_words(slurm: SlurmCluster, new_job: Callable[..., Job]) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 SIGNAL_LEAD = "MPI_PRS_SIGNAL_LEAD"
 """Exported by the batch script: the seconds before the time limit at which Slurm sends SIGUSR2."""
 
+_LATER_STEP = "MPI_PRS_LATER_STEP"
+
 
 @dataclass(frozen=True)
 class SlurmEnvironment:
@@ -19,7 +21,7 @@ class SlurmEnvironment:
 
     Attributes:
         job_id: of this job; that of the element where it belongs to an array.
-        is_restart: the job has been requeued, or this is not its first step.
+        is_restart: the job has been requeued, or its batch script has started this for want of the step before.
         signal_lead: seconds from SIGUSR2 to the time limit, as the batch script says; ``None``: it does not say.
     """
 
@@ -41,6 +43,6 @@ class SlurmEnvironment:
         lead = environ.get(SIGNAL_LEAD, "")
         return cls(
             job_id=job_id,
-            is_restart=any(environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", "SLURM_STEP_ID")),
+            is_restart=any(environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", _LATER_STEP)),
             signal_lead=float(lead) if lead.isdecimal() else None,
         )
