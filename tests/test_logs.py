@@ -128,7 +128,7 @@ def test_a_file_that_was_replaced_is_read_anew_and_one_that_is_gone_is_no_error(
 
 def test_logs_are_followed_until_the_run_ends(new_job: Callable[..., Job]) -> None:
     job = new_job(SCRIPT, 8)
-    running = job.start_local()
+    running = job.start_local(processes=1)  # another process might take all there is
     wait_until(lambda: "working on" in job.log("stdout"))
     output = str(job.directory.output)
     follower = job.start([*LOGS, output, "--follow"])
