@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mpi_prs import __version__
-from mpi_prs.data.staging import scratch_folder
+from mpi_prs.data.scratch_folder import scratch_folder
 from mpi_prs.doctor.findings import Found, Launch, Mpirun
 from mpi_prs.engine.mpi import RIGHT_LAUNCHER, launched_as, library_name, load_mpi, strange_launcher
 from mpi_prs.engine.node import node_name

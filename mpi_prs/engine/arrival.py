@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mpi_prs.data.manifest import Manifest
-from mpi_prs.data.staging import scratch_folder
+from mpi_prs.data.scratch_folder import scratch_folder
 from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.errors import InputError, OutputError
 from mpi_prs.run_directory import RunDirectory
