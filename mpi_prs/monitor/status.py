@@ -77,6 +77,13 @@ class Status:
         """Whether the run is at work, or was when it was killed."""
         return self.phase in ("starting", "running", "draining")
 
+    def age(self, now: float) -> float:
+        """Seconds since it was written; ``now`` in seconds since 1970. 0 where it does not tell."""
+        try:
+            return max(0.0, now - datetime.fromisoformat(self.updated).timestamp())
+        except ValueError:
+            return 0.0
+
     @property
     def settled(self) -> int:
         """Mini-batches that are done or failed."""
@@ -145,7 +152,7 @@ def status_text(run: RunDirectory, now: float) -> str:
     status = read_status(run.status)
     if status is None:
         return f"no status yet in {run.status}: the run is listing its inputs, or has ended before it began"
-    age = max(0.0, now - _seconds(status.updated, now))
+    age = status.age(now)
     done = percent(status.settled, status.mini_batches)
     filled = _BAR * done // 100
     state = printable(outcome(status.phase, status.reason, status.exit_code))
@@ -206,10 +213,3 @@ def _processes(status: Status) -> str:
 
 def _slurm(status: Status) -> str:
     return f", Slurm job {status.slurm_job_id}" if status.slurm_job_id else ""
-
-
-def _seconds(iso: str, fallback: float) -> float:
-    try:
-        return datetime.fromisoformat(iso).timestamp()
-    except ValueError:
-        return fallback

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 from mpi_prs.errors import EXIT_RESUMABLE, SlurmError
 from mpi_prs.monitor.status import SILENCE, Status, read_status
@@ -71,7 +70,7 @@ class RunWatch:
         own = status if status is not None and status.slurm_job_id == job_id else None
         if own is not None and has_ended(own, job_id):
             return Look(status, "", True, own.exit_code)
-        if own is not None and own.under_way and _age(own, now) <= SILENCE:
+        if own is not None and own.under_way and own.age(now) <= SILENCE:
             return Look(status, "", False)
         answer = self._answer_about(job_id)
         if isinstance(answer, SlurmError):
@@ -103,10 +102,3 @@ def _about(job_id: str, state: JobState) -> str:
 def _exit_code(state: JobState) -> int:
     """Slurm gives 0 to what it ended before it had begun."""
     return state.exit_code if state.exit_code or state.state == "COMPLETED" else EXIT_RESUMABLE
-
-
-def _age(status: Status, now: float) -> float:
-    try:
-        return now - datetime.fromisoformat(status.updated).timestamp()
-    except ValueError:
-        return 0.0
