@@ -51,6 +51,11 @@ class SideInput:
     path: str
     mode: Literal["mount", "download"] = "mount"
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it has to be brought to the node."""
+        return is_url(self.path) or self.mode == "download"
+
 
 class Provided:
     """Side inputs that are here, until :meth:`close`.
@@ -94,7 +99,7 @@ def provide(
     folder: _Folder | None = None
     try:
         for side_input in side_inputs:
-            if is_url(side_input.path) or side_input.mode == "download":
+            if side_input.is_fetched:
                 if folder is None:
                     remove_stale(node_scratch)
                     folder = _Folder(node_scratch / (_PREFIX + token))

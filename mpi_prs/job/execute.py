@@ -34,7 +34,7 @@ from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.output.form import encoding
-from mpi_prs.storage.credentials import is_url
+from mpi_prs.storage.credentials import is_url, scrub
 
 _log = logging.getLogger("mpi_prs.job")
 
@@ -94,6 +94,7 @@ def execute(
     with log:
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
+        _say_what_is_fetched(config)
         settings = _worker_settings(config, run)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
         signals.hold_back()
@@ -193,6 +194,13 @@ def _say_what_is_left(scheduler: Scheduler, run: OpenRun) -> None:
     else:
         about = "" if run.manifest.exact else "about "
         _log.info("%s%d items in %d mini-batches", about, run.manifest.items, counts.mini_batches)
+
+
+def _say_what_is_fetched(config: JobConfig) -> None:
+    """Before the first ``init()``, which may wait for it for long."""
+    fetched = [f"{side.name} ({scrub(side.path)})" for side in config.side_input_list() if side.is_fetched]
+    if fetched:
+        _log.info("each node fetches its side inputs before init(): %s", ", ".join(fetched))
 
 
 def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
