@@ -52,6 +52,7 @@ for pause in 5 15 60 240 0; do
     read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"
     case $code in 1 | 2 | 126 | 127) exit $code ;; esac # it has never begun
     # A node or MPI was lost: go on with what is left. Slurm may need 5 minutes to see that (SlurmdTimeout).
+    [ $pause = 0 ] || echo "rank 0 has left no word (exit code $code): the next step begins in $pause s" >&2
     sleep $pause
     [ -z "$stopped" ] || break
     read -r nodes names _ <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%D %N') $nodes $names"
