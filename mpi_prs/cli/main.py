@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -65,15 +65,34 @@ def commands(context: click.Context) -> int | None:
     return code
 
 
+_OPTIONS_OF_A_RUN = (
+    click.argument("config", type=click.Path(path_type=Path)),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config."
+    ),
+    click.option("--output", metavar="DIR", help="Another output folder than the config's."),
+    click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew."),
+    click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too."),
+    click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only."),
+)
+
+
+def _options_of_a_run(command: Callable[..., int]) -> Callable[..., int]:
+    """What ``run`` and ``submit`` both take: the job, and how to open its run."""
+    for option in reversed(_OPTIONS_OF_A_RUN):
+        command = option(command)
+    return command
+
+
+def _check_together(overwrite: bool, only_failed: bool) -> None:
+    if overwrite and only_failed:
+        raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
+
+
 @commands.command()
-@click.argument("config", type=click.Path(path_type=Path))
 @click.option("--local", type=click.IntRange(min=1), metavar="N", help="Without MPI: N user processes on this machine.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
-@click.option("--output", metavar="DIR", help="Another output folder than the config's.")
-@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew.")
-@click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too.")
-@click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only.")
+@_options_of_a_run
 @click.option("--dry-run", is_flag=True, help="List inputs and mini-batches and check the script; run nothing.")
 @click.pass_obj
 def run(
@@ -93,8 +112,7 @@ def run(
     from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
 
-    if overwrite and only_failed:
-        raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
+    _check_together(overwrite, only_failed)
     if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
         session.workers_told = True
         sys.exit(serve(session.ranks()))
@@ -121,13 +139,7 @@ def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...]) -> i
 
 
 @commands.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
-@click.option("--output", metavar="DIR", help="Another output folder than the config's.")
-@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew.")
-@click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too.")
-@click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only.")
+@_options_of_a_run
 @click.option("--dry-run", is_flag=True, help="Show the batch script; submit nothing.")
 @click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit with its exit code.")
 def submit(
@@ -146,8 +158,7 @@ def submit(
     from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
 
-    if overwrite and only_failed:
-        raise click.UsageError("--overwrite throws away what --only-failed would try again: give one of them")
+    _check_together(overwrite, only_failed)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
     submission = Submission(config, overrides, output, options)
     return submit_job(load_config(config, overrides, output), submission, dry_run, wait)
