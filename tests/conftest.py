@@ -60,6 +60,16 @@ def mpi(request: pytest.FixtureRequest) -> Mpi:
     return found
 
 
+@pytest.fixture(autouse=True)
+def openmpi_session_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own for what Open MPI's mpirun keeps by its pid, and leaves behind when it is killed.
+
+    In /tmp a later mpirun that happens to get the same pid takes the leftovers for those of a living one, itself, and
+    refuses to start: "The PMIx server's listener thread failed to start".
+    """
+    monkeypatch.setenv("PRTE_MCA_prte_tmpdir_base", str(tmp_path))
+
+
 @pytest.fixture
 def new_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Makes jobs (see :func:`tests.jobs.make_job`); at the end no process of any of them may live."""

@@ -151,13 +151,15 @@ class Job:
         wait_until(lambda: not self.processes(), within, lambda: f"processes are left: {self.processes()}")
 
 
-def wait_until(condition: Callable[[], object], within: float = 30, say: Callable[[], str] = lambda: "") -> None:
-    """Wait for a condition, and fail when it does not come."""
+def wait_until(
+    condition: Callable[[], object], within: float = 30, say: Callable[[], str] = lambda: "", pause: float = 0.01
+) -> None:
+    """Wait for a condition, and fail when it does not come; a larger ``pause`` where a look costs a process."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"did not come to pass within {within} s: {say()}")
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def make_job(folder: Path, script: str, items: int = 40, **settings: Any) -> Job:

@@ -29,11 +29,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import REPOSITORY, need
+from tests.jobs import REPOSITORY, need, wait_until
 
 NODES = 4
 CPUS = 4
@@ -364,15 +365,8 @@ class SlurmCluster:
         return "\n".join(parts)
 
 
-def wait_for(
-    condition: Callable[[], object], within: float, say: Callable[[], str] = lambda: "", pause: float = 0.05
-) -> None:
-    """Wait for a condition whose look costs a process, and fail when it does not come."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"did not come to pass within {within} s: {say()}")
-        time.sleep(pause)
+# A look at a cluster costs a process.
+wait_for = partial(wait_until, pause=0.05)
 
 
 # Processes

@@ -345,6 +345,29 @@ def test_a_pause_of_the_master_costs_no_worker(new_job: NewJob, mpi: Mpi) -> Non
     assert_every_row_once(job)
 
 
+def test_workers_that_hear_nothing_of_their_master_end_and_the_job_resumes(new_job: NewJob, mpi: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.05), items=200, mini_batch_size=2, heartbeat_timeout=1)
+    process = job.start_under(mpi)
+    wait_for_progress(job, process, 5)
+    os.kill(master_pid(job), signal.SIGSTOP)  # as when its node is lost: nothing closes, nothing answers
+    wait_until(lambda: not job.user_processes(), 30, lambda: str(job.processes()))
+    job.kill_all()
+    process.communicate()
+    log = next(job.directory.logs.glob("sys/node/*/worker001.txt")).read_text()
+    assert "no sign of life of the master" in log
+    assert not job.ledger().complete
+    assert job.under(mpi).returncode == 0
+    assert_every_row_once(job)
+
+
+def test_a_master_that_has_nothing_to_say_for_long_is_not_taken_for_lost(new_job: NewJob, mpich: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=4), items=2, mini_batch_size=1, heartbeat_timeout=0.5)  # lost after 2.5 s
+    done = job.under(mpich)
+    assert done.returncode == 0, done.stdout
+    assert job.ledger().starts == 1
+    assert_every_row_once(job)
+
+
 def test_preemption_that_signals_every_process_costs_no_try(new_job: NewJob, mpich: Mpi) -> None:
     job = new_job(SLOW_SCRIPT.format(seconds=0.3), items=100, mini_batch_size=2, run_max_try=1)
     process = job.start_under(mpich)
