@@ -9,7 +9,13 @@
     │   ├── OutputError             the output folder or the run directory
     │   ├── ScriptError             the entry script
     │   ├── LaunchError             how the program was started (ranks, launcher, MPI)
-    │   └── SlurmError              Slurm is not here, refuses, or does not answer
+    │   ├── SlurmError              Slurm is not here, refuses, or does not answer
+    │   ├── WorkspaceError          the workspace, or what is registered in it
+    │   │   ├── ComputeTargetException
+    │   │   ├── ModelNotFoundException
+    │   │   └── EnvironmentProblem  an environment that cannot be had
+    │   └── PipelineError           the definition of a pipeline, a step or a parameter
+    ├── RunFailed                   exit code 1: a run of a pipeline, or of a step, that was waited for
     └── JobStopped                  exit code 75 (EX_TEMPFAIL of sysexits.h): the same command resumes
 
 A message is written for the person who reads it: it names the file, key or value, what was expected and what to do.
@@ -60,6 +66,30 @@ class LaunchError(UserMistake):
 
 class SlurmError(UserMistake):
     """One of Slurm's commands could not do what it was asked: not installed, refused, or no answer."""
+
+
+class WorkspaceError(UserMistake):
+    """The workspace or something registered in it cannot be used: not there, broken, or of the wrong kind."""
+
+
+class ComputeTargetException(WorkspaceError):
+    """A compute target that does not exist or cannot be made."""
+
+
+class ModelNotFoundException(WorkspaceError):
+    """No model of this name or version is registered."""
+
+
+class EnvironmentProblem(WorkspaceError):
+    """An environment cannot be had: a package that cannot be installed, or a program that is not here."""
+
+
+class PipelineError(UserMistake):
+    """A pipeline, a step or a parameter is not defined as it should be."""
+
+
+class RunFailed(MpiPrsError):
+    """A run that was waited for has failed; the text has the user's own traceback where there is one."""
 
 
 class JobStopped(MpiPrsError):

@@ -1,0 +1,1 @@
+"""The names by which existing scripts import what is ours: azureml and azureml_user."""

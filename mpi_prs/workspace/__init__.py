@@ -1,0 +1,1 @@
+"""The SDK's registries: workspace, compute, datastores, datasets, models, environments."""
