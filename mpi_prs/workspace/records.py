@@ -1,0 +1,424 @@
+"""What a workspace keeps: JSON files that readers see whole or not at all, and versions that two writers never share.
+
+::
+
+    write_json     temporary file ─► rename over NAME.json                         the last writer wins
+    update_json    lock, read, change, write_json                                  no change is lost
+    add_json       finished temporary file ─► link to NAME.json                    fails where the name is taken
+    add_version    finished temporary file ─► link to 1.json, 2.json, …            until a name is free
+    add_version_folder   finished temporary folder ─► rename to 1, 2, …            until a name is free
+
+Link and rename are atomic on local filesystems and on NFS, even when the server's answer is lost: then the file itself
+tells whether it was done. Names with a leading dot are never listed: temporary files, locks, and the marks of versions
+that were deleted, whose numbers are not given out again.
+
+Standard library only: user processes import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mpi_prs.errors import WorkspaceError
+from mpi_prs.replacing import sync_folder
+
+_LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
+_VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")
+_DELETED = re.compile(r"\.deleted-([1-9][0-9]*)")
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+_threads: dict[str, threading.RLock] = {}
+_threads_of_threads = threading.Lock()
+
+
+# Names
+
+
+def check_name(name: object, what: str) -> str:
+    """``name``, if something in a workspace can be called so.
+
+    Args:
+        name: letters, digits, spaces and most punctuation; it becomes the name of a file.
+        what: for the message, such as ``a datastore``.
+
+    Raises:
+        WorkspaceError: it is no text, or no such name.
+    """
+    if not isinstance(name, str):
+        raise WorkspaceError(f"the name of {what} is text, but got {name!r} of type {type(name).__name__}")
+    if not name or not (name[0].isalnum() or name[0] == "_") or name[-1].isspace():
+        raise WorkspaceError(f"the name of {what} begins with a letter, a digit or _, but got {name!r}")
+    wrong = next((char for char in name if char in "/\\:" or not char.isprintable()), None)
+    if wrong is not None:
+        raise WorkspaceError(f"the name of {what} has no {wrong!r} in it, but got {name!r}; use - or _ instead")
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise WorkspaceError(f"the name of {what} has at most {_LONGEST_NAME} bytes, but got {name!r}")
+    return name
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown name: ``; did you mean 'mnist'?``, or which there are."""
+    names = sorted(known)
+    by_lower = {other.lower(): other for other in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    if close:
+        return f"; did you mean {' or '.join(repr(by_lower[other]) for other in close)}?"
+    if not names:
+        return "; there is none yet"
+    shown = ", ".join(map(repr, names[:8]))
+    return f"; there is {shown}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+
+
+def not_found(what: str, name: str, known: Iterable[str]) -> WorkspaceError:
+    """The error for a name that is not registered; it names the near ones.
+
+    Args:
+        what: such as ``datastore``.
+        name: the name that was asked for.
+        known: the names that there are.
+    """
+    return WorkspaceError(f"there is no {what} {name!r}{near(name, known)}")
+
+
+# Single files
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object of ours.
+
+    Args:
+        path: the file.
+        what: for messages, such as ``the datastore 'images'``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        WorkspaceError: it cannot be read, or is broken; names file and line.
+    """
+    try:
+        data = _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(errno.ENOENT, f"{what}: there is no file", str(path)) from None
+    except OSError as error:
+        raise WorkspaceError(f"{what} cannot be read: {path}: {error.strerror}") from error
+    return parse_json(data, path, what)
+
+
+def parse_json(data: bytes, path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in the bytes of a file. Raises WorkspaceError naming file and line."""
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise WorkspaceError(f"{what}: {path}, line {line}: not UTF-8 text. Mend or remove this file") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise WorkspaceError(f"{what}: {path}, {place}: not JSON: {error.msg}. Mend or remove this file") from None
+    except RecursionError:
+        raise WorkspaceError(f"{what}: {path}: nested too deeply to be ours. Mend or remove this file") from None
+    if not isinstance(found, dict):
+        raise WorkspaceError(f"{what}: {path}: expected a JSON object {{…}}, got {_kind(found)}. Mend this file")
+    return found
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Make or replace a file of ours; it survives a power failure, and readers see the old one or the new one.
+
+    Raises:
+        WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
+    """
+    text = _encode(data, path)
+    with _temporary_file(path, text) as temporary:
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+def add_json(path: Path, data: Mapping[str, Any]) -> bool:
+    """Make a file of ours unless there is one of this name; of several writers at once, one wins.
+
+    Returns:
+        whether it was made; ``False``: the name is taken.
+
+    Raises:
+        WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
+    """
+    text = _encode(data, path)
+    with _temporary_file(path, text) as temporary:
+        taken = _claim(temporary, path)
+        sync_folder(path.parent)
+        return taken
+
+
+def update_json(path: Path, what: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+    """Change a file of ours; of several writers at once, none loses what another has changed.
+
+    Args:
+        path: the file.
+        what: for messages, such as ``the workspace 'mnist'``.
+        change: gets what is there and returns what shall be; whatever it raises leaves the file as it is.
+
+    Returns:
+        what is there now.
+
+    Raises:
+        FileNotFoundError: there is none.
+        WorkspaceError: it cannot be read or written.
+    """
+    with locked(path):
+        data = dict(change(read_json(path, what)))
+        write_json(path, data)
+    return data
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep out all who lock the same path, in this process and others, on this node and others; waits for its turn.
+
+    The kernel releases it when its holder dies. On a filesystem that has no locks, only threads are kept out. Not to be
+    nested for one path: the end of the inner one would let others in.
+
+    Raises:
+        WorkspaceError: no lock file can be made there.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with _among_threads(lock):
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise WorkspaceError(f"cannot write to {path.parent}: {error.strerror}. Is it your workspace?") from error
+        try:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+
+# Versions
+
+
+def versions(folder: Path) -> list[int]:
+    """The versions in a folder of ``1.json``, ``2.json``, … or of folders ``1``, ``2``, …, ascending; none: empty."""
+    return sorted(_numbers(folder, _VERSION))
+
+
+def latest_version(folder: Path) -> int | None:
+    """The highest version; ``None``: there is none."""
+    return max(_numbers(folder, _VERSION), default=None)
+
+
+def add_version(folder: Path, data: Mapping[str, Any]) -> int:
+    """Write the next version ``N.json``; of several writers at once, each gets a version of its own.
+
+    The file does not say which version it is: its name does.
+
+    Returns:
+        the version.
+
+    Raises:
+        WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
+    """
+    text = _encode(data, folder)
+    with _temporary_file(folder / "version.json", text) as temporary:
+        version = _next_version(folder)
+        while not _claim(temporary, folder / f"{version}.json"):
+            version += 1
+        sync_folder(folder)
+    return version
+
+
+def add_version_folder(folder: Path, temporary: Path) -> int:
+    """Turn a finished folder into the next version ``N``; of several writers at once, each gets a version of its own.
+
+    Args:
+        folder: where the versions are.
+        temporary: a folder that is not empty, on the same filesystem; it is moved.
+
+    Returns:
+        the version.
+
+    Raises:
+        WorkspaceError: it cannot be done; then ``temporary`` is where it was.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = temporary.stat().st_ino
+        version = _next_version(folder)
+        while not _move(temporary, folder / str(version), ours):
+            version += 1
+        sync_folder(folder)
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {folder}: {error.strerror}. Is it your workspace?") from error
+    return version
+
+
+def delete_version(folder: Path, version: int) -> bool:
+    """Remove a version, file or folder; its number is not given out again.
+
+    Returns:
+        whether it was there.
+
+    Raises:
+        WorkspaceError: it cannot be removed.
+    """
+    try:
+        found = next((p for p in (folder / f"{version}.json", folder / str(version)) if p.exists()), None)
+        if found is None:
+            return False
+        (folder / f".deleted-{version}").touch()
+        aside = folder / f".{version}.{_unique()}"
+        os.rename(found, aside)  # readers lose all of it at once
+    except FileNotFoundError:
+        return False  # somebody else has done it meanwhile
+    except OSError as error:
+        raise WorkspaceError(f"cannot remove version {version} in {folder}: {error.strerror}") from error
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def names_of(folder: Path, suffix: str = "") -> list[str]:
+    """The names of what is registered in a folder, sorted: its entries with this suffix, which is taken off."""
+    try:
+        entries = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise WorkspaceError(f"{folder} cannot be listed: {error.strerror}") from error
+    return sorted(name.removesuffix(suffix) for name in entries if name.endswith(suffix) and not name.startswith("."))
+
+
+def names_with_versions(folder: Path) -> list[str]:
+    """The names in a folder of folders of versions that have at least one, sorted."""
+    return [name for name in names_of(folder) if latest_version(folder / name) is not None]
+
+
+# Inside
+
+
+def _among_threads(lock: Path) -> threading.RLock:
+    """POSIX locks keep out other processes, not other threads of this one."""
+    with _threads_of_threads:
+        return _threads.setdefault(str(lock), threading.RLock())
+
+
+def _numbers(folder: Path, pattern: re.Pattern[str]) -> Iterator[int]:
+    try:
+        entries = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise WorkspaceError(f"{folder} cannot be listed: {error.strerror}") from error
+    for entry in entries:
+        if found := pattern.fullmatch(entry):
+            yield int(found[1])
+
+
+def _next_version(folder: Path) -> int:
+    return max((*_numbers(folder, _VERSION), *_numbers(folder, _DELETED)), default=0) + 1
+
+
+def _read(path: Path) -> bytes:
+    for _ in range(20):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:  # NFS: replaced by another node between opening and reading
+                raise
+    return path.read_bytes()
+
+
+def _encode(data: Mapping[str, Any], path: Path) -> bytes:
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WorkspaceError(f"this cannot be kept as JSON in {path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path, text: bytes) -> Iterator[Path]:
+    """A finished file beside ``path``, on disk; removed at the end, unless it has been renamed."""
+    temporary = path.with_name(f".{path.name}.{_unique()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {path.parent}: {error.strerror}. Is it your workspace?") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _claim(temporary: Path, path: Path) -> bool:
+    """Give a finished file a second name that must not exist; whether it has got it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS repeats a call whose answer was lost, and then finds the name taken, by itself.
+        return os.stat(temporary).st_nlink == 2
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _claim_without_links(temporary, path)
+    return True
+
+
+def _claim_without_links(temporary: Path, path: Path) -> bool:
+    """The same where a filesystem has no hard links: a folder is the claim, and stays."""
+    if path.exists():
+        return False
+    try:
+        path.with_name(f".{path.name}.claimed").mkdir()
+    except FileExistsError:
+        return False
+    os.rename(temporary, path)
+    return True
+
+
+def _move(temporary: Path, target: Path, ours: int) -> bool:
+    """Give a folder that is not empty a name that must not exist; whether it has got it."""
+    try:
+        os.rename(temporary, target)
+    except FileNotFoundError:
+        # NFS repeats a call whose answer was lost, and then finds nothing to rename.
+        if target.stat().st_ino == ours:
+            return True
+        raise
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+def _unique() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

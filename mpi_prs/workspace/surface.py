@@ -1,0 +1,101 @@
+"""What the SDK's classes have in common: they say what they don't have, and behave like Azure's dicts.
+
+Standard library only: user processes import this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from mpi_prs.errors import WorkspaceError
+from mpi_prs.workspace.records import near
+
+T = TypeVar("T")
+
+
+def _missing(owner: type, name: str) -> AttributeError:
+    """The error for an attribute of Azure's class that ours does not have: what to use instead, or what is near."""
+    advice = next((kind.__dict__["_INSTEAD"][name] for kind in owner.__mro__ if name in _advice(kind)), "")
+    if not advice:
+        public = [known for known in dir(owner) if not known.startswith("_")]
+        close = difflib.get_close_matches(name, public, n=2)
+        advice = f"did you mean {' or '.join(close)}?" if close else "see docs/azureml.md for what there is"
+    return AttributeError(f"mpi_prs's {owner.__name__} has no {name!r}; {advice}")
+
+
+def _advice(kind: type) -> Mapping[str, str]:
+    found: Mapping[str, str] = kind.__dict__.get("_INSTEAD", {})
+    return found
+
+
+class SurfaceType(type):
+    """The type of the SDK's classes: ``Model.deploy`` says what mpi_prs does not have."""
+
+    if not TYPE_CHECKING:  # the type checker knows what there is
+
+        def __getattr__(cls, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise _missing(cls, name)
+
+
+class Surface(metaclass=SurfaceType):
+    """A class of the SDK. An unknown public attribute fails with a message that says what to use.
+
+    Attributes:
+        _INSTEAD: names that Azure's class has and ours does not → a sentence that says what to use.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):  # protocols of Python and Jupyter that ask whether there is one
+                raise AttributeError(name)
+            raise _missing(type(self), name)
+
+
+class NotRegistered(WorkspaceError, KeyError):
+    """A name that is not in the workspace; also a KeyError, as Azure's dicts raise."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Registered(Mapping[str, T], Generic[T]):
+    """What is registered under names, read when it is asked for, never earlier and never from memory.
+
+    An unknown name raises :class:`NotRegistered`, which names the near ones.
+    """
+
+    def __init__(self, what: str, names: Callable[[], list[str]], find: Callable[[str], T | None]) -> None:
+        """
+        Args:
+            what: such as ``datastore``, for messages.
+            names: all names, sorted.
+            find: what has this name; ``None``: nothing.
+        """
+        self._what = what
+        self._names = names
+        self._find = find
+
+    def __getitem__(self, name: str) -> T:
+        found = self._find(name) if isinstance(name, str) else None
+        if found is None:
+            raise NotRegistered(f"there is no {self._what} {name!r}{near(str(name), self._names())}")
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
