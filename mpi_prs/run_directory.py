@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+RUN_FOLDER = "_run"
+"""The run directory's name in the output folder."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The paths of one run.
@@ -23,7 +27,7 @@ class RunDirectory:
     @property
     def root(self) -> Path:
         """The run directory: everything the run knows about itself."""
-        return self.output / "_run"
+        return self.output / RUN_FOLDER
 
     # What decides what is left to do
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import socket
@@ -13,7 +14,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,34 @@ from tests.jobs import REPOSITORY, need, wait_until
 ACCOUNT = "devstoreaccount1"
 # Azurite's own key, the same everywhere and no secret
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+OTHER_ACCOUNT = "pipelinedata"  # that of Azure's tutorials
+OTHER_KEY = base64.b64encode(b"the key of the other account; no secret, either.").decode()
+KEYS = {ACCOUNT: KEY, OTHER_ACCOUNT: OTHER_KEY}
 
 
 @dataclass(frozen=True)
 class Azurite:
-    """A running server.
+    """An account of a running server.
 
     Attributes:
         port: on 127.0.0.1.
+        account: its name; the server has all of :data:`KEYS`.
     """
 
     port: int
+    account: str = ACCOUNT
+
+    def of(self, account: str) -> Azurite:
+        """Another account of the same server."""
+        return replace(self, account=account)
 
     def account_url(self, port: int | None = None) -> str:
         """The address of the account, or that of a proxy on another port."""
-        return f"http://127.0.0.1:{port or self.port}/{ACCOUNT}"
+        return f"http://127.0.0.1:{port or self.port}/{self.account}"
 
-    def connection_string(self, port: int | None = None, key: str = KEY) -> str:
-        return f"BlobEndpoint={self.account_url(port)};AccountName={ACCOUNT};AccountKey={key};"
+    def connection_string(self, port: int | None = None, key: str | None = None) -> str:
+        key = key or KEYS[self.account]
+        return f"BlobEndpoint={self.account_url(port)};AccountName={self.account};AccountKey={key};"
 
     def storage(self, port: int | None = None) -> Storage:
         """How to get at it, or at a proxy before it."""
@@ -55,7 +66,7 @@ class Azurite:
         return BlobServiceClient.from_connection_string(self.connection_string())
 
     def container(self, name: str, blobs: dict[str, bytes] | None = None, **options: Any) -> None:
-        """Make a container with these blobs."""
+        """Make a container with these blobs; ``public_access="container"``: for everybody."""
         with self.client() as client, client.create_container(name, **options) as container:
             for blob, content in (blobs or {}).items():
                 container.upload_blob(blob, content)
@@ -116,6 +127,7 @@ def running_azurite() -> Iterator[Azurite]:
             stdout=log,
             stderr=log,
             cwd=folder,
+            env={**os.environ, "AZURITE_ACCOUNTS": ";".join(f"{name}:{key}" for name, key in KEYS.items())},
         )
 
         def said() -> str:

@@ -416,6 +416,16 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+def test_a_side_input_may_have_a_store_of_its_own(folder: Path) -> None:
+    key_file = {"account_name": "theirs", "account_key_file": "key.txt"}
+    side_inputs = {"model": "az://c/model", "labels": {"path": "az://c/labels", "storage": key_file}}
+    config = load(folder, text_of(side_inputs=side_inputs, storage={"account_name": "ours"}))
+    stores = {side.name: side.storage for side in config.side_input_list()}
+    assert stores["model"] == config.storage.storage()
+    assert stores["labels"].account_name == "theirs"
+    assert stores["labels"].account_key_file == str(folder / "key.txt")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -424,6 +434,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
         {"inputs": [{"files": "a", "storage": {"options": "S3CRET"}}]},
         {"output_url": "https://me:S3CRET@host/x"},
         {"side_inputs": {"model": "az://c/x?sig=S3CRET"}},
+        {"side_inputs": {"model": {"path": "az://c/x", "storage": {"connection_string": ["S3CRET"]}}}},
     ],
 )
 def test_no_secret_of_a_store_is_in_a_message(folder: Path, changes: dict[str, Any]) -> None:

@@ -114,6 +114,28 @@ def test_hidden_names_are_taken_when_the_dot_is_spelled_out(tmp_path: Path) -> N
     assert listed(tmp_path, "d/.git", "*/.git/*", "d/.hidden") == ["d/.git/config"] * 2 + ["d/.hidden"]
 
 
+@pytest.mark.parametrize("pattern", ["out", "**", "out/**", "*/*/**", "out/_*/**"])
+def test_run_directories_are_skipped(tmp_path: Path, pattern: str) -> None:
+    """The output of one job is the input of the next."""
+    make(tmp_path, "out/rows.txt", "out/_run/journal", "out/_run/logs/x", "out/_runs/y", "out/sub/_run/z")
+    found = listed(tmp_path, pattern)
+    assert "out/_runs/y" in found
+    assert not any("_run/" in path for path in found)
+
+
+@pytest.mark.parametrize("pattern", ["out/*/journal", "out/[_]run/*", "out/?run/*", "**/logs/*"])
+def test_no_wildcard_matches_a_run_directory(tmp_path: Path, pattern: str) -> None:
+    make(tmp_path, "out/rows.txt", "out/_run/journal", "out/_run/logs/x")
+    assert "no file matches" in complaint(tmp_path, pattern)
+
+
+def test_run_directories_are_taken_when_they_are_spelled_out(tmp_path: Path) -> None:
+    make(tmp_path, "out/rows.txt", "out/_run/journal", "out/_run/logs/x")
+    assert listed(tmp_path, "out/_run", "*/_run/*") == ["out/_run/journal", "out/_run/logs/x", "out/_run/journal"]
+    assert listed(tmp_path, "out/_run*/*") == ["out/_run/journal"]
+    assert listed(tmp_path / "out/_run", ".") == ["journal", "logs/x"]
+
+
 def test_a_question_mark_and_a_set_match_characters_not_bytes(tmp_path: Path) -> None:
     make(tmp_path, "é.png", "ab.png")
     assert listed(tmp_path, "?.png", "[é].png") == ["é.png", "é.png"]
@@ -297,7 +319,7 @@ def test_a_bracket_that_was_meant_literally_is_explained(tmp_path: Path) -> None
 def test_a_folder_without_files_is_named(tmp_path: Path, name: str) -> None:
     make(tmp_path, f"{name}/.hidden", f"{name}/sub/.hidden")
     assert complaint(tmp_path, name) == (
-        f"the folder {name} has no files under it (hidden ones do not count). "
+        f"the folder {name} has no files under it (hidden ones and those of a run directory do not count). "
         f"The nearest folder that exists is {tmp_path}/{name}, with 2 entries."
     )
 

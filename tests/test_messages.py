@@ -55,8 +55,9 @@ def settings(**changes: Any) -> WorkerSettings:
         "scratch": None,
         "scratch_limit": 10 << 30,
         "storages": [{"account_key": "s3cret"}],
-        "side_inputs": [{"name": "model", "path": "abfs://models/m", "mode": "mount"}],
-        "side_input_storage": {"account_key": "s3cret"},
+        "side_inputs": [
+            {"name": "model", "path": "abfs://models/m", "mode": "mount", "storage": {"account_key": "s3cret"}}
+        ],
         "master_timeout": 240.0,
     }
     return WorkerSettings(**{**fields, **changes})

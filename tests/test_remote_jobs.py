@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.azurite import ACCOUNT, KEY, Azurite
+from tests.azurite import ACCOUNT, KEY, KEYS, OTHER_ACCOUNT, OTHER_KEY, Azurite
 from tests.fault_proxy import FaultProxy
 from tests.jobs import Job, assert_every_row_once, wait_until
 
@@ -56,8 +56,9 @@ def remote_job(new_job: NewJob, azurite: Azurite, script: str, port: int | None 
 
 
 def secrets_in(folder: Path) -> list[str]:
-    """Files that hold the key."""
-    return [str(path) for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    """Files that hold a key."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(path) for path in files if any(key.encode() in path.read_bytes() for key in KEYS.values())]
 
 
 @pytest.mark.parametrize("url", ["abfs://{container}/in", "az://{container}/in/**/*.txt"])
@@ -139,7 +140,8 @@ def test_a_remote_table_is_read_in_ranges(new_job: NewJob, azurite: Azurite, con
     assert sorted(map(int, job.rows())) == list(range(5000))
 
 
-def test_side_inputs_are_there_before_init(new_job: NewJob, azurite: Azurite, container: str) -> None:
+def test_side_inputs_are_there_before_init(new_job: NewJob, azurite: Azurite, container: str, tmp_path: Path) -> None:
+    """Each is fetched from the store that it names, or else from the job's."""
     script = """
 import os, sys
 
@@ -151,7 +153,16 @@ def init():
 def run(mini_batch):
     return [f"{content} {len(folder)}"] * len(mini_batch)
 """
-    side_inputs = {"model": f"abfs://{container}/in/1/item-01.txt", "folder": f"abfs://{container}/in/2"}
+    other = azurite.of(OTHER_ACCOUNT)
+    other.container(f"{container}-side", {f"deep/folder/{n}": b"" for n in range(10)})
+    key_file = tmp_path / "key"
+    key_file.write_text(OTHER_KEY)
+    key_file.chmod(0o600)
+    storage = {"account_name": OTHER_ACCOUNT, "account_url": other.account_url(), "account_key_file": str(key_file)}
+    side_inputs = {
+        "model": f"abfs://{container}/in/1/item-01.txt",
+        "folder": {"path": f"abfs://{container}-side/deep/folder", "storage": storage},
+    }
     job = remote_job(
         new_job,
         azurite,
@@ -163,6 +174,8 @@ def run(mini_batch):
     done = job.local()
     assert done.returncode == 0, done.stdout
     assert job.rows() == ["item-01.txt 10"] * 40
+    assert OTHER_KEY not in done.stdout
+    assert secrets_in(job.folder) == []
 
 
 def test_a_side_input_that_is_not_there_ends_the_job_and_is_named(
@@ -217,6 +230,58 @@ def test_an_upload_that_fails_is_done_by_the_next_start(new_job: NewJob, azurite
     job.environment["AZURE_STORAGE_CONNECTION_STRING"] = azurite.connection_string()
     assert job.local(*upload).returncode == 0
     assert sorted(azurite.read(container, "late/parallel_run_step.txt").decode().split()) == ITEMS
+
+
+FILES_SCRIPT = """
+import os, sys
+
+def run(mini_batch):
+    folder = os.path.join(os.environ["AZUREML_BI_OUTPUT_PATH"], "masks", os.path.basename(os.path.dirname(mini_batch[0])))
+    os.makedirs(folder, exist_ok=True)
+    for path in mini_batch:
+        with open(os.path.join(folder, "of " + os.path.basename(path)), "w") as file:
+            file.write(open(path).read())
+    return mini_batch
+"""
+
+
+def blobs(azurite: Azurite, container: str, prefix: str) -> list[str]:
+    with azurite.client() as client:
+        found = client.get_container_client(container).list_blob_names(name_starts_with=prefix)
+        return sorted(name.removeprefix(prefix) for name in found)
+
+
+@pytest.mark.parametrize("action", ["summary_only", "append_row"])
+def test_what_the_script_wrote_into_the_output_folder_is_uploaded_too(
+    new_job: NewJob, azurite: Azurite, container: str, proxy: FaultProxy, action: str
+) -> None:
+    job = remote_job(
+        new_job,
+        azurite,
+        FILES_SCRIPT,
+        proxy.port,
+        inputs=[f"abfs://{container}/in"],
+        output_url=f"{azurite.account_url(proxy.port)}/{container}/results",
+        output_action=action,
+        mini_batch_size=1,
+        storage={"account_url": azurite.account_url(proxy.port)},
+    )
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    rows = ["parallel_run_step.txt"] if action == "append_row" else []
+    expected = sorted([f"masks/{n % 4}/of item-{n:02d}.txt" for n in range(40)] + rows)
+    assert blobs(azurite, container, "results/") == expected
+    assert azurite.read(container, "results/masks/3/of item-39.txt") == b"item-39.txt"
+    if rows:  # the rows come last: who sees them sees all
+        uploaded = [request.path for request in proxy.requests if "comp=blocklist" in request.path]
+        assert len(uploaded) == 41
+        assert "parallel_run_step.txt" in uploaded[-1]
+    proxy.forget()
+    (job.directory.output / "masks" / "late.txt").write_text("later")
+    again = job.local()
+    assert again.returncode == 0, again.stdout
+    assert blobs(azurite, container, "results/") == sorted([*expected, "masks/late.txt"])
+    assert all("late.txt" in request.path for request in proxy.requests)
 
 
 BAD = [

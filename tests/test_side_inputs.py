@@ -15,7 +15,7 @@ import pytest
 from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute
 from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage
-from tests.azurite import Azurite
+from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.jobs import REPOSITORY, wait_until
 
@@ -26,9 +26,8 @@ from pathlib import Path
 from mpi_prs.data.side_inputs import SideInput, provide
 from mpi_prs.storage.credentials import Storage
 
-provided = provide(
-    [SideInput("model", "abfs://side/model")], Path(sys.argv[1]), sys.argv[2], Storage(connection_string=sys.argv[3])
-)
+side_input = SideInput("model", "abfs://side/model", storage=Storage(connection_string=sys.argv[3]))
+provided = provide([side_input], Path(sys.argv[1]), sys.argv[2])
 print(provided.paths["model"], flush=True)
 sys.stdin.read()
 provided.close()
@@ -85,12 +84,12 @@ MODEL = {name: content for name, content in BLOBS.items() if name.startswith("mo
 
 def test_a_local_path_is_used_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    provided = provide([SideInput("m", str(tmp_path / "model"))], tmp_path / "scratch", "t", Storage())
+    provided = provide([SideInput("m", str(tmp_path / "model"))], tmp_path / "scratch", "t")
     assert provided.paths == {"m": str(tmp_path / "model")}
     provided.close()
     assert not (tmp_path / "scratch").exists()
     with pytest.raises(InputError, match=r"side_inputs\.m: .*/no does not exist on this node"):
-        provide([SideInput("m", str(tmp_path / "no"))], tmp_path / "scratch", "t", Storage())
+        provide([SideInput("m", str(tmp_path / "no"))], tmp_path / "scratch", "t")
 
 
 def test_a_local_path_is_copied_where_that_is_wanted(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_a_local_path_is_copied_where_that_is_wanted(tmp_path: Path) -> None:
         SideInput("folder", str(tmp_path / "model"), "download"),
         SideInput("file", str(tmp_path / "model/run.sh"), "download"),
     ]
-    provided = provide(wanted, tmp_path / "scratch", "t", Storage())
+    provided = provide(wanted, tmp_path / "scratch", "t")
     folder, file = Path(provided.paths["folder"]), Path(provided.paths["file"])
     assert folder.name == "model"
     assert (folder / "sub/x").read_text() == "x"
@@ -113,10 +112,11 @@ def test_a_local_path_is_copied_where_that_is_wanted(tmp_path: Path) -> None:
 
 
 def test_urls_of_files_and_folders_are_fetched_whole(azurite: Azurite, side: str, tmp_path: Path) -> None:
-    wanted = [SideInput("model", f"{side}/model/"), SideInput("labels", f"{side}/labels.txt"), SideInput("all", side)]
+    paths = {"model": f"{side}/model/", "labels": f"{side}/labels.txt", "all": side}
+    wanted = [SideInput(name, path, storage=azurite.storage()) for name, path in paths.items()]
     with pytest.raises(InputError, match="is a glob; a side input is one file or one folder"):
-        provide([SideInput("glob", f"{side}/*.txt")], tmp_path, "t", azurite.storage())
-    provided = provide(wanted, tmp_path, "t", azurite.storage())
+        provide([SideInput("glob", f"{side}/*.txt", storage=azurite.storage())], tmp_path, "t")
+    provided = provide(wanted, tmp_path, "t")
     assert model_in(Path(provided.paths["model"])) == MODEL
     assert Path(provided.paths["labels"]).name == "labels.txt"
     assert Path(provided.paths["labels"]).read_bytes() == b"l"
@@ -125,6 +125,40 @@ def test_urls_of_files_and_folders_are_fetched_whole(azurite: Azurite, side: str
     provided.close()
     provided.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_each_comes_from_its_own_store(azurite: Azurite, side: str, tmp_path: Path) -> None:
+    """Both are containers of the same name, in two accounts."""
+    azurite.of(OTHER_ACCOUNT).container("side", {"model": b"of the other account"})
+    wanted = [
+        SideInput("ours", f"{side}/labels.txt", storage=azurite.storage()),
+        SideInput("theirs", f"{side}/model", storage=azurite.of(OTHER_ACCOUNT).storage()),
+    ]
+    provided = provide([SideInput.from_secret(each.secret()) for each in wanted], tmp_path, "t")
+    with contextlib.closing(provided):
+        assert Path(provided.paths["ours"]).read_bytes() == b"l"
+        assert Path(provided.paths["theirs"]).read_bytes() == b"of the other account"
+
+
+def test_secrets_go_along_only_where_there_is_a_store(tmp_path: Path) -> None:
+    storage = Storage(account_key="s3cret")
+    assert "s3cret" not in repr(SideInput("m", "abfs://side/model", storage=storage))
+    assert SideInput("m", "abfs://side/model", storage=storage).secret()["storage"]["account_key"] == "s3cret"
+    assert "s3cret" not in str(SideInput("m", str(tmp_path), "download", storage).secret())
+
+
+def test_the_run_directory_of_an_earlier_job_stays_behind(azurite: Azurite, tmp_path: Path) -> None:
+    azurite.container("earlier", {"out/rows.txt": b"r", "out/_run/journal": b"j"})
+    for name in ("out/rows.txt", "out/_run/journal", "out/sub/_run/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wanted = [
+        SideInput("there", "abfs://earlier/out", storage=azurite.storage()),
+        SideInput("here", str(tmp_path / "out"), "download"),
+    ]
+    with contextlib.closing(provide(wanted, tmp_path / "scratch", "t")) as provided:
+        for path in provided.paths.values():
+            assert [each.name for each in Path(path).rglob("*") if each.is_file()] == ["rows.txt"]
 
 
 def test_many_processes_of_a_node_fetch_once(
@@ -190,7 +224,7 @@ def test_what_killed_workers_left_is_removed_by_the_next_start(
     killed.kill()
     killed.wait()
     assert left.exists()
-    provided = provide([SideInput("labels", f"{side}/labels.txt")], tmp_path, "new", azurite.storage())
+    provided = provide([SideInput("labels", f"{side}/labels.txt", storage=azurite.storage())], tmp_path, "new")
     assert sorted(os.listdir(tmp_path)) == ["mpi_prs-side-alive", "mpi_prs-side-new"]
     assert model_in(path) == MODEL
     provided.close()
@@ -202,11 +236,11 @@ def test_what_cannot_be_fetched_is_found_out_once(
     azurite: Azurite, proxy: FaultProxy, side: str, tmp_path: Path
 ) -> None:
     storage = azurite.storage(proxy.port)
-    kept = provide([SideInput("labels", f"{side}/labels.txt")], tmp_path, "t", storage)
+    kept = provide([SideInput("labels", f"{side}/labels.txt", storage=storage)], tmp_path, "t")
     for expected in (2, 0):  # requests: is it a file, is it a folder
         proxy.forget()
         with pytest.raises(InputError, match=r"side_inputs\.model: nothing is found at abfs://side/nope"):
-            provide([SideInput("model", f"{side}/nope")], tmp_path, "t", storage)
+            provide([SideInput("model", f"{side}/nope", storage=storage)], tmp_path, "t")
         assert len(proxy.requests) == expected
     kept.close()
     assert os.listdir(tmp_path) == []
@@ -215,7 +249,7 @@ def test_what_cannot_be_fetched_is_found_out_once(
 def test_a_folder_of_somebody_else_is_not_trusted(tmp_path: Path, azurite: Azurite, side: str) -> None:
     (tmp_path / "mpi_prs-side-t").mkdir(mode=0o755)
     with pytest.raises(InputError, match="belongs to somebody else"):
-        provide([SideInput("labels", f"{side}/labels.txt")], tmp_path, "t", azurite.storage())
+        provide([SideInput("labels", f"{side}/labels.txt", storage=azurite.storage())], tmp_path, "t")
     remove_stale(tmp_path)
     assert os.listdir(tmp_path) == ["mpi_prs-side-t"]
 

@@ -208,6 +208,20 @@ def test_names_match_as_a_regular_expression_says(names: list[str], texts: list[
     assert names_match(names, segments) == bool(re.fullmatch(expression, "/".join(names)))
 
 
+def test_run_directories_are_skipped_unless_they_are_spelled_out(azurite: Azurite) -> None:
+    azurite.container("runs", dict.fromkeys(("o/rows.txt", "o/_run/journal", "o/_run/l/x", "o/_runs/y"), b""))
+
+    def found(path: str, hidden: bool = False) -> list[str]:
+        return [url.removeprefix("abfs://runs/") for url, _ in list_urls(path, azurite.storage(), hidden=hidden)]
+
+    for pattern in ("abfs://runs", "abfs://runs/o/", "abfs://runs/**", "abfs://runs/*/**"):
+        assert found(pattern) == found(pattern, hidden=True) == ["o/_runs/y", "o/rows.txt"]
+    for pattern in ("abfs://runs/o/?run/*", "abfs://runs/o/*/journal"):
+        with pytest.raises(InputError, match="nothing is found"):
+            found(pattern)
+    assert found("abfs://runs/o/_run") == found("abfs://runs/*/_run/**") == ["o/_run/journal", "o/_run/l/x"]
+
+
 def test_a_listing_goes_on_over_many_pages(
     azurite: Azurite, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
         manifest = Manifest.open(path)
         storages = [dataset.storage for dataset in datasets]
         loader = MiniBatchLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
-        side_inputs = provide(config.side_input_list(), Path(folder), "debug", config.storage.storage())
+        side_inputs = provide(config.side_input_list(), Path(folder), "debug")
         with contextlib.closing(loader), contextlib.closing(side_inputs):
             count, payload = manifest.items_of(0), manifest.payload(0)
             if manifest.needs_loading:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpi_prs.errors import InputError
+from mpi_prs.run_directory import RUN_FOLDER
 
 CHECKED_FILES = 1000
 """So many files at the head of each input are checked to be readable. Checking all would cost a round trip to the file
@@ -53,7 +54,8 @@ def list_files(input: FileInput) -> Iterator[bytes]:
     - A glob matches files alone: ``*`` and ``?`` (one character) stay within a name, ``**`` crosses any number of
       folders, ``[a-z]`` and ``[!a-z]`` are sets, and ``[*]`` is a literal star. ``day-*/`` and ``day-*/**`` are the
       files under the folders that match.
-    - Hidden names (a leading dot) are skipped, in folders as in globs, unless the pattern spells out the dot.
+    - Hidden names (a leading dot) are skipped, in folders as in globs, unless the pattern spells out the dot. So are
+      run directories (``_run``): the output of one job is the input of the next.
     - Links to files and folders are followed; a link back to a folder that it lies in is not. Broken links, sockets,
       pipes and devices are skipped, unless they are named themselves.
 
@@ -140,6 +142,7 @@ def _content(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
 # Globs
 
 _GLOB = re.compile(rb"[*?[]")
+_RUN_FOLDER = os.fsencode(RUN_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,13 @@ class _Segment:
 def _segment(text: bytes) -> _Segment:
     if not _GLOB.search(text):
         return _Segment(text, text.__eq__, literal=True)
-    not_hidden = "" if text.startswith(b".") else r"(?!\.)"
+    without = "" if text.startswith(b".") else r"(?!\.)"
+    without += "" if text.startswith(_RUN_FOLDER) else rf"(?!{RUN_FOLDER}\Z)"
     if b"?" in text or b"[" in text:  # one character may be several bytes
-        characters = re.compile(not_hidden + fnmatch.translate(os.fsdecode(text))).match
+        characters = re.compile(without + fnmatch.translate(os.fsdecode(text))).match
         return _Segment(text, lambda name: characters(os.fsdecode(name)), literal=False)
     # Latin-1 maps bytes to characters one to one, and back
-    expression = (not_hidden + fnmatch.translate(text.decode("latin-1"))).encode("latin-1")
+    expression = (without + fnmatch.translate(text.decode("latin-1"))).encode("latin-1")
     return _Segment(text, re.compile(expression).match, literal=False)
 
 
@@ -343,7 +347,8 @@ def _no_match(pattern: str, walk: _Walk, *, is_folder: bool) -> InputError:
     shown = _shown(os.fsencode(pattern))
     if is_folder:
         return InputError(
-            f"the folder {shown} has no files under it (hidden ones do not count). {_surroundings(walk.root)}"
+            f"the folder {shown} has no files under it (hidden ones and those of a run directory do not count). "
+            f"{_surroundings(walk.root)}"
         )
     hint = ""
     if walk.folders_matched:

@@ -22,12 +22,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mpi_prs.data.staging import copy
 from mpi_prs.errors import InputError
+from mpi_prs.run_directory import RUN_FOLDER
 from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, finish, local_name
 from mpi_prs.storage.remote import list_urls
@@ -45,16 +46,33 @@ class SideInput:
         name: for ``${side_inputs.NAME}``; a plain name.
         path: a file or folder, or a URL of one.
         mode: ``mount``: a path is used as it is; ``download``: it is copied to node-local scratch. URLs always are.
+        storage: how to get at the store of a URL.
     """
 
     name: str
     path: str
     mode: Literal["mount", "download"] = "mount"
+    storage: Storage = field(default_factory=Storage)
 
     @property
     def is_fetched(self) -> bool:
         """Whether it has to be brought to the node."""
         return is_url(self.path) or self.mode == "download"
+
+    def secret(self) -> dict[str, Any]:
+        """Everything, as JSON values, for :meth:`from_secret` in another process, by memory alone; credentials only of
+        what is reached by URL.
+
+        Raises:
+            InputError: a file of credentials cannot be read.
+        """
+        storage = self.storage.secret() if is_url(self.path) else {}
+        return {"name": self.name, "path": self.path, "mode": self.mode, "storage": storage}
+
+    @classmethod
+    def from_secret(cls, values: Mapping[str, Any]) -> SideInput:
+        """The inverse of :meth:`secret`."""
+        return cls(**{**values, "storage": Storage.from_secret(values["storage"])})
 
 
 class Provided:
@@ -79,7 +97,6 @@ def provide(
     side_inputs: Sequence[SideInput],
     node_scratch: Path,
     token: str,
-    storage: Storage,
     *,
     check: Callable[[], None] = lambda: None,
 ) -> Provided:
@@ -89,7 +106,6 @@ def provide(
         side_inputs: which.
         node_scratch: a folder that the workers of this node share, and no other node.
         token: of this start of the job; plain characters that nobody can guess.
-        storage: how to get at URLs.
         check: called now and then while another worker fetches; what it raises ends the waiting.
 
     Raises:
@@ -103,7 +119,7 @@ def provide(
                 if folder is None:
                     remove_stale(node_scratch)
                     folder = _Folder(node_scratch / (_PREFIX + token))
-                paths[side_input.name] = folder.have(side_input, storage, check)
+                paths[side_input.name] = folder.have(side_input, check)
             else:
                 if not os.path.exists(side_input.path):
                     raise InputError(f"side_inputs.{side_input.name}: {side_input.path} does not exist on this node")
@@ -119,7 +135,6 @@ def begin_provide(
     side_inputs: Sequence[SideInput],
     node_scratch: Path,
     token: str,
-    storage: Storage,
     *,
     check: Callable[[], None],
 ) -> Future[Provided]:
@@ -128,7 +143,7 @@ def begin_provide(
 
     def fetch() -> None:
         try:
-            given.set_result(provide(side_inputs, node_scratch, token, storage, check=check))
+            given.set_result(provide(side_inputs, node_scratch, token, check=check))
         except BaseException as error:
             given.set_exception(error)
 
@@ -184,7 +199,7 @@ class _Folder:
                     return
             os.close(self._lock)
 
-    def have(self, side_input: SideInput, storage: Storage, check: Callable[[], None]) -> str:
+    def have(self, side_input: SideInput, check: Callable[[], None]) -> str:
         """The local path of a side input, fetched by this process or another."""
         name = side_input.name
         complete, failed = self._path / name, self._path / f"{name}.failed"
@@ -198,7 +213,7 @@ class _Folder:
                 partial = self._path / f"{name}.new"
                 shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
                 try:
-                    _fetch(side_input, partial, storage, check)
+                    _fetch(side_input, partial, check)
                 except InputError as error:
                     shutil.rmtree(partial, ignore_errors=True)
                     message = f"side_inputs.{name}: {error}"
@@ -216,9 +231,9 @@ class _Folder:
         os.close(self._lock)
 
 
-def _fetch(side_input: SideInput, folder: Path, storage: Storage, check: Callable[[], None]) -> None:
+def _fetch(side_input: SideInput, folder: Path, check: Callable[[], None]) -> None:
     """Bring a file or folder into a new folder, under its own name. Raises InputError."""
-    source = side_input.path.rstrip("/")
+    source, storage = side_input.path.rstrip("/"), side_input.storage
     path = local_name(source, storage) if is_url(source) else source
     target = folder / path.rpartition("/")[2]
     folder.mkdir(mode=0o700)
@@ -242,7 +257,9 @@ def _files_below(folder: str) -> Iterator[tuple[str, str]]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"cannot read {error.filename}: {error.strerror}")
 
-    for above, _, names in os.walk(folder, onerror=unreadable, followlinks=True):
+    for above, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if RUN_FOLDER in folders:
+            folders.remove(RUN_FOLDER)
         for name in names:
             path = os.path.join(above, name)
             yield path, os.path.relpath(path, folder)

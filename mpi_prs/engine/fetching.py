@@ -10,7 +10,6 @@ from pathlib import Path
 from mpi_prs.data.side_inputs import Provided, SideInput, begin_provide
 from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.errors import InputError
-from mpi_prs.storage.credentials import Storage
 
 _STEP = 0.05
 _LEAVING_SECONDS = 2.0  # for a fetch to end by itself once nobody wants it any more
@@ -38,9 +37,8 @@ def provide_meanwhile(
         if is_stopped():
             raise NotProvided("stopped while its side inputs were fetched")
 
-    wanted = [SideInput(**side_input) for side_input in settings.side_inputs]
-    storage = Storage.from_secret(settings.side_input_storage)
-    given = begin_provide(wanted, scratch, settings.token, storage, check=check)
+    wanted = [SideInput.from_secret(side_input) for side_input in settings.side_inputs]
+    given = begin_provide(wanted, scratch, settings.token, check=check)
     give_up = float("inf")
     while not given.done():
         if time.monotonic() > give_up:

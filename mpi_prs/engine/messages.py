@@ -79,8 +79,7 @@ class WorkerSettings:
         scratch: folder for what is only of this node; ``None``: where the node's environment says.
         scratch_limit: bytes of it that fetched files may take.
         storages: how to get at the store of each input, secrets included: they travel in memory alone.
-        side_inputs: see :class:`~mpi_prs.data.side_inputs.SideInput`, as JSON.
-        side_input_storage: how to get at the store of the side inputs, secrets included.
+        side_inputs: see :meth:`mpi_prs.data.side_inputs.SideInput.secret`: they, too, hold secrets.
         Others: as in the job config.
     """
 
@@ -107,7 +106,6 @@ class WorkerSettings:
     scratch_limit: int
     storages: Sequence[dict[str, Any]]
     side_inputs: Sequence[dict[str, Any]]
-    side_input_storage: dict[str, Any]
 
     def pack(self) -> bytes:
         """The body of START."""

@@ -291,7 +291,8 @@ class JobConfig(Section):
 
     def side_input_list(self) -> list[SideInput]:
         """The side inputs as the workers take them."""
-        return [SideInput(name, side.path, side.mode) for name, side in self.side_inputs.items()]
+        default = self.storage.storage()
+        return [section.to_side_input(name, default) for name, section in self.side_inputs.items()]
 
     def batch_size(self) -> int | BatchSize | None:
         """Files in a mini-batch, or the size of a table's; ``None`` with ``partition_keys``."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mpi_prs.data.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.data.files import FileInput
 from mpi_prs.data.partition_format import PartitionFormat
+from mpi_prs.data.side_inputs import SideInput
 from mpi_prs.data.tables.types import parse_column_type
 from mpi_prs.job.config_types import AnyPath, PathOrUrl, Pattern, Text
 from mpi_prs.storage.credentials import Storage, is_url
@@ -262,11 +263,18 @@ class SideInputSection(Section):
         description="mount (the path itself; what is remote is fetched) or download (brought to node-local scratch); "
         "default mount",
     )
+    storage: StorageSection | None = Field(
+        default=None, description="how to get at this side input's remote store; default: the job's storage"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _text_means_path(cls, data: Any) -> Any:
         return {"path": data} if isinstance(data, str) else data
+
+    def to_side_input(self, name: str, default: Storage) -> SideInput:
+        """The same as the workers take it."""
+        return SideInput(name, self.path, self.mode, self.storage.storage() if self.storage is not None else default)
 
 
 def output_parts(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from mpi_prs.data.manifest import Manifest
@@ -34,7 +34,7 @@ from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.output.form import encoding
-from mpi_prs.storage.credentials import is_url, scrub
+from mpi_prs.storage.credentials import scrub
 
 _log = logging.getLogger("mpi_prs.job")
 
@@ -204,7 +204,6 @@ def _say_what_is_fetched(config: JobConfig) -> None:
 
 
 def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
-    has_remote_side_inputs = any(is_url(side.path) for side in config.side_input_list())
     return WorkerSettings(
         run_root=str(config.output),
         token=run.token,
@@ -229,8 +228,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         scratch=config.scratch,
         scratch_limit=config.scratch_limit,
         storages=[dataset.storage.secret() if dataset.is_remote else {} for dataset in config.datasets()],
-        side_inputs=[asdict(side) for side in config.side_input_list()],
-        side_input_storage=config.storage.storage().secret() if has_remote_side_inputs else {},
+        side_inputs=[side.secret() for side in config.side_input_list()],
         stop_grace=config.stop_grace,
     )
 

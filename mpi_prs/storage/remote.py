@@ -33,8 +33,8 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
 
     The rules are those of :func:`mpi_prs.data.files.list_files`, as far as a store without folders allows: a blob that
     exists is taken as it is; a folder stands for all blobs under it; in a glob ``*``, ``?`` and ``[…]`` stay within a
-    name and ``**`` crosses folders; hidden names are skipped unless the pattern spells out the dot. Globs look only
-    below their part without wildcards. In a URL that begins with ``http`` names are percent-encoded.
+    name and ``**`` crosses folders; hidden names and run directories are skipped unless the pattern spells them out.
+    Globs look only below their part without wildcards. In a URL that begins with ``http`` names are percent-encoded.
 
     Args:
         pattern: the URL.

@@ -1,7 +1,8 @@
 """Folders and globs in a store that has no folders, only names with slashes in them.
 
 A pattern is followed folder by folder as long as that saves looking at names; from the first ``**`` on, everything
-below is listed in one sweep and sieved.
+below is listed in one sweep and sieved. Wildcards match neither hidden names nor run directories (``_run``), unless the
+pattern spells them out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from mpi_prs.run_directory import RUN_FOLDER
 
 _WILDCARD = re.compile(r"[*?[]")
 
@@ -69,8 +72,9 @@ class Segment:
         wildcard = _WILDCARD.search(text)
         if wildcard is None:
             return cls(text, text, text.__eq__)
-        no_dot = "" if hidden or text.startswith(".") else r"(?!\.)"
-        return cls(text, text[: wildcard.start()], re.compile(no_dot + fnmatch.translate(text)).match)
+        without = "" if hidden or text.startswith(".") else r"(?!\.)"
+        without += "" if text.startswith(RUN_FOLDER) else rf"(?!{RUN_FOLDER}\Z)"
+        return cls(text, text[: wildcard.start()], re.compile(without + fnmatch.translate(text)).match)
 
 
 def is_glob(path: str) -> bool:
