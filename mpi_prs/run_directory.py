@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-
 RUN_FOLDER = "_run"
 """The run directory's name in the output folder."""
 
