@@ -16,7 +16,6 @@ from mpi_prs.job.batch import batch_job, processes_per_rank
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.opening import RunOptions, is_complete_already
 from mpi_prs.job.secret_overrides import refuse_secrets
-from mpi_prs.job.uploading import output_blob
 from mpi_prs.monitor.status import read_status, status_text
 from mpi_prs.monitor.units import many
 from mpi_prs.run_directory import RunDirectory
@@ -67,7 +66,7 @@ def submit_job(config: JobConfig, submission: Submission, dry_run: bool, wait: b
         click.echo(script, nl=False)
         return EXIT_COMPLETE
     run = RunDirectory(config.output)
-    if is_complete_already(config, submission.options) and output_blob(config) is None:
+    if is_complete_already(config, submission.options) and config.output_url is None:
         click.echo(f"{config.name} is complete already: the output is in {config.output}. Nothing is submitted")
         return EXIT_COMPLETE
     _refuse_a_second_job(run)

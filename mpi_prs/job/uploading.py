@@ -1,25 +1,34 @@
-"""The finished output, stored where ``output_url`` says."""
+"""The finished output folder, stored where ``output_url`` says.
+
+::
+
+    what the script has written there, file by file ─► the append_row file ─► _run/uploaded.json
+                                                         last: who sees it sees all
+
+The run directory stays here. What was uploaded and has not changed since is not uploaded again, so a start that is
+killed on the way loses little.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
 
 from mpi_prs.errors import JobStopped, OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.replacing import replacing
 from mpi_prs.run_directory import RunDirectory
-from mpi_prs.storage.upload import check_upload, upload
+from mpi_prs.storage.upload import check_upload, upload, upload_all
 
 _log = logging.getLogger("mpi_prs.job")
 
-
-def output_blob(config: JobConfig) -> str | None:
-    """The URL of the output file; ``None``: it is not uploaded."""
-    if config.output_url is None or config.output_action != "append_row":
-        return None
-    return f"{config.output_url.rstrip('/')}/{config.append_row_file_name}"
+_FILES_A_RECORD = 500
+"""So many files are uploaded between two updates of the record."""
 
 
 def check_destination(config: JobConfig) -> None:
@@ -28,31 +37,97 @@ def check_destination(config: JobConfig) -> None:
     Raises:
         OutputError: it cannot; the message says why.
     """
-    if (url := output_blob(config)) is not None:
-        check_upload(url, config.storage.storage())
+    if config.output_url is not None:
+        check_upload(url_below(config.output_url, config.append_row_file_name), config.storage.storage())
 
 
 def upload_output(config: JobConfig, directory: RunDirectory) -> None:
-    """Upload the complete output, unless this very file has been uploaded already.
+    """Upload everything in the output folder of a complete run, but what has been uploaded already.
 
     Raises:
         JobStopped: the store cannot be reached, or refuses; the same command tries again.
     """
-    url = output_blob(config)
-    if url is None:
+    if config.output_url is None:
         return
-    file = directory.output_file(config.append_row_file_name)
-    status = file.stat()
-    told: dict[str, Any] = {"url": url, "bytes": status.st_size, "changed": status.st_mtime_ns}
+    rows = config.append_row_file_name if config.output_action == "append_row" else None
     try:
-        if json.loads(directory.uploaded.read_bytes()) == told:
-            return
-    except (OSError, ValueError):
-        pass
-    _log.info("uploading the output to %s (%d bytes)", url, status.st_size)
-    try:
-        upload(file, url, config.storage.storage())
+        record = _Record(directory.uploaded, config.output_url)
+        storage = config.storage.storage()
+        left = (name for name in _names_below(directory) if name != rows and record.is_new(directory.output / name))
+        while names := list(islice(left, _FILES_A_RECORD)):
+            _log.info("uploading %d files of the output folder to %s", len(names), config.output_url)
+            paths = [directory.output / name for name in names]
+            states = [_state(path) for path in paths]
+            pairs = [(path, url_below(config.output_url, name)) for path, name in zip(paths, names, strict=True)]
+            upload_all(pairs, storage)
+            record.add(dict(zip(names, states, strict=True)))
+        if rows is not None and record.is_new(file := directory.output_file(rows)):
+            state, url = _state(file), url_below(config.output_url, rows)
+            _log.info("uploading the output to %s (%d bytes)", url, state[0])
+            upload(file, url, storage)
+            record.add({rows: state})
     except OutputError as error:
         raise JobStopped(str(error)) from error
-    with replacing(directory.uploaded, lasting=True) as marker:
-        marker.write(json.dumps(told).encode())
+    except OSError as error:
+        raise JobStopped(f"the output in {directory.output} cannot be uploaded: {error.strerror or error}") from error
+
+
+def uploaded_files(directory: RunDirectory) -> dict[str, int]:
+    """The files that have been uploaded, by their names below ``output_url``, with their sizes in bytes."""
+    return {name: size for name, (size, _changed) in _read(directory.uploaded)[1].items()}
+
+
+def url_below(url: str, name: str) -> str:
+    """The URL of a file in a folder. Names are percent-encoded where the folder's are, which is after ``http``."""
+    below = quote(name, safe="/~!$&'()+,;=:@") if url.startswith(("http://", "https://")) else name
+    return f"{url.rstrip('/')}/{below}"
+
+
+_State = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds."""
+
+
+class _Record:
+    """``uploaded.json``: what is in the store already."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._path = path
+        self._url = url.rstrip("/")
+        known_url, files = _read(path)
+        self._files = files if known_url == self._url else {}
+        self._folder = path.parent.parent
+
+    def is_new(self, file: Path) -> bool:
+        """Whether a file has not been uploaded as it is now."""
+        return self._files.get(os.path.relpath(file, self._folder)) != _state(file)
+
+    def add(self, files: dict[str, _State]) -> None:
+        """These have been uploaded, in the state that they were in before."""
+        self._files |= files
+        told = {"url": self._url, "files": self._files}
+        with replacing(self._path, lasting=True) as marker:
+            marker.write(json.dumps(told).encode())
+
+
+def _read(path: Path) -> tuple[str, dict[str, _State]]:
+    try:
+        found = json.loads(path.read_bytes())
+        return str(found["url"]), {str(name): (int(size), int(time)) for name, (size, time) in found["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return "", {}
+
+
+def _state(file: Path) -> _State:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _names_below(directory: RunDirectory) -> Iterator[str]:
+    """The files of the output folder, sorted within each folder, without the run directory; links are followed."""
+    for folder, folders, names in os.walk(directory.output):
+        if Path(folder) == directory.output:
+            folders[:] = [name for name in folders if name != directory.root.name]
+        folders.sort()
+        for name in sorted(names):
+            if os.path.isfile(path := os.path.join(folder, name)):
+                yield os.path.relpath(path, directory.output)

@@ -5,11 +5,16 @@ To upload it again does no harm, so whoever was interrupted simply does it again
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mpi_prs.errors import OutputError
 from mpi_prs.storage.credentials import Storage, check_url, scrub
 from mpi_prs.storage.remote import store_of
+
+_FILES_AT_ONCE = 8
+"""Of one upload; each takes a few blocks of memory."""
 
 
 def upload(file: Path, url: str, storage: Storage) -> None:
@@ -22,11 +27,37 @@ def upload(file: Path, url: str, storage: Storage) -> None:
         OutputError: the file cannot be read, the URL names no file, or the store refuses or cannot be reached for too
             long. The local file is left as it is.
     """
-    from mpi_prs.storage.stores import StoreProblem, run
+    upload_all([(file, url)], storage)
+
+
+def upload_all(pairs: Sequence[tuple[Path, str]], storage: Storage) -> None:
+    """Store files, each under its URL, some at once; as :func:`upload`, and the first failure ends it.
+
+    Raises:
+        OutputError: as of :func:`upload`, naming the file.
+    """
+    from mpi_prs.storage.stores import Store, for_each, run
+
+    async def put(work: tuple[Store, Path, str]) -> None:
+        store, file, url = work
+        with _uploading(file, url):
+            await store.put(file, url)
+
+    work = []
+    for file, url in pairs:
+        check_url(url)
+        with _uploading(file, url):
+            work.append((store_of(url, storage), file, url))
+    run(for_each, work, put, min(_FILES_AT_ONCE, len(work)))
+
+
+@contextlib.contextmanager
+def _uploading(file: Path, url: str) -> Iterator[None]:
+    """Turn what goes wrong into an OutputError."""
+    from mpi_prs.storage.stores import StoreProblem
 
     try:
-        check_url(url)
-        run(store_of(url, storage).put, file, url)
+        yield
     except StoreProblem as problem:
         raise OutputError(
             f"cannot upload {file} to {scrub(url)}: {problem}. The file is complete where it is: the same command "
