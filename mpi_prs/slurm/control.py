@@ -1,4 +1,4 @@
-"""The orders and the one question that Slurm is given, by its own commands.
+"""The orders and the questions that Slurm is given, by its own commands.
 
 Each call is one command; nothing is asked twice, and what it costs the controller is one message. Nothing that decides
 about rows rests on an answer from here.
@@ -59,6 +59,23 @@ class JobState:
         """Whether it has left the queue for good. A job that Slurm is still clearing away is not over: it may be
         on its way back into the queue."""
         return self.state in _OVER
+
+
+@dataclass(frozen=True)
+class PartitionNodes:
+    """Nodes of a partition that are in one state.
+
+    Attributes:
+        partition: its name.
+        is_default: jobs go there that name none.
+        state: Slurm's word, such as ``idle``, ``mixed``, ``down*``.
+        count: how many.
+    """
+
+    partition: str
+    is_default: bool
+    state: str
+    count: int
 
 
 def submit(script: str) -> str:
@@ -123,6 +140,25 @@ def parse_job(text: str, job_id: str) -> JobState | None:
         restarts=int(restarts) if restarts.isdecimal() else 0,
         exit_code=128 + int(number) if number.isdecimal() and int(number) else int(code) if code.isdecimal() else 0,
     )
+
+
+def partition_nodes() -> list[PartitionNodes]:
+    """The nodes of every partition that this user may see, by state.
+
+    Raises:
+        SlurmError: there is no Slurm here, or it does not answer.
+    """
+    return parse_nodes(_order(["sinfo", "--noheader", "--format=%P|%T|%D"], "the state of the nodes is not known"))
+
+
+def parse_nodes(text: str) -> list[PartitionNodes]:
+    """What ``sinfo --format=%P|%T|%D`` printed; a line that is not like that is left out."""
+    found = []
+    for line in text.splitlines():
+        partition, state, count = [*(word.strip() for word in line.rsplit("|", 2)), "", ""][:3]
+        if partition and state and count.isdecimal():
+            found.append(PartitionNodes(partition.removesuffix("*"), partition.endswith("*"), state, int(count)))
+    return found
 
 
 def _order(command: Sequence[str], otherwise: str, seconds: float = _ASK_SECONDS, stdin: str = "") -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_prs.errors import WorkspaceError
 from mpi_prs.workspace.records import check_name
 
 BLOB_STORE = "workspaceblobstore"
@@ -166,3 +167,11 @@ class WorkspaceFolder:
     def reusable(self, digest: str) -> Path:
         """JSON: the step run that has done what this digest stands for."""
         return self.reuse / f"{digest}.json"
+
+
+def layout_of(workspace: object) -> WorkspaceFolder:
+    """The paths of a Workspace. Raises WorkspaceError for something else, which users pass by mistake."""
+    layout = getattr(workspace, "layout", None)
+    if not isinstance(layout, WorkspaceFolder):
+        raise WorkspaceError(f"expected a Workspace, such as Workspace.from_config(), but got {workspace!r}")
+    return layout
