@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from mpi_prs.errors import InputError
 from mpi_prs.storage import azure_listing, stores
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, is_url, scrub
 from mpi_prs.storage.downloading import download, local_name
-from mpi_prs.storage.remote import RemoteFiles, list_urls
+from mpi_prs.storage.remote import RemoteFiles, list_urls, list_versions
 from mpi_prs.storage.stores import Patience, safe_path
 from mpi_prs.storage.url_glob import Segment, names_match
 from tests.azurite import ACCOUNT, KEY, Azurite
@@ -236,6 +237,26 @@ def test_a_listing_goes_on_over_many_pages(
 def test_a_listing_can_be_left_early(azurite: Azurite, tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(azure_listing, "PAGE", 1)
     assert next(list_urls(tree, azurite.storage())) == ("abfs://tree/a.txt", 1)
+
+
+@pytest.mark.parametrize("pattern", ["", "/d/a", "/d/*"])
+def test_a_file_that_is_replaced_by_one_of_its_size_has_another_version(
+    azurite: Azurite, tmp_path: Path, pattern: str
+) -> None:
+    container = f"versions-{uuid.uuid4().hex[:12]}"
+    azurite.container(container, {"d/a": b"one"})
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a").write_bytes(b"one")
+    places = [(f"abfs://{container}{pattern}", azurite.storage()), (f"file://{tmp_path}{pattern}", Storage())]
+    before = [list(list_versions(*place)) for place in places]
+    assert before == [list(list_versions(*place)) for place in places]
+    with azurite.client() as client:
+        client.get_blob_client(container, "d/a").upload_blob(b"two", overwrite=True)
+    (tmp_path / "d/a").write_bytes(b"two")
+    after = [list(list_versions(*place)) for place in places]
+    for [old], [new] in zip(before, after, strict=True):
+        assert old[:2] == new[:2]
+        assert old.version != new.version
 
 
 def test_folders_of_a_hierarchical_namespace_are_no_files(azurite: Azurite) -> None:

@@ -106,7 +106,8 @@ def parse_page(content: bytes) -> Page:
         if element.tag == "BlobPrefix":
             entries.append(Entry(name, -1))
         elif not name.endswith("/") and not _is_folder(element):
-            entries.append(Entry(name, int(element.findtext("Properties/Content-Length") or 0)))
+            size = int(element.findtext("Properties/Content-Length") or 0)
+            entries.append(Entry(name, size, element.findtext("Properties/Etag") or ""))
     return sorted(entries), root.findtext("NextMarker") or ""
 
 

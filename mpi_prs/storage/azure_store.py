@@ -23,6 +23,7 @@ from mpi_prs.storage.stores import (
     RANGE,
     RANGES_AT_ONCE,
     Found,
+    Listed,
     NotThere,
     Requests,
     StoreProblem,
@@ -87,12 +88,12 @@ class AzureStore:
         place = parse(url, self._storage)
         return f"{place.container}/{place.path}".rstrip("/")
 
-    def list(self, url: str, hidden: bool) -> Iterator[tuple[str, int]]:
+    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
         place = parse(url, self._storage)
 
-        def exact() -> int | None:
+        def exact() -> Found | None:
             try:
-                return run(self.look_up, url).size
+                return run(self.look_up, url)
             except NoContainer:
                 raise
             except NotThere:

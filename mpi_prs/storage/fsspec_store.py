@@ -14,6 +14,7 @@ from mpi_prs.storage.stores import (
     RANGE,
     RANGES_AT_ONCE,
     Found,
+    Listed,
     NotThere,
     Requests,
     StoreProblem,
@@ -72,12 +73,13 @@ class FsspecStore:
         path: str = self._filesystem._strip_protocol(url)
         return path
 
-    def list(self, url: str, hidden: bool) -> Iterator[tuple[str, int]]:
-        def exact() -> int | None:
+    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
+        def exact() -> Found | None:
             try:
-                return run(self.look_up, url).size
+                details = run(self._file, url)
             except NotThere:
                 return None
+            return Found(int(details["size"]), _version(details))
 
         path = self._path(url) + ("/" if url.endswith("/") else "")
         return listed(_Listing(self, "/" if path.startswith("/") else ""), path, hidden, self._url_of, exact)
@@ -86,12 +88,17 @@ class FsspecStore:
         return path if "://" in path else f"{self._protocol}://{path}"
 
     async def look_up(self, url: str) -> Found:
-        details = await self.call("info", self._path(url))
+        # Without a version: a read cannot ask for one
+        return Found(int((await self._file(url))["size"]), "")
+
+    async def _file(self, url: str) -> dict[str, Any]:
+        """What the store says of a file, its size among it."""
+        details: dict[str, Any] = await self.call("info", self._path(url))
         if details.get("type") == "directory":
             raise NotThere("it is a folder")
         if details.get("size") is None:
             raise StoreProblem("the server does not say how large it is")
-        return Found(int(details["size"]), "")
+        return details
 
     async def read_into(self, url: str, start: int, target: memoryview, version: str) -> None:  # noqa: ARG002
         path = self._path(url)
@@ -181,6 +188,14 @@ class FsspecStore:
         return Trouble(StoreProblem(f"{type(error).__name__}: {text}"))
 
 
+_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "modified")
+
+
+def _version(details: dict[str, Any]) -> str:
+    """Each filesystem of fsspec has a word of its own for it, or none."""
+    return next((str(details[name]) for name in _VERSIONS if details.get(name)), "")
+
+
 def is_web(url: str) -> bool:
     return url.partition("://")[0] in ("http", "https")
 
@@ -214,8 +229,10 @@ class _Listing:
         for each in listing:
             name = each["name"].rstrip("/")
             if name.startswith(prefix) and name != above:
-                is_folder = each.get("type") == "directory"
-                entries.append(Entry(name + "/", -1) if is_folder else Entry(name, int(each.get("size") or 0)))
+                if each.get("type") == "directory":
+                    entries.append(Entry(name + "/", -1))
+                else:
+                    entries.append(Entry(name, int(each.get("size") or 0), _version(each)))
         yield from sorted(entries)
 
     def below(self, prefix: str) -> Iterator[Entry]:

@@ -25,7 +25,7 @@ from mpi_prs.storage.credentials import Storage, check_url
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from mpi_prs.storage.stores import Found, Store
+    from mpi_prs.storage.stores import Found, Listed, Store
 
 
 def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
@@ -47,6 +47,11 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
     Raises:
         InputError: nothing is found, or the store cannot be reached or refuses.
     """
+    return ((each.url, each.size) for each in list_versions(pattern, storage, hidden=hidden))
+
+
+def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
+    """As :func:`list_urls`, with what each file's content is known by."""
     from mpi_prs.storage.stores import StoreProblem
 
     check_url(pattern)

@@ -88,14 +88,28 @@ class Found(NamedTuple):
     version: str
 
 
+class Listed(NamedTuple):
+    """A file of a listing.
+
+    Attributes:
+        url: of the file.
+        size: in bytes.
+        version: changes when the content does; empty: the store does not say.
+    """
+
+    url: str
+    size: int
+    version: str
+
+
 class Store(Protocol):
     """A remote store. Coroutines run in the loop of :func:`submit`. All may raise StoreProblem."""
 
     def path_of(self, url: str) -> str:
         """What a URL names, container first."""
 
-    def list(self, url: str, hidden: bool) -> Iterator[tuple[str, int]]:
-        """See :func:`mpi_prs.storage.remote.list_urls`; for any thread but the loop's."""
+    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
+        """See :func:`mpi_prs.storage.remote.list_versions`; for any thread but the loop's."""
 
     async def look_up(self, url: str) -> Found:
         """Raises NotThere."""
@@ -305,18 +319,18 @@ def ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def listed(
-    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[], int | None]
-) -> Iterator[tuple[str, int]]:
+    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[], Found | None]
+) -> Iterator[Listed]:
     """What a path names: a file of this very name, or what the folder or glob stands for.
 
     Args:
-        exact: the size of the file of this very name; ``None``: there is none.
+        exact: the file of this very name; ``None``: there is none.
     """
-    if path and not path.endswith("/") and (size := exact()) is not None:
-        yield url_of(path), size
+    if path and not path.endswith("/") and (found := exact()) is not None:
+        yield Listed(url_of(path), found.size, found.version)
         return
     for entry in matching(lister, path, hidden=hidden):
-        yield url_of(entry.name), entry.size
+        yield Listed(url_of(entry.name), entry.size, entry.version)
 
 
 def safe_path(name: str) -> str:

@@ -24,10 +24,12 @@ class Entry(NamedTuple):
     Attributes:
         name: its full name in the store; that of a folder ends with a slash.
         size: in bytes; -1: a folder.
+        version: as of :class:`~mpi_prs.storage.stores.Listed`.
     """
 
     name: str
     size: int
+    version: str = ""
 
     @property
     def is_folder(self) -> bool:
