@@ -488,3 +488,25 @@ assert batch.data.num_rows == 3 and batch.skipped == 1, batch
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-W", "ignore::ResourceWarning", "-c", script], check=True)
+
+
+# As text
+
+
+def test_without_inference_every_column_is_text_but_for_chosen_types(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,c\n007,1.50,2\n,true,3\n")
+    format = Delimited(infer_column_types=False, column_types={"c": "int"})
+    expected = pd.DataFrame({"a": ["007", None], "b": ["1.50", "true"], "c": [2, 3]})
+    same(frames_of(format, [path], ALL), expected)
+
+
+@pytest.mark.parametrize("row", ["", "+1,,NA,"], ids=["all at once", "value by value"])
+def test_texts_are_never_missing_where_they_are_to_stay_as_they_are(tmp_path: Path, row: str) -> None:
+    path = write(tmp_path, f'n,half,text,when\n1,0.5,,01.02.2024\n2,,NA,\n3,1.5,"",02.02.2024\n{row}\n')
+    types = {"when": "datetime(%d.%m.%Y)", "n": "int"}
+    (frame,) = frames_of(Delimited(empty_as_string=True, column_types=types), [path], ALL)
+    assert frame["text"].tolist()[:3] == ["", "NA", ""]
+    assert frame["text"].tolist()[3:] == (["NA"] if row else [])
+    assert np.isnan(frame["half"][1]) and pd.isna(frame["when"][1])
+    (plain,) = frames_of(Delimited(column_types=types), [path], ALL)
+    assert plain["text"].isna().all()

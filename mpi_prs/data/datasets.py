@@ -112,10 +112,13 @@ class TabularDataset(Dataset):
     Attributes:
         format: the file format with its options.
         path_column: name of a column to add, with the path of the file that a row is from.
+        drop_columns: columns to leave out, be they of the files, of the partition keys or ``path_column``. Partition
+            keys that are no columns are partition keys still.
     """
 
     format: TableFormat
     path_column: str | None = None
+    drop_columns: tuple[str, ...] = ()
 
     def paths(self) -> Iterator[bytes]:
         """As of every dataset; names with a leading underscore (``_SUCCESS``, ``_metadata``) are no tables, unless a
@@ -130,12 +133,20 @@ class TabularDataset(Dataset):
         format: TableFormat,
         *,
         path_column: str | None = None,
+        drop_columns: Sequence[str] = (),
         partition_format: str | None = None,
         storage: Storage | None = None,
         base: Path | None = None,
     ) -> TabularDataset:
         """Rows of files in any of the formats; see the classmethods below for one of them each."""
-        return cls(_input(path, base), partition_format, storage or Storage(), format=format, path_column=path_column)
+        return cls(
+            _input(path, base),
+            partition_format,
+            storage or Storage(),
+            format=format,
+            path_column=path_column,
+            drop_columns=tuple(drop_columns),
+        )
 
     @classmethod
     def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
@@ -186,7 +197,7 @@ class TabularDataset(Dataset):
         return cls.from_format(path, format(**options), **ours)
 
 
-_DATASET_OPTIONS = ("path_column", "partition_format", "storage", "base")
+_DATASET_OPTIONS = ("path_column", "drop_columns", "partition_format", "storage", "base")
 
 
 def _input(path: str | Sequence[str], base: Path | None) -> FileInput:

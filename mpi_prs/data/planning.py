@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,9 @@ from mpi_prs.data.partition_by import partitioned_columns, typed_values
 from mpi_prs.data.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.data.partitions import check_partition_keys, group_by_partition, to_json
 from mpi_prs.data.payload import pack
-from mpi_prs.data.tables.arrow import pack_schema, unpack_schema
-from mpi_prs.data.tables.format import BatchSize, Part
+from mpi_prs.data.tables.arrow import pack_schema
+from mpi_prs.data.tables.dropping import columns_of, without_columns
+from mpi_prs.data.tables.format import BatchSize, Part, quoted
 from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import is_url
 
@@ -199,12 +200,17 @@ def _of_tables(
 ) -> Iterator[MiniBatch]:
     """Surveys of all inputs come first: what they find wrong is told before any work is done."""
     stores = [_AskedOnce(AnyFiles(dataset.storage)) for dataset in datasets]
+    surveyed = []
     for dataset, store in zip(datasets, stores, strict=True):
         _log.info("looking at the table %s", _shown(dataset))
         survey = dataset.format.survey(dataset.files, store)
         if dataset.path_column is not None:
             _check_path_column(dataset.path_column, survey, _shown(dataset))
+        if dataset.drop_columns:
+            dataset, survey = _dropped(dataset, survey)
+        surveyed.append(dataset)
         planned.inputs.append(_described_table(dataset, survey))
+    datasets = surveyed
     for number, (dataset, store) in enumerate(zip(datasets, stores, strict=True)):
         described = planned.inputs[number]
         partitioning = Partitioning.of(dataset)
@@ -273,7 +279,31 @@ def _path_values(partitioning: Partitioning | None, path: str, dataset: TabularD
     values = partitioning.values(path) if partitioning else {}
     if dataset.path_column in values:
         raise InputError(f"path_column: {dataset.path_column!r} is a partition key already; choose another name")
-    return values
+    return {key: value for key, value in values.items() if key not in dataset.drop_columns}
+
+
+def _dropped(dataset: TabularDataset, survey: dict[str, Any]) -> tuple[TabularDataset, dict[str, Any]]:
+    """The dataset and its survey without the columns that are to be left out; of partition keys, see
+    :func:`_path_values`.
+
+    Raises:
+        InputError: one is no column, or none is left.
+    """
+    own = columns_of(survey)
+    others = [*dataset.partition_keys, *([dataset.path_column] if dataset.path_column else [])]
+    unknown = [name for name in dataset.drop_columns if name not in own and name not in others]
+    if unknown and own and dataset.partition_format != HIVE:  # which keys there are, only the folders tell
+        raise InputError(
+            f"drop_columns: {quoted(unknown)} not found in {_shown(dataset)}; its columns are {quoted([*own, *others])}"
+        )
+    if dataset.path_column in dataset.drop_columns:
+        dataset = replace(dataset, path_column=None)
+    if not set(own).intersection(dataset.drop_columns):
+        return dataset, survey
+    if set(own) <= set(dataset.drop_columns):
+        raise InputError(f"drop_columns: that are all columns of {_shown(dataset)}; at least one must be left")
+    format, survey = without_columns(dataset.format, survey, dataset.drop_columns)
+    return replace(dataset, format=format), survey
 
 
 def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
@@ -283,8 +313,7 @@ def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
             f"path_column: {shown} holds arrays of more than one dimension, which have no columns; remove it, and take "
             "the paths from context.dataset.paths"
         )
-    names = survey["columns"] if "table" in survey else unpack_schema(survey.get("final") or survey["schema"]).names
-    if name in names:
+    if name in columns_of(survey):
         raise InputError(f"path_column: {shown} has a column {name!r} already; choose another name")
 
 

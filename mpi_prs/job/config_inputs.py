@@ -60,6 +60,8 @@ _TABLE_KEYS = {
         "columns",
         "column_types",
         "on_bad_record",
+        "infer_column_types",
+        "empty_as_string",
     ),
     "parquet": ("columns", "column_types"),
     "json_lines": ("columns", "column_types", "on_bad_record"),
@@ -135,10 +137,23 @@ class InputSection(Section):
     columns: tuple[Text, ...] | None = Field(
         default=None, min_length=1, description="columns of the table to read, in this order; default: all"
     )
+    drop_columns: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="columns of the table to leave out, those of partition keys and path_column too; default: none",
+    )
     column_types: dict[str, Text] = Field(
         default_factory=dict,
         description="types of columns where they should not be inferred: string, int, float, bool, datetime, "
         "datetime(%d.%m.%Y), int32, float32, …",
+    )
+    infer_column_types: bool | None = Field(
+        default=None,
+        description="delimited: false where columns are text, but for those of column_types; default true",
+    )
+    empty_as_string: bool | None = Field(
+        default=None,
+        description="delimited: true where nothing in a column of text is a missing value; default false",
     )
     on_bad_record: Literal["fail", "skip_and_count"] | None = Field(
         default=None,
@@ -165,7 +180,7 @@ class InputSection(Section):
     def _text_means_files(cls, data: Any) -> Any:
         return {"files": data} if isinstance(data, str) else data
 
-    @field_validator("files", "table", "columns", "na_values", mode="before")
+    @field_validator("files", "table", "columns", "drop_columns", "na_values", mode="before")
     @classmethod
     def _one_means_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -197,7 +212,7 @@ class InputSection(Section):
             name = self.table_format()
             if name == "delimited" and self.separator is None:
                 self._is_tab_separated()
-            allowed = ("format", "path_column", *_TABLE_KEYS[name])
+            allowed = ("format", "path_column", "drop_columns", *_TABLE_KEYS[name])
             what = f"a table in the format {name}"
         common = {"files", "files_from", "table", "partition_format", "storage"}
         wrong = [key for key in self.model_fields_set if key not in common and key not in allowed]
@@ -244,7 +259,12 @@ class InputSection(Section):
         options = {key: getattr(self, key) for key in _TABLE_KEYS[name] if getattr(self, key) is not None}
         if name == "delimited" and self.separator is None and self._is_tab_separated():
             options["separator"] = "\t"
-        ours = {"path_column": self.path_column, "partition_format": self.partition_format, "storage": storage}
+        ours = {
+            "path_column": self.path_column,
+            "drop_columns": self.drop_columns or (),
+            "partition_format": self.partition_format,
+            "storage": storage,
+        }
         make = {
             "delimited": TabularDataset.from_delimited_files,
             "parquet": TabularDataset.from_parquet_files,

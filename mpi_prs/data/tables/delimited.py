@@ -60,6 +60,8 @@ class Delimited:
         on_bad_record: the mini-batch fails, or the record is left out and counted.
         decimal: the decimal point.
         na_values: texts that stand for a missing value, on top of those of pandas.
+        infer_column_types: else every column is text, but for those of ``column_types``.
+        empty_as_string: nothing in a column of text is a missing value: empty fields are empty text, ``NA`` is ``NA``.
 
     Raises:
         InputError: an option is not as described here.
@@ -75,6 +77,8 @@ class Delimited:
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
     decimal: str = "."
     na_values: tuple[str, ...] = ()
+    infer_column_types: bool = True
+    empty_as_string: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("separator", self.separator), ("quote", self.quote), ("decimal", self.decimal)):
@@ -135,7 +139,12 @@ class Delimited:
         fields, objects = [], []
         for name in self.columns or names:
             seen = found.seen.get(name, set()) | ({"missing"} if name in lacking else set())
-            type = chosen[name].type if name in chosen else type_of(seen, whole)
+            if name in chosen:
+                type = chosen[name].type
+            elif self.infer_column_types and not (self.empty_as_string and seen <= {"missing"}):
+                type = type_of(seen, whole)
+            else:
+                type = pa.string()
             fields.append(pa.field(name, in_pandas_with_nulls(type) if "missing" in seen else type))
             if "missing" in seen and pa.types.is_boolean(type):
                 objects.append(name)
@@ -195,6 +204,7 @@ class Delimited:
             {name: cast.format for name, cast in chosen.items() if cast.format and name in schema.names},
             self.decimal,
             self._missing(),
+            self.empty_as_string,
         )
         combined = self.header == "combine_all_files_headers"
         return DelimitedReader(

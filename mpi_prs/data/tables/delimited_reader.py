@@ -52,6 +52,7 @@ class Columns:
         formats: datetime format of each column that has one.
         decimal: the decimal point.
         missing: texts that stand for a missing value.
+        whole_texts: in a column of text none does.
     """
 
     schema: Any
@@ -60,6 +61,7 @@ class Columns:
     formats: dict[str, str]
     decimal: str
     missing: tuple[str, ...]
+    whole_texts: bool = False
 
 
 class DelimitedReader:
@@ -217,6 +219,9 @@ class DelimitedReader:
         records = records_of(content, dialect)
         wanted = [name for name in columns.schema.names if name in set(names)]
         texts = texts_of(content, records, dialect, names, wanted, columns.missing)
+        if columns.whole_texts:
+            whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
+            texts.columns.update(texts_of(content, records, dialect, names, whole, ()).columns)
         bad: dict[int, tuple[str | None, str]] = {number: (None, problem) for number, problem in texts.misshapen}
         misfits: Any = np.zeros(len(texts.rows), bool)
         arrays = []
@@ -297,7 +302,7 @@ def _convert_options(columns: Columns) -> Any:
         include_columns=columns.schema.names,
         include_missing_columns=True,
         null_values=list(columns.missing),
-        strings_can_be_null=True,
+        strings_can_be_null=not columns.whole_texts,
         quoted_strings_can_be_null=True,
         true_values=list(TRUE),
         false_values=list(FALSE),
