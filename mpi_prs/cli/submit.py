@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError, SlurmError
+from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, SlurmError
 from mpi_prs.job.batch import batch_job, processes_per_rank
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.opening import RunOptions, is_complete_already
@@ -19,8 +19,9 @@ from mpi_prs.job.secret_overrides import refuse_secrets
 from mpi_prs.monitor.status import read_status, status_text
 from mpi_prs.monitor.units import many
 from mpi_prs.run_directory import RunDirectory
-from mpi_prs.slurm.control import job_state, submit
-from mpi_prs.slurm.job_record import has_ended, latest_job, write_record
+from mpi_prs.slurm.control import job_state
+from mpi_prs.slurm.handing_in import hand_in
+from mpi_prs.slurm.job_record import has_ended, latest_job
 from mpi_prs.slurm.script import render
 from mpi_prs.slurm.watch import RunWatch
 
@@ -70,7 +71,7 @@ def submit_job(config: JobConfig, submission: Submission, dry_run: bool, wait: b
         click.echo(f"{config.name} is complete already: the output is in {config.output}. Nothing is submitted")
         return EXIT_COMPLETE
     _refuse_a_second_job(run)
-    job_id = _hand_in(run, script)
+    job_id = hand_in(run, script)
     _say_how_to_follow(config, job_id)
     return _wait_for_the_end(run) if wait else EXIT_COMPLETE
 
@@ -85,17 +86,6 @@ def _refuse_a_second_job(run: RunDirectory) -> None:
             f"Slurm job {earlier} is at work on {run.output} or waits to be ({state.state.lower()}). Follow it with "
             f"{_command('status', run.output)} --watch, or end it with {_command('cancel', run.output)}"
         )
-
-
-def _hand_in(run: RunDirectory, script: str) -> str:
-    try:
-        run.slurm.mkdir(parents=True, exist_ok=True)
-        run.slurm_script.write_text(script, encoding="utf-8")
-        job_id = submit(script)
-        write_record(run, job_id)
-    except OSError as error:
-        raise OutputError(f"cannot write to {run.slurm}: {error.strerror}; choose another output") from error
-    return job_id
 
 
 def _say_how_to_follow(config: JobConfig, job_id: str) -> None:

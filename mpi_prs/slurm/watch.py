@@ -32,12 +32,14 @@ class Look:
         queue: a line about its Slurm job; empty where the status says it all.
         is_over: nothing will happen any more without a new command.
         exit_code: of the job, once it is over; ``None`` where that is not known.
+        job: what Slurm says, where it was asked and knows the job.
     """
 
     status: Status | None
     queue: str
     is_over: bool
     exit_code: int | None = None
+    job: JobState | None = None
 
 
 class RunWatch:
@@ -77,7 +79,8 @@ class RunWatch:
             return Look(status, str(answer), False)
         if answer is None:
             return Look(status, f"Slurm does not know job {job_id} any more", True, own.exit_code if own else None)
-        return Look(status, _about(job_id, answer), answer.is_over, _exit_code(answer) if answer.is_over else None)
+        exit_code = _exit_code(answer) if answer.is_over else None
+        return Look(status, _about(job_id, answer), answer.is_over, exit_code, answer)
 
     def _answer_about(self, job_id: str) -> JobState | SlurmError | None:
         now = self._clock()

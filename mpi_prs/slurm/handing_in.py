@@ -1,0 +1,55 @@
+"""A run's batch script handed in to Slurm, and its job called off again.
+
+::
+
+    hand_in      _run/slurm/submit.sh ─► sbatch ─► _run/slurm/job.json
+    call_off     _run/cancelled ─► scancel          the mark first: a job that is just stopping must not come back
+"""
+
+from __future__ import annotations
+
+from mpi_prs.errors import OutputError
+from mpi_prs.monitor.status import read_status
+from mpi_prs.run_directory import RunDirectory
+from mpi_prs.slurm.control import cancel, job_state, submit
+from mpi_prs.slurm.job_record import has_ended, latest_job, write_record
+
+
+def hand_in(run: RunDirectory, script: str) -> str:
+    """Submit the batch script of a run, and keep it and the job's id in the run directory; returns the id.
+
+    Raises:
+        SlurmError: Slurm is not here, refuses the job, or does not answer.
+        OutputError: the run directory cannot be written.
+    """
+    try:
+        run.slurm.mkdir(parents=True, exist_ok=True)
+        run.slurm_script.write_text(script, encoding="utf-8")
+        job_id = submit(script)
+        write_record(run, job_id)
+    except OSError as error:
+        raise OutputError(f"cannot write to {run.slurm}: {error.strerror}; choose another output") from error
+    return job_id
+
+
+def call_off(run: RunDirectory) -> tuple[str | None, bool]:
+    """Cancel the latest job of a run, in the queue or at work; what is finished stays.
+
+    Returns:
+        the job's id (``None``: the run has none), and whether it was not over already.
+
+    Raises:
+        SlurmError: Slurm is not here, refuses, or does not answer.
+        OutputError: the run belongs to somebody else.
+    """
+    job_id = latest_job(run)
+    if job_id is None:
+        return None, False
+    if has_ended(read_status(run.status), job_id) or (state := job_state(job_id)) is None or state.is_over:
+        return job_id, False
+    try:
+        run.cancelled.touch()
+    except OSError as error:
+        raise OutputError(f"cannot write to {run.root}: {error.strerror}. Is it your run?") from error
+    cancel(job_id)
+    return job_id, True
