@@ -149,6 +149,7 @@ def init():
     global content, folder
     content = open(sys.argv[1]).read()
     folder = sorted(os.listdir(sys.argv[2].partition("=")[2]))
+    assert os.environ["AZUREML_DATAREFERENCE_model"] == sys.argv[1]
 
 def run(mini_batch):
     return [f"{content} {len(folder)}"] * len(mini_batch)
@@ -170,6 +171,7 @@ def run(mini_batch):
         inputs=[f"abfs://{container}/in"],
         side_inputs=side_inputs,
         arguments=["${side_inputs.model}", "--folder=${side_inputs.folder}"],
+        environment_variables={"AZUREML_DATAREFERENCE_model": "${side_inputs.model}"},
     )
     done = job.local()
     assert done.returncode == 0, done.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute
+from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute, substitute_values
 from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage
 from tests.azurite import OTHER_ACCOUNT, Azurite
@@ -258,6 +258,7 @@ def test_arguments_name_side_inputs() -> None:
     paths = {"model": "/x/model", "labels": "/x/l.txt"}
     arguments = ["--m=${side_inputs.model}/w.bin", "plain", "${side_inputs.labels}:${side_inputs.model}", "${HOME}"]
     assert substitute(arguments, paths) == ["--m=/x/model/w.bin", "plain", "/x/l.txt:/x/model", "${HOME}"]
+    assert substitute_values({"M": "${side_inputs.model}", "N": "n"}, paths) == {"M": "/x/model", "N": "n"}
     with pytest.raises(ValueError, match="no side input named 'moddel'; the names are labels, model"):
         substitute(["${side_inputs.moddel}"], paths)
     with pytest.raises(ValueError, match="there are none"):

@@ -18,7 +18,7 @@ from mpi_prs.data.files import FileInput
 from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.data.planning import plan
-from mpi_prs.data.side_inputs import provide, substitute
+from mpi_prs.data.side_inputs import provide, substitute, substitute_values
 from mpi_prs.entry_script.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.entry_script.script import import_script, prepare_interpreter, user_traceback
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED
@@ -53,6 +53,7 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
                 count, payload = prepared.items, prepared.payload
             mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
             mini_batch = mini_batches.make(memoryview(payload), context, 0)
+            os.environ.update(substitute_values(config.environment_variables, side_inputs.paths))
             arguments = substitute(config.arguments, side_inputs.paths)
             return _run_script(config, arguments, mini_batch, context, count)
 
@@ -60,7 +61,6 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
 def _run_script(
     config: JobConfig, arguments: Sequence[str], mini_batch: Any, context: MiniBatchContext, items: int
 ) -> int:
-    os.environ.update(config.environment_variables)
     os.environ.setdefault("AZUREML_BI_OUTPUT_PATH", str(config.output))
     prepare_interpreter(str(config.entry_script), str(config.source_directory), arguments)
     click.echo(f"init() of {config.entry_script}", err=True)

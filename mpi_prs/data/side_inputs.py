@@ -167,6 +167,11 @@ def substitute(arguments: Sequence[str], paths: Mapping[str, str]) -> list[str]:
     return [_REFERENCE.sub(path, argument) for argument in arguments]
 
 
+def substitute_values(variables: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
+    """The same with the values of environment variables."""
+    return dict(zip(variables, substitute(list(variables.values()), paths), strict=True))
+
+
 def remove_stale(node_scratch: Path) -> None:
     """Remove the folders of starts of which no worker lives on this node."""
     with contextlib.suppress(OSError):

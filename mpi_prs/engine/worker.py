@@ -20,7 +20,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -149,13 +149,13 @@ class Worker:
         undo.callback(self._supply.close)
         if self._supply.wake_descriptor is not None:
             self._selector.register(self._supply.wake_descriptor, selectors.EVENT_READ)
+        settings = self._with_side_inputs(settings)
         self._places = make_places(settings, self._node, self._scratch)
-        arguments = self._provide_side_inputs(settings)
         self._process_settings = ProcessSettings(
             interpreter=settings.interpreter,
             entry_script=settings.entry_script,
             source_directory=settings.source_directory,
-            arguments=arguments,
+            arguments=tuple(settings.arguments),
             row_form=settings.row_form,
             run_invocation_timeout=settings.run_invocation_timeout,
             task_overhead_timeout=settings.task_overhead_timeout,
@@ -172,20 +172,24 @@ class Worker:
         numbers = ", ".join(map(str, self._places))
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
 
-    def _provide_side_inputs(self, settings: WorkerSettings) -> tuple[str, ...]:
-        """Have the side inputs here; returns the arguments with their paths in them."""
+    def _with_side_inputs(self, settings: WorkerSettings) -> WorkerSettings:
+        """Have the side inputs here; returns the settings with their paths in arguments and environment variables."""
         if not settings.side_inputs:
-            return tuple(settings.arguments)
-        from mpi_prs.data.side_inputs import substitute
+            return settings
+        from mpi_prs.data.side_inputs import substitute, substitute_values
         from mpi_prs.engine.fetching import NotProvided, provide_meanwhile
 
         try:
             provided = provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)
         except NotProvided as error:
             self._no_side_inputs = str(error)
-            return ()
+            return settings
         self._set_up_so_far.callback(provided.close)
-        return tuple(substitute(settings.arguments, provided.paths))
+        return replace(
+            settings,
+            arguments=substitute(settings.arguments, provided.paths),
+            environment_variables=substitute_values(settings.environment_variables, provided.paths),
+        )
 
     def _listen(self) -> None:
         """What is due while nothing runs yet."""

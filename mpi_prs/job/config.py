@@ -128,7 +128,8 @@ class JobConfig(Section):
     )
     side_inputs: dict[VariableName, SideInputSection] = Field(
         default_factory=dict,
-        description="reference data for every node, by name; its path stands for ${side_inputs.NAME} in arguments",
+        description="reference data for every node, by name; its path stands for ${side_inputs.NAME} in arguments and "
+        "environment_variables",
     )
     output_url: Url | None = Field(
         default=None,
@@ -282,6 +283,12 @@ class JobConfig(Section):
     @classmethod
     def _names_known_side_inputs(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         substitute(value, dict.fromkeys(info.data.get("side_inputs", ()), ""))
+        return value
+
+    @field_validator("environment_variables")
+    @classmethod
+    def _name_known_side_inputs(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        substitute(list(value.values()), dict.fromkeys(info.data.get("side_inputs", ()), ""))
         return value
 
     def datasets(self) -> tuple[Dataset, ...]:
