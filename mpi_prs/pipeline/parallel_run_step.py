@@ -1,14 +1,27 @@
-"""ParallelRunStep: a step of a pipeline that runs an entry script over its inputs, in parallel."""
+"""ParallelRunStep: a step of a pipeline that runs an entry script over its inputs, in parallel.
+
+Standard library only at import: entry scripts may import this module in another interpreter than ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
-from mpi_prs.pipeline.data import PipelineData
+from mpi_prs.errors import PipelineError
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
+from mpi_prs.pipeline.parameter import PipelineParameter
+from mpi_prs.pipeline.service_arguments import check_reserved, timeouts_in
+from mpi_prs.pipeline.step_inputs import StepInput, is_output, step_inputs, step_side_inputs
+from mpi_prs.workspace.surface import Surface
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_BARE = (str, int, float, Path)
 
 
 @dataclass(frozen=True)
@@ -16,7 +29,7 @@ class Source:
     """The user's code.
 
     Attributes:
-        folder: what the snapshot is made of.
+        folder: what the snapshot is made of, absolute.
         script: the entry script, relative to it.
     """
 
@@ -24,16 +37,26 @@ class Source:
     script: PurePosixPath
 
 
-class ParallelRunStep:
-    """One step.
+class ParallelRunStep(Surface):
+    """One step of a pipeline.
 
     Attributes:
-        name: of the step.
+        name: of the step, unique in its pipeline.
         config: its :class:`ParallelRunConfig`.
-        outputs: the output, or nothing; an ``OutputFileDatasetConfig`` counts as well.
-        allow_reuse: whether an earlier output for the same may be used.
+        inputs: what is cut into mini-batches.
+        side_inputs: reference data for every node.
+        arguments: of the entry script, as they were given.
+        outputs: the output (a PipelineData or an OutputFileDatasetConfig), or nothing.
+        allow_reuse: whether the output of an earlier run of the same step may be used.
+        models: of the ``azureml.contrib`` class: registered models that must be there; no further effect.
         earlier: the steps named by :meth:`run_after`.
+        tags, properties: of the ``azureml.contrib`` class; kept, without effect.
     """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "create_node": "a pipeline makes its graph by itself; use Pipeline(ws, steps=[step])",
+        "create_module_def": "a pipeline makes its modules by itself; use Pipeline(ws, steps=[step])",
+    }
 
     def __init__(
         self,
@@ -45,27 +68,178 @@ class ParallelRunStep:
         arguments: Sequence[Any] | None = None,
         allow_reuse: bool = True,
         models: Sequence[Any] | None = None,
-        tags: dict[str, str] | None = None,
-        properties: dict[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
         add_parallel_run_step_dependencies: bool = True,
     ) -> None:
+        """See the class.
+
+        Args:
+            name: 3 to 32 lower-case letters, digits and hyphens; a letter first, no hyphen last.
+            parallel_run_config: the settings.
+            inputs: DatasetConsumptionConfigs, datasets, or outputs of other steps; all of files, or all of rows.
+            output: a PipelineData or an OutputFileDatasetConfig; ``None``: the output stays with the run.
+            side_inputs: as ``inputs``, or places on a datastore; they are not cut into mini-batches.
+            arguments: texts, numbers, PipelineParameters, side inputs (their path is passed) and the output (its
+                folder is passed).
+            allow_reuse: whether an earlier output may be used.
+            models: Models, or names of models.
+            tags, properties: kept, without effect.
+            add_parallel_run_step_dependencies: accepted and ignored: nothing needs to be added.
+
+        Raises:
+            PipelineError: something is of the wrong type, has no good name, or does not go together.
+        """
+        del add_parallel_run_step_dependencies
+        if not isinstance(name, str) or not 3 <= len(name) <= 32 or not _NAME.fullmatch(name):
+            raise PipelineError(
+                f"the name of a ParallelRunStep has 3 to 32 lower-case letters, digits and hyphens, a letter first and "
+                f"no hyphen at the end, such as 'predict-digits', but got {name!r}"
+            )
+        if not isinstance(parallel_run_config, ParallelRunConfig):
+            raise PipelineError(
+                f"ParallelRunStep {name!r}: parallel_run_config is a ParallelRunConfig, but got "
+                f"{type(parallel_run_config).__name__}"
+            )
+        if output is not None and not is_output(output):
+            raise PipelineError(
+                f"ParallelRunStep {name!r}: output is a PipelineData or an OutputFileDatasetConfig, but got "
+                f"{type(output).__name__}"
+            )
+        if not isinstance(allow_reuse, bool):
+            raise PipelineError(f"ParallelRunStep {name!r}: allow_reuse is True or False, but got {allow_reuse!r}")
         self.name = name
         self.config = parallel_run_config
-        self.inputs = list(inputs)
-        self.side_inputs = list(side_inputs or ())
-        self.arguments = list(arguments or ())
+        self.inputs: list[StepInput] = step_inputs(inputs)
+        self.side_inputs: list[StepInput] = step_side_inputs(side_inputs)
+        self.outputs: list[Any] = [] if output is None else [output]
+        self.arguments: list[Any] = _arguments(arguments)
         self.allow_reuse = allow_reuse
-        self.outputs: list[PipelineData] = [] if output is None else [output]
+        self.models: list[Any] = _models(models)
+        self.tags = dict(tags or {})
+        self.properties = dict(properties or {})
         self.earlier: list[ParallelRunStep] = []
+        for index, argument in enumerate(self.arguments):
+            self._check_argument(index, argument)
+        self._check_size()
+        if output is not None:
+            output.producer = self
+
+    def __repr__(self) -> str:
+        return f"ParallelRunStep(name={self.name!r})"
 
     def run_after(self, step: ParallelRunStep) -> None:
-        """This step starts only when ``step`` has completed, though it needs none of its outputs."""
-        self.earlier.append(step)
+        """This step starts only when ``step`` has completed, though it may need none of its outputs.
 
-    def upstream(self) -> set[PipelineData]:
+        Raises:
+            PipelineError: ``step`` is no step, or this one.
+        """
+        if not isinstance(step, ParallelRunStep) or step is self:
+            raise PipelineError(f"ParallelRunStep {self.name!r}: run_after takes another step, but got {step!r}")
+        if step not in self.earlier:
+            self.earlier.append(step)
+
+    def upstream(self) -> set[Any]:
         """The outputs of other steps that this one reads."""
-        raise NotImplementedError
+        return {value.upstream for value in (*self.inputs, *self.side_inputs) if value.upstream is not None}
+
+    def parameters(self) -> Iterator[PipelineParameter]:
+        """Every PipelineParameter that the step uses; one that it uses twice comes twice."""
+        yield from self.config.parameters().values()
+        for value in (*self.inputs, *self.side_inputs):
+            if value.parameter is not None:
+                yield value.parameter
+        yield from (argument for argument in self.arguments if isinstance(argument, PipelineParameter))
+
+    def side_input_of(self, argument: Any) -> StepInput | None:
+        """The side input that an argument is, if it is one."""
+        for value in self.side_inputs:
+            if argument is value.given or argument is value.source:
+                return value
+        return None
 
     def source(self, default_source_directory: str | None = None) -> Source:
-        """The folder with the code and the script in it. Raises PipelineError where they are not there."""
-        raise NotImplementedError
+        """The folder with the code, and the script in it.
+
+        Args:
+            default_source_directory: where the config names none, such as the pipeline's.
+
+        Raises:
+            PipelineError: folder or script are not there, or the script is not in the folder.
+        """
+        named = self.config.source_directory or default_source_directory
+        script = os.path.expanduser(self.config.entry_script)
+        folder = os.path.abspath(os.path.expanduser(named)) if named else os.path.dirname(os.path.abspath(script))
+        whole = os.path.normpath(os.path.join(folder, script)) if named else os.path.abspath(script)
+        if named and not os.path.isdir(folder):
+            raise PipelineError(f"step {self.name!r}: source_directory: there is no folder {folder}; correct the path")
+        relative = os.path.relpath(whole, folder)
+        if relative.startswith(".."):
+            relative = os.path.relpath(os.path.realpath(whole), os.path.realpath(folder))
+        if relative.startswith(".."):
+            raise PipelineError(
+                f"step {self.name!r}: entry_script: {script} is not in the source_directory {folder}; give a path "
+                "relative to it"
+            )
+        if not os.path.isfile(whole):
+            near = difflib.get_close_matches(Path(whole).name, [p.name for p in Path(whole).parent.glob("*.py")], n=1)
+            hint = f"did you mean {near[0]}?" if near else "write it, or correct entry_script or source_directory"
+            raise PipelineError(f"step {self.name!r}: entry_script: there is no file {whole}; {hint}")
+        return Source(Path(folder), PurePosixPath(relative))
+
+    def _check_argument(self, index: int, argument: Any) -> None:
+        if isinstance(argument, PipelineParameter | _BARE):  # a bool is an int
+            return
+        if any(argument is output for output in self.outputs) or self.side_input_of(argument) is not None:
+            return
+        where = f"ParallelRunStep {self.name!r}: arguments[{index}]"
+        if any(argument is value.given or argument is value.source for value in self.inputs):
+            raise PipelineError(
+                f"{where} is an input, which run() gets in mini-batches; to pass its path as well, put it into "
+                "side_inputs too"
+            )
+        what = repr(argument) if is_output(argument) else f"of type {type(argument).__name__}"
+        raise PipelineError(
+            f"{where} is {what}; expected a text, a number, a PipelineParameter, the output, or one of the side_inputs: "
+            "the same object that stands there"
+        )
+
+    def _check_size(self) -> None:
+        size = self.config.mini_batch_size
+        if size is not None:
+            check_size(size.default_value if isinstance(size, PipelineParameter) else size, self.inputs, self.name)
+
+
+def check_size(size: Any, inputs: Sequence[StepInput], step: str) -> None:
+    """Refuse a size in bytes for files. Raises PipelineError."""
+    if not inputs[0].is_tabular and not str(size).strip().isdigit():
+        raise PipelineError(
+            f"step {step!r}: mini_batch_size: got {size!r}; the input {inputs[0].name!r} is a FileDataset, so expected "
+            "a number of files such as 10; sizes such as 10MB are for TabularDatasets"
+        )
+
+
+def _arguments(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Sequence):
+        raise PipelineError(
+            f"ParallelRunStep: arguments is a list, such as ['--threshold', 0.5], but got {type(given).__name__}"
+        )
+    check_reserved(given)
+    if not any(isinstance(argument, PipelineParameter) for argument in given):
+        timeouts_in(argument for argument in given if isinstance(argument, str | int | float) and str(argument))
+    return list(given)
+
+
+def _models(given: Any) -> list[Any]:
+    from mpi_prs.workspace.model import Model
+
+    if given is None:
+        return []
+    if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
+        raise PipelineError(f"ParallelRunStep: models is a list of Models, but got {type(given).__name__}")
+    for model in given:
+        if not isinstance(model, Model | str):
+            raise PipelineError(f"ParallelRunStep: models has Models, or their names, but got {type(model).__name__}")
+    return list(given)
