@@ -59,7 +59,7 @@ def seconds(value: Any) -> float:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= YEAR:
         raise ValueError("expected a number of seconds, more than 0")
-    return value if isinstance(value, int) or not math.floor(value) == value else int(value)
+    return value if isinstance(value, int) or math.floor(value) != value else int(value)
 
 
 def mini_batch_size(value: Any) -> int | str:

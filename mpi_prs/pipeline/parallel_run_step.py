@@ -200,8 +200,8 @@ class ParallelRunStep(Surface):
             )
         what = repr(argument) if is_output(argument) else f"of type {type(argument).__name__}"
         raise PipelineError(
-            f"{where} is {what}; expected a text, a number, a PipelineParameter, the output, or one of the side_inputs: "
-            "the same object that stands there"
+            f"{where} is {what}; expected a text, a number, a PipelineParameter, the output, or one of the "
+            "side_inputs: the same object that stands there"
         )
 
     def _check_size(self) -> None:

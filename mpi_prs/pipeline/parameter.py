@@ -79,7 +79,7 @@ class PipelineParameter(Surface):
 
 
 def _kind(value: Any) -> str | None:
-    from mpi_prs.workspace.datastore import DataPath
+    from mpi_prs.workspace.data_path import DataPath
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
     kinds: list[tuple[type, str]] = [

@@ -5,6 +5,7 @@ Standard library only at import: entry scripts may import this module in another
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +36,7 @@ class StepSequence(Surface):
         """See the class. Raises PipelineError."""
         entries = [list(_flat([entry])) for entry in _list(steps, "StepSequence: steps")]
         self.steps = [step for entry in entries for step in entry]
-        for before, after in zip(entries, entries[1:], strict=False):
+        for before, after in itertools.pairwise(entries):
             for step in after:
                 for earlier in before:
                     step.run_after(earlier)

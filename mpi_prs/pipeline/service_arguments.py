@@ -43,8 +43,8 @@ def check_reserved(arguments: Iterable[Any]) -> None:
     for argument in arguments:
         if isinstance(argument, str) and (found := _RESERVED.fullmatch(argument)):
             raise PipelineError(
-                f"ParallelRunStep: arguments: --{found[1]} is a reserved name, since every entry script gets it anyway; "
-                f"use another. Reserved are {', '.join(_PASSED)} and input_fds_0, input_fds_1, …"
+                f"ParallelRunStep: arguments: --{found[1]} is a reserved name, since every entry script gets it "
+                f"anyway; use another. Reserved are {', '.join(_PASSED)} and input_fds_0, input_fds_1, …"
             )
 
 
