@@ -340,13 +340,13 @@ class AmlCompute(ComputeTarget):
             for error in status.errors or ():
                 if error["code"] != "SlurmUnavailable":
                     raise ComputeTargetException(error["message"])
-            if status.current_node_count >= min(wanted, self.max_nodes):
-                say(f"{self.name}: {status.current_node_count} nodes of at most {self.max_nodes} can be used")
-                break
             left = deadline - time.monotonic()
-            if left <= 0:
+            if status.current_node_count >= min(wanted, self.max_nodes) or left <= 0:
+                late = "" if left > 0 else f"; {timeout_in_minutes:g} min are over"
                 why = "".join(f"; {error['message']}" for error in status.errors or ())
-                say(f"{self.name}: after {timeout_in_minutes:g} min only {status.current_node_count} nodes{why}")
+                say(
+                    f"{self.name}: {status.current_node_count} nodes of at most {self.max_nodes} can be used{late}{why}"
+                )
                 break
             pause(min(_PAUSE, left))
 
@@ -410,10 +410,7 @@ class AmlCompute(ComputeTarget):
         }
 
     def __repr__(self) -> str:
-        return (
-            f"AmlCompute(workspace={self.workspace!r}, name={self.name!r}, vm_size={self.vm_size!r}, "
-            f"max_nodes={self.max_nodes})"
-        )
+        return f"AmlCompute(name={self.name!r}, vm_size={self.vm_size!r}, max_nodes={self.max_nodes})"
 
     # Inside
 

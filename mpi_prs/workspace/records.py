@@ -39,7 +39,9 @@ _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and s
 _VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")
 _DELETED = re.compile(r"\.deleted-([1-9][0-9]*)")
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a filesystem without locks answers."""
+
 
 _threads: dict[str, threading.RLock] = {}
 _threads_of_threads = threading.Lock()
@@ -178,38 +180,52 @@ def update_json(path: Path, what: str, change: Callable[[dict[str, Any]], Mappin
         FileNotFoundError: there is none.
         WorkspaceError: it cannot be read or written.
     """
-    with locked(path):
+    with locked(path, make_folder=False):
         data = dict(change(read_json(path, what)))
         write_json(path, data)
     return data
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, make_folder: bool = True) -> Iterator[None]:
     """Keep out all who lock the same path, in this process and others, on this node and others; waits for its turn.
 
     The kernel releases it when its holder dies. On a filesystem that has no locks, only threads are kept out. Not to be
     nested for one path: the end of the inner one would let others in.
 
+    Args:
+        path: need not be there; the lock is another file, beside it.
+        make_folder: make the folder of ``path`` where it is missing.
+
     Raises:
+        FileNotFoundError: there is no such folder.
         WorkspaceError: no lock file can be made there.
     """
     lock = path.with_name(f".{path.name}.lock")
     with _among_threads(lock):
+        descriptor = _open_lock(lock, make_folder)
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise WorkspaceError(f"cannot write to {path.parent}: {error.strerror}. Is it your workspace?") from error
-        try:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
             yield
         finally:
             os.close(descriptor)
+
+
+def _open_lock(lock: Path, make_folder: bool) -> int:
+    try:
+        if make_folder:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {lock.parent}: {error.strerror}. Is it your workspace?") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(descriptor)
+            raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
+    return descriptor
 
 
 # Versions

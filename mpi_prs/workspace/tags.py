@@ -1,0 +1,53 @@
+"""Tags and properties: pairs of texts on registered things, and finding things by them. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpi_prs.errors import WorkspaceError
+
+
+def text_pairs(what: str, pairs: Mapping[str, Any] | None) -> dict[str, str]:
+    """The pairs as texts; numbers and booleans are taken as Python writes them.
+
+    Args:
+        what: ``tags`` or ``properties``, for messages.
+
+    Raises:
+        WorkspaceError: it is no dict of such pairs.
+    """
+    if pairs is None:
+        return {}
+    if not isinstance(pairs, Mapping):
+        raise WorkspaceError(f"{what} is a dict such as {{'pretrained': 'mnist'}}, but got {pairs!r}")
+    for key, value in pairs.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float):
+            raise WorkspaceError(f"{what} is a dict of texts, but has {key!r}: {value!r}")
+    return {key: str(value) for key, value in pairs.items()}
+
+
+def matches(pairs: Mapping[str, str], wanted: Sequence[Any] | Mapping[str, Any] | None, what: str) -> bool:
+    """Whether the pairs have all that is wanted.
+
+    Args:
+        wanted: keys, and pairs ``[key, value]``; or a dict of pairs; ``None``: anything goes.
+        what: ``tags`` or ``properties``, for messages.
+
+    Raises:
+        WorkspaceError: ``wanted`` is not like that.
+    """
+    if wanted is None:
+        return True
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    entries = [list(pair) for pair in wanted.items()] if isinstance(wanted, Mapping) else list(wanted)
+    for entry in entries:
+        key, *value = [entry] if isinstance(entry, str) else list(entry)
+        if not isinstance(key, str) or len(value) > 1:
+            raise WorkspaceError(
+                f"{what} to find are keys or pairs, such as ['a', ['b', 'value of b']], but got {entry!r}"
+            )
+        if key not in pairs or (value and str(value[0]) != pairs[key]):
+            return False
+    return True
