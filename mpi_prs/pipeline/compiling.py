@@ -1,14 +1,43 @@
-"""A step, the values of this submission and a place to run in become one job config."""
+"""A step, the values of this submission and a place to run in become one job config.
+
+::
+
+    ParallelRunConfig.settings(values) ─┐
+    inputs, side inputs ── to_input() ──┤
+    service's and user's arguments ─────┼─► {…}, which mpi_prs.job.config.JobConfig accepts as YAML
+    compute target, workspace settings ─┤
+    StepPlace ──────────────────────────┘
+
+What a script is told of its inputs (``ScriptContext.named_inputs``) is, by name: ``mode``; ``definition``, from which
+``Dataset`` makes the dataset again (``None`` for a place on a datastore, or where all are very long); and ``variable``, for a side input that is a
+path: the environment variable that holds it on the node that the script runs on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
+from mpi_prs.errors import PipelineError
+from mpi_prs.pipeline.compiling_inputs import definition_of, input_section, side_input_section
+from mpi_prs.pipeline.parallel_run_step import ParallelRunStep, check_size
+from mpi_prs.pipeline.parameter import PipelineParameter
+from mpi_prs.pipeline.script_settings import to_csv_options
+from mpi_prs.pipeline.service_arguments import service_arguments, timeouts_in
+from mpi_prs.pipeline.step_inputs import StepInput
+from mpi_prs.workspace.records import near
+
+if TYPE_CHECKING:
+    from mpi_prs.workspace.compute import AmlCompute
+    from mpi_prs.workspace.workspace import Workspace
+
+_DEFAULT_FILES = 10
+_DEFAULT_ROWS = "1MB"
+_MOST_DEFINITIONS = 48 << 10  # Linux takes 128 KiB for one environment variable
+_VARIABLE = "AZUREML_DATAREFERENCE_"
 
 
 @dataclass(frozen=True)
@@ -20,26 +49,73 @@ class StepPlace:
         experiment: its name.
         workspace: the Workspace.
         output: the job's output folder.
+        source_directory: the snapshot of the step's ``source().folder``.
         output_url: where the output file goes when it is complete; ``None``: it stays in ``output``.
         output_storage: the job's ``storage`` section, for ``output_url``.
-        source_directory: the snapshot of the step's ``source().folder``.
         upstream: output of an earlier step → its folder or URL.
         upstream_storage: output of an earlier step → how to get at its URL.
         interpreter: of the user processes; ``None``: the one at hand.
         environment_variables: of the user processes, from the environment.
+        script: the entry script in the snapshot, relative to it; ``None``: as the step's ``source()`` says, which must
+            be given where the pipeline has a ``default_source_directory``.
     """
 
     run_id: str
     experiment: str
-    workspace: Any
+    workspace: Workspace
     output: Path
     source_directory: Path
     output_url: str | None = None
     output_storage: Mapping[str, Any] = field(default_factory=dict)
-    upstream: Mapping[PipelineData, str] = field(default_factory=dict)
-    upstream_storage: Mapping[PipelineData, Mapping[str, Any]] = field(default_factory=dict)
+    upstream: Mapping[Any, str] = field(default_factory=dict)
+    upstream_storage: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
     interpreter: str | None = None
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    script: str | PurePosixPath | None = None
+
+
+class _Checked(NamedTuple):
+    """What is known of a step before there is a place for it.
+
+    Attributes:
+        settings: of the ParallelRunConfig, as plain values.
+        size: of a mini-batch; ``None``: partition keys make them.
+        target: the compute target.
+    """
+
+    settings: dict[str, Any]
+    size: int | str | None
+    target: AmlCompute
+
+
+def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Workspace) -> _Checked:
+    """What of a step can be checked without a place for it: settings, compute target, models.
+
+    Raises:
+        PipelineError: a value does not fit, or the compute target has too few nodes.
+        WorkspaceError: there is no such compute target or model.
+    """
+    try:
+        settings = step.config.settings(values)
+    except PipelineError as error:
+        raise PipelineError(f"step {step.name!r}: {error}") from None
+    size = settings["mini_batch_size"]
+    if settings["partition_keys"] is None:
+        size = size or (_DEFAULT_ROWS if step.inputs[0].is_tabular else _DEFAULT_FILES)
+        check_size(size, step.inputs, step.name)
+    target = settings["compute_target"]
+    if isinstance(target, str):
+        target = workspace.compute_targets[target]
+    if settings["node_count"] > target.max_nodes:
+        raise PipelineError(
+            f"step {step.name!r}: node_count: got {settings['node_count']}, but the compute target {target.name!r} has "
+            f"at most {target.max_nodes}; ask for fewer, or raise max_nodes: "
+            f"ws.compute_targets[{target.name!r}].update(max_nodes=…)"
+        )
+    for model in step.models:
+        if isinstance(model, str):
+            workspace.models[model]
+    return _Checked(settings, size, target)
 
 
 def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any]:
@@ -54,4 +130,113 @@ def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPl
         PipelineError: a value does not fit what it is used for.
         WorkspaceError: what the step names is not in the workspace.
     """
-    raise NotImplementedError
+    settings, size, target = check_step(step, values, place.workspace)
+    script = place.source_directory / (place.script or step.source().script)
+    side_inputs = [value for value in step.side_inputs if _is_path(step, value)]
+    user_arguments = [_text(argument, step, values, place) for argument in step.arguments]
+    job: dict[str, Any] = {
+        "name": step.name,
+        "description": settings["description"],
+        "source_directory": str(place.source_directory),
+        "entry_script": str(script),
+        "inputs": [input_section(value, values, place) for value in step.inputs],
+        "side_inputs": {value.name: side_input_section(value, values, place) for value in side_inputs},
+        "output": str(place.output),
+        "output_url": place.output_url,
+        "storage": dict(place.output_storage),
+        "mini_batch_size": size,
+        "partition_keys": settings["partition_keys"],
+        "error_threshold": settings["error_threshold"],
+        "allowed_failed_count": settings["allowed_failed_count"],
+        "allowed_failed_percent": settings["allowed_failed_percent"],
+        "output_action": settings["output_action"],
+        "append_row_file_name": settings["append_row_file_name"],
+        "to_csv": to_csv_options(place.source_directory, script) if settings["output_action"] == "append_row" else {},
+        "logging_level": settings["logging_level"],
+        "run_invocation_timeout": settings["run_invocation_timeout"],
+        "run_max_try": settings["run_max_try"],
+        **timeouts_in(user_arguments),
+        "node_count": settings["node_count"],
+        "process_count_per_node": settings["process_count_per_node"],
+        "arguments": [*service_arguments(settings, script.name, size, str(place.output)), *user_arguments],
+        "environment_variables": _variables(step, settings, values, place, side_inputs),
+        "environment": place.interpreter,
+        "azureml": "auto",
+        "slurm": _slurm(target, settings, place.workspace),
+    }
+    return {key: value for key, value in job.items() if value is not None and value != {}}
+
+
+def _is_path(step: ParallelRunStep, value: StepInput) -> bool:
+    """Whether a side input is brought to the nodes as a path. In the mode ``direct`` a script gets it as a dataset, by
+    its name; only if it is an argument as well, its path is passed."""
+    if value.is_tabular:
+        return False
+    return value.mode != "direct" or any(step.side_input_of(argument) is value for argument in step.arguments)
+
+
+def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> str:
+    """What the script gets for an argument."""
+    if isinstance(argument, PipelineParameter):
+        if argument.name not in values:
+            raise PipelineError(
+                f"step {step.name!r}: arguments: there is no value for the PipelineParameter {argument.name!r}"
+                f"{near(argument.name, values)}"
+            )
+        return str(values[argument.name])
+    if any(argument is output for output in step.outputs):
+        return str(place.output)
+    side_input = step.side_input_of(argument)
+    return str(argument) if side_input is None else f"${{side_inputs.{side_input.name}}}"
+
+
+def _variables(
+    step: ParallelRunStep,
+    settings: Mapping[str, Any],
+    values: Mapping[str, Any],
+    place: StepPlace,
+    side_inputs: Iterable[StepInput],
+) -> dict[str, str]:
+    """The environment variables of the user processes; those of the step's config stand above those of the environment."""
+    from mpi_prs.workspace.model_paths import models_for_job
+    from mpi_prs.workspace.script_context import ScriptContext
+
+    workspace = place.workspace
+    paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}
+    named_inputs = {}
+    space = _MOST_DEFINITIONS
+    for value in (*step.inputs, *step.side_inputs):
+        definition = definition_of(value, values, place)
+        space -= len(json.dumps(definition))
+        named_inputs[value.name] = {
+            "mode": value.mode,
+            "definition": definition if space >= 0 else None,
+            "variable": paths.get(value.name),
+        }
+    context = ScriptContext(
+        workspace=str(workspace.folder),
+        experiment=place.experiment,
+        run_id=place.run_id,
+        models=models_for_job(workspace.layout),
+        named_inputs=named_inputs,
+    )
+    return {
+        "AZUREML_RUN_ID": place.run_id,
+        "AZUREML_ARM_WORKSPACE_NAME": workspace.name,
+        "AZUREML_ARM_SUBSCRIPTION": workspace.subscription_id,
+        "AZUREML_ARM_RESOURCEGROUP": workspace.resource_group,
+        "AZUREML_ARM_PROJECT_NAME": place.experiment,
+        **{variable: f"${{side_inputs.{name}}}" for name, variable in paths.items()},
+        **place.environment_variables,
+        **settings["environment_variables"],
+        **context.variables(),
+    }
+
+
+def _slurm(target: AmlCompute, settings: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """What the job asks Slurm for; nothing where there is no Slurm."""
+    from mpi_prs.workspace.settings import backend
+
+    if backend(workspace.settings) != "slurm":
+        return {}
+    return target.slurm_section(workspace.settings, settings["process_count_per_node"])
