@@ -126,6 +126,10 @@ class RunDirectory:
         """A user process's log; ``stream`` is ``stdout``, ``stderr`` or ``error`` (tracebacks and the like)."""
         return self.logs / "user" / stream / node / f"process{process:03d}.{stream}.txt"
 
+    def entry_script_logs(self, node: str) -> Path:
+        """The folder for what entry scripts log of their own on a node; see ``EntryScript.log_dir``."""
+        return self.logs / "user" / "entry_script_log" / node
+
     # What passes through
 
     @property

@@ -71,6 +71,7 @@ def test_what_decides_the_output_is_in_the_fingerprint_and_its_change_reads_well
         {"process_count_per_node": 9},
         {"processes_per_rank": 9},
         {"logging_level": "DEBUG"},
+        {"azureml": "always"},
         {"slurm": {"partition": "gpu"}},
     ],
     ids=lambda change: next(iter(change)),
@@ -84,7 +85,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
     decides = set(fingerprint(config_of(script))) - {"entry_script_sha256"}
     assert set(JobConfig.model_fields) - decides == {
         *("storage", "output_url", "scratch", "scratch_limit"),
-        *("name", "description", "output", "source_directory", "logging_level", "slurm"),
+        *("name", "description", "output", "source_directory", "logging_level", "azureml", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),
         *("heartbeat_timeout", "stop_grace", "node_count", "process_count_per_node", "processes_per_rank"),

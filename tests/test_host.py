@@ -471,6 +471,7 @@ def start(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
 
     def write_and_start(text: str) -> EntryScript | None:
         path = tmp_path / "script_under_test.py"

@@ -49,6 +49,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "task_overhead_timeout": 60.0,
         "init_timeout": 600.0,
         "logging_level": "INFO",
+        "azureml": "auto",
         "heartbeat_interval": 5.0,
         "window": 0.03,
         "stop_grace": 10.0,

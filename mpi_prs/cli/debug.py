@@ -25,6 +25,8 @@ from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.output.form import encoding
 from mpi_prs.output.rows import WrongReturnType, encode_rows, prepare_to_encode
+from mpi_prs.script_variables import AZUREML, LOGGING_LEVEL, OUTPUT, RUN_ID, SOURCE_DIRECTORY
+from mpi_prs.shims.user_process import prepare_imports
 
 _MOST_ROWS = 20
 
@@ -61,11 +63,13 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
 def _run_script(
     config: JobConfig, arguments: Sequence[str], mini_batch: Any, context: MiniBatchContext, items: int
 ) -> int:
-    os.environ.setdefault("AZUREML_BI_OUTPUT_PATH", str(config.output))
+    own = {name: value for name, value in _variables(config).items() if name not in config.environment_variables}
+    os.environ.update(own)
     prepare_interpreter(str(config.entry_script), str(config.source_directory), arguments)
     click.echo(f"init() of {config.entry_script}", err=True)
     try:
         began = time.monotonic()
+        prepare_imports(os.environ)
         script = import_script(str(config.entry_script))
         script.init()
         click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
@@ -88,6 +92,17 @@ def _run_script(
     if len(lines) > _MOST_ROWS:
         click.echo(f"… and {len(lines) - _MOST_ROWS} more", err=True)
     return EXIT_COMPLETE
+
+
+def _variables(config: JobConfig) -> dict[str, str]:
+    """What a user process is told by us; EntryScript's logger writes to the terminal here."""
+    return {
+        OUTPUT: str(config.output),
+        SOURCE_DIRECTORY: str(config.source_directory),
+        LOGGING_LEVEL: config.logging_level,
+        AZUREML: config.azureml,
+        **({} if config.azureml == "never" else {RUN_ID: config.name}),
+    }
 
 
 def _rows(result: Any, config: JobConfig) -> tuple[int, bytes]:

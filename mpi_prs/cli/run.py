@@ -27,6 +27,7 @@ from mpi_prs.job.signals import StopSignals
 from mpi_prs.job.uploading import check_destination, upload_output
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.run_directory import RunDirectory
+from mpi_prs.script_variables import AZUREML
 from mpi_prs.slurm.environment import SlurmEnvironment
 from mpi_prs.slurm.requeue import put_back
 
@@ -167,7 +168,7 @@ def _import_script(config: JobConfig) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **config.environment_variables},
+        env={**os.environ, AZUREML: config.azureml, **config.environment_variables},
         check=False,
     )
     if done.returncode:

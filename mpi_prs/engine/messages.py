@@ -79,6 +79,7 @@ class WorkerSettings:
         scratch: folder for what is only of this node; ``None``: where the node's environment says.
         scratch_limit: bytes of it that fetched files may take.
         storages: how to get at the store of each input, secrets included: they travel in memory alone.
+        azureml: when user processes take ``azureml`` from us: auto, always or never.
         side_inputs: see :meth:`mpi_prs.data.side_inputs.SideInput.secret`: they, too, hold secrets.
         Others: as in the job config.
     """
@@ -98,6 +99,7 @@ class WorkerSettings:
     task_overhead_timeout: float
     init_timeout: float
     logging_level: str
+    azureml: str
     heartbeat_interval: float
     master_timeout: float
     window: float

@@ -13,6 +13,15 @@ from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
 from mpi_prs.entry_script.user_process import ProcessPlace
 from mpi_prs.run_directory import RunDirectory
+from mpi_prs.script_variables import (
+    AZUREML,
+    LOG_FOLDER,
+    LOGGING_LEVEL,
+    OUTPUT,
+    PROCESS_NAME,
+    RUN_ID,
+    SOURCE_DIRECTORY,
+)
 
 
 def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int, ProcessPlace]:
@@ -25,7 +34,13 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
         environment = {
             **user_environment(os.environ),
             **placement(os.environ, index, settings.processes, settings.share, len(cores), settings.gpus_per_process),
-            "AZUREML_BI_OUTPUT_PATH": settings.run_root,
+            AZUREML: settings.azureml,
+            OUTPUT: settings.run_root,
+            LOG_FOLDER: str(directory.entry_script_logs(node)),
+            SOURCE_DIRECTORY: settings.source_directory,
+            PROCESS_NAME: f"process{number:03d}",
+            LOGGING_LEVEL: settings.logging_level,
+            **({} if settings.azureml == "never" else {RUN_ID: _run_id(settings)}),
             **settings.environment_variables,
         }
         places[number] = ProcessPlace(
@@ -38,3 +53,8 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
             placement=describe(environment, ranges(cores)),
         )
     return places
+
+
+def _run_id(settings: WorkerSettings) -> str:
+    """The step run's, or what names a job that is no step: its output folder."""
+    return settings.environment_variables.get("MPI_PRS_RUN_ID") or Path(settings.run_root).name

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from mpi_prs.entry_script.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
+from mpi_prs.shims.user_process import prepare_imports
 
 
 def main(text: str) -> int:
@@ -20,6 +21,7 @@ def main(text: str) -> int:
     settings = json.loads(text)
     prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
     try:
+        prepare_imports(os.environ)
         import_script(settings["entry_script"])
     except NoRunFunction as error:
         print(error, file=sys.stderr)

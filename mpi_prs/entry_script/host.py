@@ -30,6 +30,8 @@ from typing import Any
 
 if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from mpi_prs.entry_script.channel import (
     CHANNEL_LOST_EXIT,
@@ -55,6 +57,7 @@ from mpi_prs.entry_script.script import EntryScript, import_script, prepare_inte
 from mpi_prs.output.header import agreed_header
 from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
+from mpi_prs.shims.user_process import prepare_imports
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
@@ -92,6 +95,7 @@ class Host:
         self._slot.write(Phase.INIT, -1, began)
         prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
         try:
+            prepare_imports(os.environ)
             if settings["tables"]:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
@@ -326,3 +330,6 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]))
+elif __name__ == "__mp_main__":  # our package stays known, and is hidden again; it imports what the script does
+    del sys.path[0]
+    prepare_imports(os.environ)

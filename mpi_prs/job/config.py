@@ -208,6 +208,11 @@ class JobConfig(Section):
         default=None,
         description="the Python interpreter of the user processes; default: the one that runs this program",
     )
+    azureml: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="when the script's `import azureml` means mpi_prs: auto (where Azure's package is not installed), "
+        "always, never; default auto",
+    )
     stop_grace: Grace = Field(
         default=30, description="seconds that running mini-batches may go on after a stop signal; default 30"
     )

@@ -222,6 +222,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         task_overhead_timeout=config.task_overhead_timeout,
         init_timeout=config.init_timeout,
         logging_level=config.logging_level,
+        azureml=config.azureml,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
         master_timeout=_MASTER_PATIENCE * config.heartbeat_timeout,
         window=WINDOW_SECONDS,

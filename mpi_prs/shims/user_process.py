@@ -1,0 +1,25 @@
+"""What is done to imports before an entry script is imported, in whatever process. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpi_prs.script_variables import AZUREML, TENSORFLOW1
+from mpi_prs.shims import finder
+
+
+def prepare_imports(environ: Mapping[str, str]) -> None:
+    """Do what the environment says of ``azureml`` and of ``tensorflow``.
+
+    Raises:
+        ValueError: it says something else than it may.
+    """
+    when = environ.get(AZUREML) or "auto"
+    try:
+        finder.install(when)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {AZUREML}: {error}") from None
+    if environ.get(TENSORFLOW1) == "1":
+        from mpi_prs.shims import tensorflow1
+
+        tensorflow1.install()
