@@ -224,6 +224,22 @@ class AzureStore:
         # A block that is never committed: nothing appears, and Azure forgets it
         await self._send(place, lambda: self._blob(place).stage_block(_block_id(0), b"\0", **ONCE))
 
+    async def create_container(self, url: str) -> bool:
+        """Make the container of a URL, for its owner alone; whether there was none."""
+        from azure.core.exceptions import ResourceExistsError
+
+        place = parse(url, self._storage)
+        client = self._filesystem.service_client.get_container_client(place.container)
+
+        async def request() -> bool:
+            try:
+                await client.create_container(**ONCE)
+            except ResourceExistsError:
+                return False
+            return True
+
+        return await self._send(place, request)
+
     # Requests
 
     def _blob(self, place: AzureUrl) -> Any:

@@ -118,13 +118,13 @@ def connection(url: AzureUrl, storage: Storage) -> Connection:
         StoreProblem: no account is named, two different ones are, or the connection string is none.
     """
     fields = _fields(storage.connection_string) if storage.connection_string else {}
-    owner = fields.get("accountname") or _account_at(fields.get("blobendpoint"))
+    owner = fields.get("accountname") or account_at(fields.get("blobendpoint"))
     if owner and url.account_in_url and owner != url.account_in_url:
         raise StoreProblem(
             f"the URL names the storage account {url.account_in_url!r}, but the connection string is that of "
             f"{owner!r}; give the credentials of the right account"
         )
-    account = url.account_in_url or owner or storage.account_name or _account_at(storage.account_url)
+    account = url.account_in_url or owner or storage.account_name or account_at(storage.account_url)
     if storage.connection_string:
         address = fields.get("blobendpoint") or f"{account}.blob.{fields.get('endpointsuffix', 'core.windows.net')}"
         return Connection(
@@ -162,7 +162,7 @@ def _fields(connection_string: str) -> dict[str, str]:
     return fields
 
 
-def _account_at(address: str | None) -> str:
+def account_at(address: str | None) -> str:
     """The account of an address: the first label of a name, or the first folder behind a number."""
     if not address:
         return ""

@@ -22,7 +22,11 @@ def download(
 
 
 def begin_download(
-    pairs: Sequence[tuple[str, Path]], storage: Storage, *, reserve: Callable[[int], None] | None = None
+    pairs: Sequence[tuple[str, Path]],
+    storage: Storage,
+    *,
+    reserve: Callable[[int], None] | None = None,
+    fetched: Callable[[Path], None] = lambda _path: None,
 ) -> Future[None]:
     """Start to bring files here; the future can be cancelled, and then removes what it had begun.
 
@@ -34,6 +38,7 @@ def begin_download(
         pairs: the URL and the path of each file; folders are made.
         storage: how to get at the store.
         reserve: told the size of each file before any of it is written; what it raises ends the download.
+        fetched: told of each file that is here, in another thread.
 
     Raises (both at once and by the future, see :func:`finish`):
         InputError: naming the URL and the cause: a file does not exist, the store refuses or cannot be reached for too
@@ -46,7 +51,7 @@ def begin_download(
         check_url(url)
         with reading(url):
             work.append((store_of(url, storage), url, path))
-    return submit(download_all, work, reserve or (lambda _size: None))
+    return submit(download_all, work, reserve or (lambda _size: None), fetched)
 
 
 def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:

@@ -229,8 +229,12 @@ class Requests:
 # Downloads
 
 
-async def download_all(work: Sequence[tuple[Store, str, Path]], reserve: Callable[[int], None]) -> None:
-    """Fetch files. Raises InputError naming the URL."""
+async def download_all(
+    work: Sequence[tuple[Store, str, Path]],
+    reserve: Callable[[int], None],
+    fetched: Callable[[Path], None] = lambda _path: None,
+) -> None:
+    """Fetch files; each that is here is told. Raises InputError naming the URL."""
 
     async def one(item: tuple[Store, str, Path]) -> None:
         store, url, path = item
@@ -238,6 +242,7 @@ async def download_all(work: Sequence[tuple[Store, str, Path]], reserve: Callabl
             await _download(store, url, path, reserve)
         except StoreProblem as problem:
             raise InputError(f"cannot read {url}: {problem}") from None
+        fetched(path)
 
     await for_each(work, one, min(FILES_AT_ONCE, len(work)))
 

@@ -1,4 +1,4 @@
-"""The finished output, in a remote store: it appears there complete or not at all.
+"""Files, the finished output above all, in a remote store: each appears there complete or not at all.
 
 To upload it again does no harm, so whoever was interrupted simply does it again.
 """
@@ -6,7 +6,7 @@ To upload it again does no harm, so whoever was interrupted simply does it again
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mpi_prs.errors import OutputError
@@ -30,18 +30,35 @@ def upload(file: Path, url: str, storage: Storage) -> None:
     upload_all([(file, url)], storage)
 
 
-def upload_all(pairs: Sequence[tuple[Path, str]], storage: Storage) -> None:
+def upload_all(
+    pairs: Sequence[tuple[Path, str]],
+    storage: Storage,
+    *,
+    replace: bool = True,
+    stored: Callable[[Path, bool], None] = lambda _path, _is_new: None,
+) -> None:
     """Store files, each under its URL, some at once; as :func:`upload`, and the first failure ends it.
+
+    Args:
+        replace: what is there; otherwise it stays as it is.
+        stored: told of each file, and whether it was stored or there already; in another thread.
 
     Raises:
         OutputError: as of :func:`upload`, naming the file.
     """
-    from mpi_prs.storage.stores import Store, for_each, run
+    from mpi_prs.storage.stores import NotThere, Store, for_each, run
 
     async def put(work: tuple[Store, Path, str]) -> None:
         store, file, url = work
+        is_new = True
         with _uploading(file, url):
-            await store.put(file, url)
+            if not replace:
+                with contextlib.suppress(NotThere):
+                    await store.look_up(url)
+                    is_new = False
+            if is_new:
+                await store.put(file, url)
+        stored(file, is_new)
 
     work = []
     for file, url in pairs:

@@ -1,0 +1,531 @@
+"""Datastores: the places where data lies, under names. A blob container, or a folder that all nodes see.
+
+::
+
+    Datastore ─┬─ AzureBlobDatastore    abfs://container/…, with the account's key, a SAS token, or nothing
+               ├─ AzureFileDatastore    a file share, where it is mounted
+               └─ FolderDatastore       any folder; workspaceblobstore and workspacefilestore are two
+
+What is known of them lies in ``datastores/NAME.json``, their secrets beside it where only their owner can read them
+(see ``datastore_records.py``). Standard library only at the top: user processes import this module.
+"""
+
+# ruff: noqa: ARG004  # parameters of Azure's that mean nothing here
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mpi_prs.errors import WorkspaceError
+from mpi_prs.workspace import datastore_registration as registration
+from mpi_prs.workspace.data_path import DataPath, UploadedPath, checked_path
+from mpi_prs.workspace.datastore_records import (
+    DatastoreRecord,
+    account_url,
+    read_record,
+    record_names,
+    remove_record,
+    storage_values,
+)
+from mpi_prs.workspace.layout import BLOB_STORE, FILE_STORE
+from mpi_prs.workspace.records import not_found
+from mpi_prs.workspace.surface import Registered, Surface
+
+if TYPE_CHECKING:
+    from mpi_prs.workspace.workspace import Workspace
+
+__all__ = [
+    "AzureBlobDatastore",
+    "AzureFileDatastore",
+    "DataPath",
+    "Datastore",
+    "FolderDatastore",
+    "UploadedPath",
+    "datastores_of",
+]
+
+_NO_DATABASES = "mpi_prs reads files: export the tables as Parquet or CSV, and register their folder or container"
+
+
+class Datastore(Surface):
+    """A registered datastore; make one with the ``register_…`` methods. ``Datastore(ws, name)`` is :meth:`get`.
+
+    The methods that both kinds have are here. What a datastore is does not change while the object lives.
+
+    Attributes:
+        workspace: that it is registered in.
+        name: its name there.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "register_azure_data_lake": "use register_azure_data_lake_gen2 (Data Lake Storage Gen1 exists no more)",
+        "register_azure_sql_database": _NO_DATABASES,
+        "register_azure_postgre_sql": _NO_DATABASES,
+        "register_azure_my_sql": _NO_DATABASES,
+        "register_dbfs": "mount it, and use register_folder",
+        "register_hdfs": "mount it, and use register_folder; or give Dataset.File.from_files a URL such as hdfs://…",
+        "as_mount": "make a dataset: Dataset.File.from_files(datastore.path(…)).as_mount()",
+        "as_download": "make a dataset: Dataset.File.from_files(datastore.path(…)).as_download()",
+        "as_upload": "use PipelineData or OutputFileDatasetConfig for the output of a step",
+        "account_key": "secrets stay in their files, see docs/azureml.md",
+        "sas_token": "secrets stay in their files, see docs/azureml.md",
+    }
+
+    workspace: Workspace
+    name: str
+    _record: DatastoreRecord
+
+    def __new__(cls, workspace: Workspace, name: str | None = None) -> Datastore:
+        """The datastore of a name; without one, the workspace's default. Raises WorkspaceError: there is none."""
+        return cls.get_default(workspace) if name is None else cls.get(workspace, name)
+
+    def __init__(self, workspace: Workspace, name: str | None = None) -> None:
+        """See :meth:`__new__`, which does it all: it also says of which kind the datastore is."""
+
+    # Those that there are
+
+    @staticmethod
+    def get(workspace: Workspace, datastore_name: str) -> Datastore:
+        """The datastore of a name.
+
+        Raises:
+            WorkspaceError: there is none; names the near ones.
+        """
+        record = read_record(workspace.layout, datastore_name)
+        if record is None:
+            raise not_found("datastore", datastore_name, record_names(workspace.layout))
+        return _made(workspace, datastore_name, record)
+
+    @staticmethod
+    def get_default(workspace: Workspace) -> Datastore:
+        """The workspace's default datastore."""
+        return workspace.get_default_datastore()
+
+    # Registration
+
+    @staticmethod
+    def register_azure_blob_container(
+        workspace: Workspace,
+        datastore_name: str,
+        container_name: str,
+        account_name: str | None = None,
+        sas_token: str | None = None,
+        account_key: str | None = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        blob_cache_timeout: object = None,
+        grant_workspace_access: object = False,
+        subscription_id: object = None,
+        resource_group: object = None,
+        *,
+        connection_string: str | None = None,
+        credentials_from_environment: bool = False,
+    ) -> AzureBlobDatastore:
+        """Register a container of Azure's blob storage, or of anything that speaks like it.
+
+        Without credentials it is a public container. A key or token is kept in a file of the workspace that only its
+        owner can read.
+
+        Args:
+            workspace: where.
+            datastore_name: the name to get it by.
+            container_name: the container.
+            account_name: the storage account.
+            sas_token, account_key: its credentials, one of them.
+            protocol: default ``https``.
+            endpoint: a suffix such as ``core.windows.net`` (the default), or the whole URL of the account, such as
+                ``http://127.0.0.1:10000/name``. Where neither is given, the workspace's setting ``storage_endpoints``
+                counts, each time that the datastore is used.
+            overwrite: in place of the datastore of this name, if there is one.
+            create_if_not_exists: make the container where there is none; takes an account key.
+            skip_validation: do not try whether the container can be listed.
+            connection_string: instead of account, endpoint and credentials. Not one of Azure's parameters.
+            credentials_from_environment: take them from ``AZURE_STORAGE_…`` each time that the datastore is used, or
+                else ask Azure for an identity (``az login``, ``AZURE_CLIENT_ID``, …); nothing is kept. Not one of
+                Azure's parameters.
+            blob_cache_timeout, grant_workspace_access, subscription_id, resource_group: mean nothing here.
+
+        Raises:
+            WorkspaceError: the name is taken, a value does not fit, or the container cannot be listed or made; no
+                secret is in the text.
+        """
+        record, secret = registration.blob_record(
+            container_name,
+            account_name,
+            sas_token=sas_token,
+            account_key=account_key,
+            protocol=protocol,
+            endpoint=endpoint,
+            connection_string=connection_string,
+            from_environment=credentials_from_environment,
+        )
+        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        if create_if_not_exists or not skip_validation:
+            endpoints = workspace.settings["storage_endpoints"]
+            values = storage_values(workspace.layout, datastore_name, record, endpoints)
+            registration.try_out(datastore_name, record, secret, values, create_if_not_exists)
+        registration.register(workspace.layout, datastore_name, record, secret, overwrite)
+        return AzureBlobDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_azure_file_share(
+        workspace: Workspace,
+        datastore_name: str,
+        file_share_name: str,
+        account_name: str,
+        sas_token: object = None,
+        account_key: object = None,
+        protocol: object = None,
+        endpoint: object = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> AzureFileDatastore:
+        """Register an Azure file share, which here is the folder that it is mounted at on all nodes.
+
+        Args:
+            workspace, datastore_name, overwrite: see :meth:`register_azure_blob_container`.
+            file_share_name, account_name: the share, and its account.
+            create_if_not_exists: make the folder where there is none.
+            skip_validation: do not look whether the folder is there.
+            folder: where it is mounted. Default: the folder of the share's name below the one that the workspace's
+                setting ``storage_endpoints`` has for the account, such as ``file:///mnt/ACCOUNT``. Not one of Azure's
+                parameters.
+            sas_token, account_key, protocol, endpoint: mean nothing here: whoever mounts the share needs them.
+
+        Raises:
+            WorkspaceError: the name is taken, or nothing says where the share is mounted, or there is no such folder.
+        """
+        path = None if folder is None else registration.folder_path(folder)
+        record = DatastoreRecord(
+            "file_share",
+            folder=path,
+            container=registration.text("file_share_name", file_share_name),
+            account_name=registration.text("account_name", account_name),
+        )
+        place = _mount_point(record, workspace.settings["storage_endpoints"])
+        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        registration.check_folder(place, create_if_not_exists, skip_validation)
+        registration.register(workspace.layout, datastore_name, record, None, overwrite)
+        return AzureFileDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_folder(
+        workspace: Workspace,
+        datastore_name: str,
+        folder: str | os.PathLike[str],
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+    ) -> FolderDatastore:
+        """Register a folder that all nodes see, such as one on NFS. Not one of Azure's methods.
+
+        Raises:
+            WorkspaceError: the name is taken, or there is no such folder.
+        """
+        path = registration.folder_path(folder)
+        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        registration.check_folder(Path(path), create_if_not_exists, skip_validation)
+        record = DatastoreRecord("folder", folder=path)
+        registration.register(workspace.layout, datastore_name, record, None, overwrite)
+        return FolderDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_azure_data_lake_gen2(
+        workspace: Workspace,
+        datastore_name: str,
+        filesystem: str,
+        account_name: str,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        resource_url: object = None,
+        authority_url: object = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        subscription_id: object = None,
+        resource_group: object = None,
+        grant_workspace_access: object = False,
+        *,
+        skip_validation: bool = False,
+    ) -> AzureBlobDatastore:
+        """Register a filesystem of Data Lake Storage Gen2: a container, reached with the environment's credentials.
+
+        A service principal belongs into the environment too: ``AZURE_TENANT_ID``, ``AZURE_CLIENT_ID`` and
+        ``AZURE_CLIENT_SECRET``. The other parameters are those of :meth:`register_azure_blob_container`.
+
+        Raises:
+            WorkspaceError: see there; or a service principal is given.
+        """
+        if tenant_id or client_id or client_secret:
+            raise WorkspaceError(
+                f"the datastore {datastore_name!r}: mpi_prs keeps no service principal. Leave out tenant_id, client_id "
+                "and client_secret, and put them into the environment of your jobs: AZURE_TENANT_ID, AZURE_CLIENT_ID "
+                "and AZURE_CLIENT_SECRET"
+            )
+        return Datastore.register_azure_blob_container(
+            workspace,
+            datastore_name,
+            filesystem,
+            account_name,
+            protocol=protocol,
+            endpoint=endpoint,
+            overwrite=overwrite,
+            skip_validation=skip_validation,
+            credentials_from_environment=True,
+        )
+
+    def unregister(self) -> None:
+        """Forget the datastore and its secret; its data stay where they are.
+
+        Raises:
+            WorkspaceError: it is one of the two that every workspace has, or cannot be removed.
+        """
+        if not remove_record(self.workspace.layout, self.name) and self.name in (BLOB_STORE, FILE_STORE):
+            raise WorkspaceError(f"every workspace has the datastore {self.name!r}: it cannot be unregistered")
+
+    def set_as_default(self) -> None:
+        """Make it the datastore for outputs that name no other."""
+        self.workspace.set_default_datastore(self.name)
+
+    # What it is
+
+    @property
+    def datastore_type(self) -> str:
+        """``AzureBlob``, ``AzureFile`` or ``Folder``."""
+        return {"blob": "AzureBlob", "file_share": "AzureFile"}.get(self._record.kind, "Folder")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder that all nodes see. Not one of Azure's names."""
+        return self.folder is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is; ``None``: it is reached by URL. Not one of Azure's names."""
+        raise NotImplementedError
+
+    def url(self, path: str = "") -> str:
+        """The absolute path, or the URL, of something in it. Not one of Azure's names."""
+        raise NotImplementedError
+
+    def storage_section(self) -> dict[str, Any]:
+        """How to get at it: a job config's ``storage``. It names files of secrets and holds none; of folders: empty."""
+        return {}
+
+    def path(self, path: str | None = None, data_reference_name: str | None = None) -> DataPath:
+        """A file, folder or glob in it, for :meth:`Dataset.File.from_files` and the like."""
+        return DataPath(self, path or "", data_reference_name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Datastore):
+            return NotImplemented
+        return (self.workspace, self.name, self._record) == (other.workspace, other.name, other._record)
+
+    def __hash__(self) -> int:
+        return hash((self.workspace, self.name))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, url={self.url()!r})"
+
+    # Transfer
+
+    def upload(
+        self,
+        src_dir: str | os.PathLike[str],
+        target_path: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> UploadedPath:
+        """Upload all files below a folder, hidden ones too.
+
+        Args:
+            src_dir: the folder.
+            target_path: the folder in the datastore that gets its content; default: the root.
+            overwrite: files that are there already; otherwise they are left as they are.
+            show_progress: tell how far it is.
+
+        Returns:
+            where they are, with the numbers of files that were ``uploaded`` and ``skipped``. Azure's returns a
+            DataReference, which can be used in the same places.
+
+        Raises:
+            WorkspaceError: there is no such folder, nothing is in it, or a file cannot be read or written.
+            OutputError: the store refuses or cannot be reached.
+        """
+        from mpi_prs.workspace.datastore_transfer import files_of_folder
+
+        return self._upload(files_of_folder(src_dir), target_path, overwrite, show_progress)
+
+    def upload_files(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        relative_root: str | os.PathLike[str] | None = None,
+        target_path: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> UploadedPath:
+        """Upload some files.
+
+        Args:
+            files: their paths.
+            relative_root: the folder whose name, and those above it, are left out of the files' names in the
+                datastore; default: the deepest one that they have in common.
+            target_path, overwrite, show_progress: see :meth:`upload`, as for what is returned and raised.
+        """
+        from mpi_prs.workspace.datastore_transfer import named_files
+
+        return self._upload(named_files(files, relative_root), target_path, overwrite, show_progress)
+
+    def _upload(
+        self, files: Sequence[tuple[Path, str]], target_path: str | None, overwrite: bool, show_progress: bool
+    ) -> UploadedPath:
+        from mpi_prs.workspace.datastore_transfer import upload
+
+        target = checked_path(target_path or "")
+        moved = upload(self, files, target, overwrite, show_progress)
+        return UploadedPath(self, target, uploaded=moved.done, skipped=moved.skipped)
+
+    def download(
+        self,
+        target_path: str | os.PathLike[str],
+        prefix: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> int:
+        """Download files; each is there complete or not at all, and the same call goes on where it was interrupted.
+
+        Args:
+            target_path: the folder that gets them, under their whole names in the datastore.
+            prefix: the folder or file in the datastore; default: everything. Run directories of jobs (``_run``) are
+                left out.
+            overwrite: files that are here already; otherwise they are left as they are.
+            show_progress: tell how far it is.
+
+        Returns:
+            how many files were downloaded.
+
+        Raises:
+            WorkspaceError: there is nothing at the prefix, or a file cannot be read or written.
+            InputError: the store refuses or cannot be reached, or the disk cannot be written.
+        """
+        from mpi_prs.workspace.datastore_transfer import download
+
+        return download(self, os.fspath(target_path), checked_path(prefix or ""), overwrite, show_progress).done
+
+
+class AzureBlobDatastore(Datastore):
+    """A container of Azure's blob storage, or of anything that speaks like it."""
+
+    @property
+    def container_name(self) -> str:
+        return str(self._record.container)
+
+    @property
+    def account_name(self) -> str:
+        return str(self._record.account_name)
+
+    @property
+    def protocol(self) -> str:
+        """``https``, unless another one was given."""
+        return self._record.protocol or "https"
+
+    @property
+    def endpoint(self) -> str:
+        """The account's address where one was given, by the workspace's setting too; else ``core.windows.net``."""
+        return account_url(self._record, self._endpoints) or "core.windows.net"
+
+    @property
+    def credential_type(self) -> str:
+        """``AccountKey``, ``Sas``, ``None`` of a public container, or ``Environment``."""
+        names = {"account_key": "AccountKey", "sas_token": "Sas", "environment": "Environment"}
+        return names.get(self._record.credentials, "None")
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def url(self, path: str = "") -> str:
+        return f"abfs://{self.container_name}/{checked_path(path)}"
+
+    def storage_section(self) -> dict[str, Any]:
+        return storage_values(self.workspace.layout, self.name, self._record, self._endpoints)
+
+    @property
+    def _endpoints(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.workspace.settings["storage_endpoints"]
+        return found
+
+
+class FolderDatastore(Datastore):
+    """A folder that all nodes see."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(str(self._record.folder))
+
+    def url(self, path: str = "") -> str:
+        return str(self.folder / checked_path(path))
+
+
+class AzureFileDatastore(FolderDatastore):
+    """An Azure file share: the folder that it is mounted at."""
+
+    @property
+    def container_name(self) -> str:
+        """The share's name; Azure calls it so."""
+        return str(self._record.container)
+
+    @property
+    def account_name(self) -> str:
+        return str(self._record.account_name)
+
+    @property
+    def folder(self) -> Path:
+        return _mount_point(self._record, self.workspace.settings["storage_endpoints"])
+
+
+def datastores_of(workspace: Workspace) -> Mapping[str, Datastore]:
+    """Name → datastore, of all in a workspace; read when they are asked for."""
+
+    def find(name: str) -> Datastore | None:
+        record = read_record(workspace.layout, name) if name in record_names(workspace.layout) else None
+        return None if record is None else _made(workspace, name, record)
+
+    return Registered("datastore", lambda: record_names(workspace.layout), find)
+
+
+_KINDS: dict[str, type[Datastore]] = {
+    "blob": AzureBlobDatastore,
+    "file_share": AzureFileDatastore,
+    "folder": FolderDatastore,
+}
+
+
+def _made(workspace: Workspace, name: str, record: DatastoreRecord) -> Datastore:
+    made = object.__new__(_KINDS[record.kind])
+    made.workspace, made.name, made._record = workspace, name, record
+    return made
+
+
+def _mount_point(record: DatastoreRecord, endpoints: Mapping[str, str]) -> Path:
+    """Where a file share is mounted. Raises WorkspaceError: nothing says it."""
+    if record.folder is not None:
+        return Path(record.folder)
+    account = str(record.account_name)
+    url = endpoints.get(account, "")
+    if not url.startswith("file:///"):
+        raise WorkspaceError(
+            f"nothing says where the file share {record.container!r} of {account!r} is mounted: give folder=…, or the "
+            f'workspace\'s setting: ws.update_settings(storage_endpoints={{"{account}": "file:///mnt/{account}"}})'
+        )
+    return Path(url.removeprefix("file://"), str(record.container))

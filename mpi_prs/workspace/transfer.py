@@ -1,0 +1,242 @@
+"""Files between this machine and a datastore, many at once, with progress; each appears complete or not at all.
+
+To do it again does no harm: what is there already is left as it is, unless it should be overwritten. Standard library
+only at the top: user processes import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpi_prs.errors import WorkspaceError
+from mpi_prs.run_directory import RUN_FOLDER
+
+_COPIES_AT_ONCE = 8
+_LINE_SECONDS = 10.0
+_BAR_SECONDS = 0.1
+
+
+@dataclass
+class Moved:
+    """What came of a transfer: numbers of files, and the bytes of those that were moved."""
+
+    done: int = 0
+    skipped: int = 0
+    bytes: int = 0
+
+
+def bring(
+    pairs: Sequence[tuple[str, Path]], storage: Mapping[str, Any], *, overwrite: bool, progress: Progress
+) -> Moved:
+    """Bring files here.
+
+    Args:
+        pairs: URL or absolute path of each file, and its path here; folders are made.
+        storage: how to get at URLs, a job config's ``storage`` section.
+        overwrite: what is here already; otherwise it is skipped.
+
+    Raises:
+        InputError: a URL cannot be read, or the disk cannot be written.
+        WorkspaceError: a path cannot be read, or cannot be written here.
+    """
+    from mpi_prs.storage.credentials import Storage, is_url
+    from mpi_prs.storage.downloading import begin_download, finish
+
+    wanted = [pair for pair in pairs if overwrite or not os.path.lexists(pair[1])]
+    with progress.over(len(pairs)) as moved:
+        progress.skip(len(pairs) - len(wanted))
+        if remote := [pair for pair in wanted if is_url(pair[0])]:
+            download = begin_download(
+                remote, Storage(**storage), fetched=lambda path: progress.step(os.stat(path).st_size)
+            )
+            finish(download)
+        _copy_all([(Path(source), target) for source, target in wanted if not is_url(source)], progress)
+    return moved
+
+
+def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwrite: bool, progress: Progress) -> Moved:
+    """Store files; the inverse of :func:`bring`.
+
+    Raises:
+        OutputError: the store refuses or cannot be reached.
+        WorkspaceError: a file cannot be read, or cannot be written.
+    """
+    from mpi_prs.storage.credentials import Storage, is_url
+    from mpi_prs.storage.upload import upload_all
+
+    def stored(path: Path, is_new: bool) -> None:
+        if is_new:
+            progress.step(os.stat(path).st_size)
+        else:
+            progress.skip(1)
+
+    with progress.over(len(pairs)) as moved:
+        if remote := [pair for pair in pairs if is_url(pair[1])]:
+            upload_all(remote, Storage(**storage), replace=overwrite, stored=stored)
+        local = [(source, Path(target)) for source, target in pairs if not is_url(target)]
+        wanted = [pair for pair in local if overwrite or not os.path.lexists(pair[1])]
+        progress.skip(len(local) - len(wanted))
+        _copy_all(wanted, progress)
+    return moved
+
+
+def files_below(folder: Path, *, run_directories: bool = False) -> list[tuple[Path, str]]:
+    """All files below a folder with their paths relative to it, sorted; hidden ones too, links are followed.
+
+    Args:
+        run_directories: also what jobs know about themselves, ``_run``.
+
+    Raises:
+        WorkspaceError: a folder cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise WorkspaceError(f"cannot read {error.filename}: {error.strerror}")
+
+    found = []
+    for above, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if not run_directories and RUN_FOLDER in folders:
+            folders.remove(RUN_FOLDER)
+        for name in names:
+            path = Path(above, name)
+            if path.is_file():
+                found.append((path, str(path.relative_to(folder))))
+    return sorted(found)
+
+
+def _copy_all(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
+    if not pairs:
+        return
+    with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
+        copies = [pool.submit(copy_file, source, target) for source, target in pairs]
+        try:
+            for copy in as_completed(copies):
+                progress.step(copy.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def copy_file(source: Path, target: Path) -> int:
+    """Copy a file with its permissions; it has its name when it is complete, whoever else copies to the same name.
+
+    Returns:
+        its size in bytes.
+
+    Raises:
+        WorkspaceError: it cannot be read or written.
+    """
+    partial = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        size = partial.stat().st_size
+        os.chmod(partial, source.stat().st_mode & 0o777 | 0o200)
+        os.replace(partial, target)
+    except (OSError, shutil.Error) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        advice = ": free some space, or raise the quota" if full else ""
+        raise WorkspaceError(f"cannot copy {source} to {target}: {reason}{advice}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return size
+
+
+@dataclass
+class Progress:
+    """Tells people how far a transfer is: a bar in a terminal, elsewhere a line now and then. For any thread.
+
+    Attributes:
+        doing, done: such as ``uploading`` and ``uploaded``.
+        place: from where or to where.
+        show: whether to tell anything.
+    """
+
+    doing: str
+    done: str
+    place: str
+    show: bool
+    _moved: Moved = field(default_factory=Moved)
+    _total: int = 0
+    _told: float = 0.0
+    _bar: Any = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def over(self, total: int) -> Iterator[Moved]:
+        """The time of the transfer of so many files; what is yielded grows with it."""
+        self._total, self._moved = total, Moved()
+        began = self._told = time.monotonic()
+        if self.show and total and sys.stdout.isatty():
+            from mpi_prs.monitor.bar import Bar
+
+            self._bar = Bar(sys.stdout)
+        try:
+            yield self._moved
+        except BaseException:
+            self._close()
+            raise
+        self._tell(0.0)
+        self._close()
+        if self.show:
+            self._say(self._result(time.monotonic() - began))
+
+    def step(self, size: int) -> None:
+        """Another file is done."""
+        with self._lock:
+            self._moved.done += 1
+            self._moved.bytes += size
+        self._tell(_LINE_SECONDS if self._bar is None else _BAR_SECONDS)
+
+    def skip(self, count: int) -> None:
+        """So many files were there already."""
+        with self._lock:
+            self._moved.skipped += count
+
+    def _tell(self, seconds: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if not self.show or now - self._told < seconds:
+                return
+            self._told = now
+            if self._bar is not None:
+                self._bar.update(self._moved.done + self._moved.skipped, self._total, f"{self.doing} {self._counted()}")
+            elif seconds:
+                self._say(f"{self.doing} {self._counted()} {self.place}")
+
+    def _counted(self) -> str:
+        from mpi_prs.monitor.units import count, size
+
+        moved = self._moved
+        return f"{count(moved.done + moved.skipped)} of {count(self._total)} files, {size(moved.bytes)}"
+
+    def _result(self, seconds: float) -> str:
+        from mpi_prs.monitor.units import count, duration, many, size
+
+        moved = self._moved
+        text = f"{self.done} {many(moved.done, 'file')} ({size(moved.bytes)}) {self.place} in {duration(seconds)}"
+        if moved.skipped:
+            text += f"; {count(moved.skipped)} were there already (overwrite=True replaces them)"
+        return text
+
+    def _close(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
