@@ -165,7 +165,7 @@ def read_requirements(path: Path, _above: tuple[Path, ...] = ()) -> list[str]:
         if option in ("-r", "--requirement"):
             lines += read_requirements(path.parent / value, (*_above, path))
         else:
-            lines.append(_anchored(check_line(f"{path}, line {number}", line), path.parent))
+            lines.append(anchored(check_line(f"{path}, line {number}", line), path.parent))
     return lines
 
 
@@ -202,7 +202,8 @@ def local_path(line: str) -> str:
     return re.sub(r"\[[^\]]*\]$", "", bare) if is_place(line) and "://" not in bare else ""
 
 
-def _anchored(line: str, folder: Path) -> str:
+def anchored(line: str, folder: Path) -> str:
+    """The line with its local path made absolute, from ``folder`` if there is something, else from where we are."""
     path = local_path(line)
     if not path or os.path.isabs(path) or path.startswith("~"):
         return line
@@ -230,11 +231,6 @@ def without_azure(lines: Sequence[str]) -> list[str]:
             kept += [name for name in brought if name not in named]
             named.update(brought)
     return kept
-
-
-def azure_packages(lines: Sequence[str]) -> list[str]:
-    """The names of Azure's own packages among the lines."""
-    return [name for line in lines if (name := name_of(line)).startswith("azureml-")]
 
 
 # TensorFlow 1
