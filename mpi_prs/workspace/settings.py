@@ -127,17 +127,17 @@ def vm_section(settings: Mapping[str, Any], vm_size: str, vm_priority: str = "de
         WorkspaceError: something is said about others, but not about this one; or not in the right form.
     """
     sizes = _mapping("vm_sizes", settings.get("vm_sizes", {}))
-    by_lower = {size.lower(): section for size, section in sizes.items()}
-    found = by_lower.get(vm_size.lower(), by_lower.get("*"))
-    if found is None:
+    by_lower = {size.lower(): size for size in sizes}
+    size = by_lower.get(vm_size.lower(), by_lower.get("*"))
+    if size is None:
         if sizes:
             raise WorkspaceError(
                 f"the workspace's setting vm_sizes says nothing about {vm_size!r}{near(vm_size, sizes)} "
                 f'(ws.update_settings(vm_sizes={{…, "{vm_size}": {{"partition": …}}}}); "*" stands for all others)'
             )
         return {}
-    _check_vm_size(vm_size, found)
-    section = dict(found)
+    _check_vm_size(size, sizes[size])
+    section = dict(sizes[size])
     low = section.pop(LOW_PRIORITY, {})
     return {**section, **low} if vm_priority == LOW_PRIORITY else section
 
