@@ -190,5 +190,6 @@ def _metric(logged: list[tuple[str, Any]]) -> Any:
                 for column, one in value.items():
                     columns.setdefault(column, []).append(one)
         return {column: found[0] if len(found) == 1 else found for column, found in columns.items()}
-    found = [one for each, value in logged if each in (_SCALAR, _LIST) for one in (value if each == _LIST else [value])]
-    return found[0] if logged == [(_SCALAR, found[0])] else found
+    if len(logged) == 1:
+        return logged[0][1]
+    return [one for each, value in logged if each in (_SCALAR, _LIST) for one in (value if each == _LIST else [value])]
