@@ -362,6 +362,8 @@ class Model(Surface):
         Raises:
             WorkspaceError: there is something of that name, or it cannot be copied.
         """
+        if not self.path.exists():
+            raise self._gone()
         target = Path(target_dir).absolute() / self.path.name
         if os.path.lexists(target) and not (exist_ok or exists_ok):
             raise WorkspaceError(f"there is {target} already; give exist_ok=True to replace it, or another target_dir")
@@ -369,8 +371,6 @@ class Model(Surface):
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(f"cannot make {target.parent}: {error.strerror}") from error
-        if not self.path.exists():
-            raise self._gone()
         copy_into(self.path, target)
         return str(target)
 
