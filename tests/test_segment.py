@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,3 +140,53 @@ def test_no_more_memory_waits_than_may() -> None:
             process.let_go()
             segments.release(segment)
         assert sum(not segment.memory.closed for segment in held) == 1
+
+
+def test_segments_may_be_files_which_a_process_in_another_user_namespace_can_open(tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    with contextlib.closing(Segments(most_idle=100_000, folder=folder)) as segments:
+        process = DescribedMiniBatches()
+        for round in range(3):  # the first is used again
+            given = table(round, 1000)
+            segment = segments.of_table(given)
+            assert process.make(payload(segment=segment.path), None, 0).equals(given.to_pandas())
+            process.let_go()
+            assert segment.let_go
+            segments.release(segment)
+            assert os.listdir(folder) == ["segment0"]
+        large, places = segments.of_arrays({"f": np.arange(1e6)})
+        assert process.make(payload(segment=large.path, arrays=places), None, 0)["f"].sum() == np.arange(1e6).sum()
+        assert os.stat(large.path).st_mode & 0o777 == 0o600
+        segments.release(large)
+        assert os.listdir(folder) == ["segment0"]
+    assert os.listdir(folder) == []
+
+
+def test_a_new_file_is_not_taken_for_an_old_one_of_the_same_inode(tmp_path: Path) -> None:
+    process = DescribedMiniBatches()
+    for round in range(20):  # nothing idle: each is removed, and its inode perhaps used again
+        with contextlib.closing(Segments(most_idle=0, folder=tmp_path / str(round))) as segments:
+            given = table(round, 1000)
+            segment = segments.of_table(given)
+            assert process.make(payload(segment=segment.path), None, 0).equals(given.to_pandas())
+            process.let_go()
+            segments.release(segment)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with contextlib.closing(Segments(folder=tmp_path)) as segments, pytest.raises(OSError, match="No space left"):
+        segments.of_table(table(0))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_that_may_not_open_the_memory_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("mpi_prs.entry_script.mini_batch.os.stat", refused)
+    with pytest.raises(PermissionError, match=r"/proc/1/fd/9.*MPI_PRS_TABLES_IN_FILES"):
+        DescribedMiniBatches().make(payload(segment="/proc/1/fd/9"), None, 0)

@@ -62,9 +62,17 @@ class MiniBatchLoader:
         scratch: a folder of this worker's own, on this node.
         limit: bytes of scratch space that may be used.
         storages: how to get at the store of each input, with its secrets.
+        tables_in_files: hand tables over by files in ``scratch``, to processes in another user namespace.
     """
 
-    def __init__(self, manifest: Manifest, scratch: Path, limit: int, storages: Sequence[Storage]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        scratch: Path,
+        limit: int,
+        storages: Sequence[Storage],
+        tables_in_files: bool = False,
+    ) -> None:
         self._manifest = manifest
         self._inputs = manifest.inputs
         self._stores = [AnyFiles(storage) for storage in storages]
@@ -75,7 +83,7 @@ class MiniBatchLoader:
         self._schemas = [
             unpack_schema(text) if (text := described.get("partition_schema")) else None for described in self._inputs
         ]
-        self._segments = Segments()
+        self._segments = Segments(folder=scratch / "tables" if tables_in_files else None)
         self._of_thread = threading.local()
 
     @property

@@ -1,7 +1,9 @@
 """Shared memory between a worker and its user processes: how a table gets there without passing through a pipe.
 
 A segment is an anonymous file in memory (``memfd``). The user process maps it by ``/proc/<pid>/fd/<number>``; so
-nothing is left behind whichever of the two dies, and no size of a ``/dev/shm`` limits it. ::
+nothing is left behind whichever of the two dies, and no size of a ``/dev/shm`` limits it. Where the user process is in
+another user namespace, as in a container, the kernel does not let it do that; then it is a file in the worker's scratch
+folder, which the guard removes. ::
 
     byte 0          set by the user process when nothing of the mini-batch is referred to any more
     from byte 64    an Arrow IPC stream, or arrays
@@ -12,10 +14,12 @@ script still refers to (it has kept a column, say) is not: what it refers to sta
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,23 +35,35 @@ _MOST_IDLE = 64  # segments: each takes a file descriptor
 class Segment:
     """Memory that another process of the same user can map.
 
+    Args:
+        size: bytes that it must have.
+        file: a name that does not exist yet, for a process in another user namespace; ``None``: a ``memfd`` will do.
+
     Attributes:
         path: where to map it.
         capacity: bytes, the first 64 included.
 
     Raises:
-        OSError: there is no memory, or no descriptor left.
+        OSError: there is no memory, no space in the file's folder, or no descriptor left.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, file: Path | None = None) -> None:
         self.capacity = -(-max(size, 1) // _PAGE) * _PAGE
-        self._descriptor = os.memfd_create("mpi_prs_segment", os.MFD_CLOEXEC)
-        self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        self._file = file
+        if file is None:
+            self._descriptor = os.memfd_create("mpi_prs_segment", os.MFD_CLOEXEC)
+            self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        else:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self.path = str(file)
         try:
-            os.ftruncate(self._descriptor, self.capacity)
+            if file is None:
+                os.ftruncate(self._descriptor, self.capacity)
+            else:
+                os.posix_fallocate(self._descriptor, 0, self.capacity)  # a full disk is told here, not by a signal
             self.memory = mmap.mmap(self._descriptor, self.capacity, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except BaseException:
-            os.close(self._descriptor)
+            self._free()
             raise
 
     @property
@@ -58,7 +74,12 @@ class Segment:
     def close(self) -> None:
         """The memory is free as soon as nobody maps it any more."""
         self.memory.close()
+        self._free()
+
+    def _free(self) -> None:
         os.close(self._descriptor)
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
 
 
 class Segments:
@@ -66,10 +87,13 @@ class Segments:
 
     Args:
         most_idle: bytes of segments that may wait to be used again.
+        folder: where they are files, made when it is needed; ``None``: they are none.
     """
 
-    def __init__(self, most_idle: int = 64 << 20) -> None:
+    def __init__(self, most_idle: int = 64 << 20, folder: Path | None = None) -> None:
         self._most_idle = most_idle
+        self._folder = folder
+        self._numbers = itertools.count()
         self._idle: list[Segment] = []
         self._lock = threading.Lock()
 
@@ -110,7 +134,11 @@ class Segments:
                 self._idle.remove(segment)
                 segment.memory[0] = 0
                 return segment
-        return Segment(size)
+            number = next(self._numbers)
+        if self._folder is None:
+            return Segment(size)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Segment(size, self._folder / f"segment{number}")
 
     def release(self, segment: Segment) -> None:
         """The mini-batch is answered."""

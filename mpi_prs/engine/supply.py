@@ -26,6 +26,7 @@ from mpi_prs.data.manifest import Loaded, Manifest
 from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.entry_script.user_process import Chunk
 from mpi_prs.errors import MpiPrsError
+from mpi_prs.script_variables import TABLES_IN_FILES
 
 if TYPE_CHECKING:
     from mpi_prs.data.loading import Prepared
@@ -95,7 +96,8 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     from mpi_prs.storage.credentials import Storage
 
     storages = [Storage.from_secret(secret) for secret in settings.storages]
-    loader = MiniBatchLoader(manifest, scratch / "staged", settings.scratch_limit, storages)
+    in_files = settings.environment_variables.get(TABLES_IN_FILES) == "1"
+    loader = MiniBatchLoader(manifest, scratch / "staged", settings.scratch_limit, storages, in_files)
     threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
     return LoadedAhead(loader, threads, _most_loaded(settings.processes), _LOADED_BYTES, settings.processes)
 

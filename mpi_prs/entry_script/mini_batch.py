@@ -125,7 +125,10 @@ class DescribedMiniBatches:
             batch = file_mini_batch(payload[start + length :], number)
         else:
             self._segment = header["segment"]
-            batch = self._arrays(header["arrays"]) if "arrays" in header else self._table()
+            try:
+                batch = self._arrays(header["arrays"]) if "arrays" in header else self._table()
+            except PermissionError as error:
+                raise PermissionError(f"{error}{_NAMESPACE}") from None
         if context is not None:
             context.dataset = MiniBatchDataset(header["input"], header["paths"] if "paths" in header else list(batch))
             if header.get("partition") is not None:
@@ -136,7 +139,7 @@ class DescribedMiniBatches:
     def _table(self) -> Any:
         import pyarrow
 
-        identity = os.stat(self._segment).st_ino
+        identity = (self._segment, os.stat(self._segment).st_ino)  # of each alone there may be another one later
         for memory in self._mapped:
             if memory.identity == identity:
                 self._mapped.remove(memory)
@@ -149,7 +152,7 @@ class DescribedMiniBatches:
 
     def _arrays(self, places: list[list[Any]]) -> dict[str, Any]:
         """On a private mapping: the script may write into them, and nobody else sees it."""
-        memory = self._memory = _Memory(self._segment, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        memory = self._memory = _Memory(self._segment, None, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
         return {
             name: memory.content[offset - _CONTENT : offset - _CONTENT + size].view(dtype).reshape(shape)
             for name, dtype, shape, offset, size in places
@@ -169,6 +172,10 @@ class DescribedMiniBatches:
             segment.write(b"\1")
 
 
+_NAMESPACE = (
+    " (the worker's memory: this process is in another user namespace, as in a container; "
+    "set MPI_PRS_TABLES_IN_FILES to 1 in environment_variables)"
+)
 _CONTENT = 64  # see mpi_prs.data.segment
 _SMALL = 16 << 20
 _MOST_MAPPED = 4
@@ -204,11 +211,11 @@ class _Memory:
     """A mapped segment.
 
     Attributes:
-        identity: of the segment: its path may lead to another one later.
+        identity: of the segment; ``None``: the memory is not to be used again.
         content: a numpy array of bytes; everything that is made of the segment refers to it.
     """
 
-    def __init__(self, path: str, identity: int, flags: int, protection: int) -> None:
+    def __init__(self, path: str, identity: tuple[str, int] | None, flags: int, protection: int) -> None:
         import numpy
 
         self.identity = identity

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.script_variables import TABLES_IN_FILES, TENSORFLOW1
 from mpi_prs.workspace import container as containers
 from mpi_prs.workspace.built import Say
 from mpi_prs.workspace.conda_building import conda_environment, conda_program, specification
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace
 
 POLICY_VARIABLE = "MPI_PRS_ENVIRONMENT_POLICY"
-TENSORFLOW1_VARIABLE = "MPI_PRS_TENSORFLOW1"
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ def prepare(environment: Environment | None, workspace: Workspace, say: Say) -> 
         chosen, how = str(path), f"the conda environment {path.parent.parent} (Python {found.dotted})"
     elif policy == "container":
         path, found, image = _container(environment, workspace, wish, say)
-        chosen, isolation = str(path), {}  # the wrapper sees to it
+        chosen, isolation = str(path), {TABLES_IN_FILES: "1"}  # and the wrapper sees to the Python path
         how = f"the container {image} (Python {found.dotted})"
     else:
         chosen = _own_interpreter(policy, wish.who)
         found, isolation = ask(chosen), {}
         how = f"{chosen} (Python {found.dotted})"
     tensorflow = _tensorflow1_note(wish, found)
-    variables = {TENSORFLOW1_VARIABLE: "1"} if tensorflow else {}
-    notes = [f"{wish.who} is {how}", *_differences(wish, found, policy), *([tensorflow] if tensorflow else [])]
+    variables = {TENSORFLOW1: "1"} if tensorflow else {}
+    notes = [f"{wish.who} uses {how}", *_differences(wish, found, policy), *([tensorflow] if tensorflow else [])]
     if policy == "current" and environment.docker.enabled and environment.docker.base_image:
         notes.append(f"the image {environment.docker.base_image} is not used: that takes the policy container")
     return Prepared(chosen, {**isolation, **variables, **environment.environment_variables}, notes)

@@ -305,11 +305,11 @@ class Differences:
         """In words, a sentence each; empty: nothing differs."""
         said = []
         if self.other:
-            said.append("other versions than asked for: " + ", ".join(f"{v} for {line}" for line, v in self.other))
+            said.append("other versions there than asked for: " + ", ".join(f"{v} for {line}" for line, v in self.other))
         if self.missing:
-            said.append(f"not installed: {', '.join(self.missing)}")
+            said.append(f"not installed there: {', '.join(self.missing)}")
         if self.unknown:
-            said.append(f"cannot be compared: {', '.join(map(without_login, self.unknown))}")
+            said.append(f"cannot be compared with it: {', '.join(map(without_login, self.unknown))}")
         return said
 
 
