@@ -7,6 +7,8 @@ This package imports the standard library alone, and what it exports when that i
 the user's own interpreter, which may be another one than ours.
 """
 
+from __future__ import annotations as _annotations  # user processes may run in Python 3.7
+
 from typing import Any as _Any
 
 __version__ = "0.1.0"
