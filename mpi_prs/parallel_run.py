@@ -145,6 +145,9 @@ class ParallelRunException(Exception):
     StopProcess = ParallelRunExceptionCode.StopProcess
     Sleep = ParallelRunExceptionCode.Sleep
 
+    code: ParallelRunExceptionCode | None = None  # also in a subclass that forgets super().__init__()
+    seconds: float = _DEFAULT_PAUSE
+
     def __init__(
         self,
         message: object = "",

@@ -98,6 +98,11 @@ class Nodes:
         if not node.alive and not node.benched and any(self._alive):
             self._bench(node, "init() has failed in all its user processes again and again")
 
+    def stopped(self, node: Node) -> None:
+        """A process has ended for good because the script has asked for it: nobody's fault."""
+        node.alive -= 1
+        self._place(node)
+
     def left(self, node: Node, alive: int, ready: int) -> None:
         """A worker is lost that had so many processes."""
         node.alive -= alive

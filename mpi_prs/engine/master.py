@@ -30,7 +30,7 @@ from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.sharing import Sharing
 from mpi_prs.engine.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
-from mpi_prs.entry_script.failure import Failure, FailureKind
+from mpi_prs.entry_script.failure import NO_RETRY, STOP, Failure, FailureKind
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.record import RECORD
@@ -284,13 +284,14 @@ class Master:
             self._heard.add(source)
             self._take_ready(source, messages.unpack_json(body))
         elif tag == Tag.GONE:
-            self.scheduler.process_gone(source, messages.unpack_json(body)["process"])
+            self._take_gone(source, messages.unpack_json(body))
         elif tag == Tag.INIT_FAILED:
             self._take_init_failure(source, Failure.from_json(body))
         elif tag == Tag.HEADER:
             self._output.append_header(body)
         elif tag == Tag.GIVEN_BACK:
             self.scheduler.given_back(source, messages.unpack_ranges(body))
+            self._heard.update(self.scheduler.workers)  # somebody else is to have it
         elif tag in (Tag.HELLO, Tag.SEES):
             self._take_late(source, tag, messages.unpack_json(body))
         elif tag == Tag.BYE:
@@ -319,7 +320,8 @@ class Master:
             path.unlink()
 
     def _take_failure(self, source: int, failure: Failure, now: float) -> None:
-        verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now)
+        may_retry = failure.code != NO_RETRY
+        verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now, may_retry=may_retry)
         if verdict is Verdict.STALE:
             return
         if verdict is not Verdict.FAILED:
@@ -345,12 +347,22 @@ class Master:
         self.tally.ready_processes += 1
         self.scheduler.process_ready(source, int(fields["process"]))
 
+    def _take_gone(self, source: int, fields: dict[str, Any]) -> None:
+        if fields.get("replaced", True):
+            self.scheduler.process_gone(source, fields["process"])
+            return
+        _log.warning("process %d on %s is stopped by the script", fields["process"], self.nodes.get(source, "?"))
+        self.scheduler.process_stopped(source, fields["process"])
+        self._heard.update(self.scheduler.workers)  # somebody else is to have what it had
+
     def _take_init_failure(self, source: int, failure: Failure) -> None:
         self.tally.init_failures.append(failure)
         _log.warning("process %d on %s: %s", failure.process, failure.node, failure.message)
         if len(self.tally.init_failures) == 1 and failure.traceback:
             _log.warning("the traceback, shown once:\n%s", failure.traceback.rstrip())
-        if self.scheduler.init_failed(source, failure.process):
+        if failure.code in (NO_RETRY, STOP):
+            self._take_gone(source, {"process": failure.process, "replaced": False})
+        elif self.scheduler.init_failed(source, failure.process):
             self._transport.send(source, Tag.RESTART, messages.pack_json(process=failure.process))
         else:
             _log.warning("process %d on %s is given up", failure.process, failure.node)

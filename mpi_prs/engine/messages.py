@@ -10,8 +10,8 @@ worker → master
 ``RESULTS``            number of records, records of 48 bytes, then their rows in the same order
 ``SPILLED``            one record, then the path of the file that holds its rows
 ``FAILED``             JSON: the Failure of one attempt
-``GONE``               JSON: a user process has ended; a new one is on its way
-``GIVEN_BACK``         ranges that were not started, while draining
+``GONE``               JSON: a user process has ended, and whether it is replaced; or it pauses until it is READY again
+``GIVEN_BACK``         ranges that were not started: while draining, or since no user process is there for them
 ``HEARTBEAT``          empty: I am alive; the master says so too
 ``BYE``                empty: everything of this worker is stopped
 master → worker

@@ -133,11 +133,29 @@ class Scheduler:
         self.nodes.ready(known.node, 1)
 
     def process_gone(self, worker: int, process: int) -> None:
-        """This user process has ended after it had worked; a replacement is on its way."""
+        """This user process has ended after it had worked, and a replacement is on its way; or it pauses."""
         known = self.workers.get(worker)
         if known is not None:
             self._not_ready(known, process)
             known.init_failures.pop(process, None)
+
+    def process_stopped(self, worker: int, process: int) -> None:
+        """This user process has ended for good, because the script has asked for it."""
+        known = self.workers.get(worker)
+        if known is None or process in known.given_up:
+            return
+        self._not_ready(known, process)
+        known.stopped += 1
+        self.nodes.stopped(known.node)
+        self._give_up(known, process)
+        self._check_end()
+        self._check_workers()
+
+    def _give_up(self, known: Worker, process: int) -> None:
+        known.given_up.add(process)
+        self._given_up += 1
+        if len(known.given_up) == known.processes:  # what waits there would wait for ever
+            self._take_back(known, list(known.held))
 
     def _not_ready(self, known: Worker, process: int) -> None:
         if process in known.ready:
@@ -158,11 +176,8 @@ class Scheduler:
         known.init_failures[process] = failures = known.init_failures.get(process, 0) + 1
         self._failing += failures == 2
         if failures == self.policy.init_tries:
-            known.given_up.add(process)
-            self._given_up += 1
             self.nodes.given_up(known.node)
-            if len(known.given_up) == known.processes:  # what waits there would wait for ever
-                self._take_back(known, list(known.held))
+            self._give_up(known, process)
         self._check_end()
         self._check_workers()
         return process not in known.given_up and self.phase is Phase.RUNNING
@@ -210,7 +225,15 @@ class Scheduler:
         elif not self._ever_ready and self._failing == self._processes:
             self._abort(f"init() failed in all {self._processes} user processes")
         elif self._given_up == self._processes:
-            self._abort("no user process is left: init() failed again and again in each of them")
+            self._abort(f"no user process is left: {self._why_none_is_left()}")
+
+    def _why_none_is_left(self) -> str:
+        stopped = sum(known.stopped for known in self.workers.values())
+        if not stopped:
+            return "init() failed again and again in each of them"
+        others = "; in the others init() failed again and again" if stopped < self._processes else ""
+        left = f"{self._left} mini-batches are left, and the same command goes on with them"
+        return f"the script has stopped {stopped} of {self._processes} (ParallelRunException){others}. {left}"
 
     # Handing out
 
@@ -343,8 +366,11 @@ class Scheduler:
         self.check()
         return None if settled == len(accepted) else accepted
 
-    def attempt_failed(self, worker: int, number: int, attempt: int, now: float) -> Verdict:
-        """An attempt has failed: try again elsewhere, or give it up. On a benched node it costs no try."""
+    def attempt_failed(self, worker: int, number: int, attempt: int, now: float, *, may_retry: bool = True) -> Verdict:
+        """An attempt has failed: try again elsewhere, or give it up. On a benched node it costs no try.
+
+        With ``may_retry`` false no further try is wanted.
+        """
         known = self.workers.get(worker)
         if known is None or known.held.get(number) != attempt:
             return Verdict.STALE
@@ -357,7 +383,7 @@ class Scheduler:
         else:
             self._attempts[number] = attempt
             self.nodes.has_failed(number, known.node)
-            if attempt < self.policy.run_max_try:
+            if may_retry and attempt < self.policy.run_max_try:
                 verdict = Verdict.RETRY
                 self._retried += 1
                 self._try_again(number, known)

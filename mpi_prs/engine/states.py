@@ -91,7 +91,7 @@ class Node:
     """One node, as the scheduler sees it; changed by :class:`mpi_prs.engine.health.Nodes` alone.
 
     Attributes:
-        alive: user processes that are not given up, of workers that are not lost.
+        alive: user processes that are neither given up nor stopped, of workers that are not lost.
         ready: those of them with ``init()`` behind them.
         proven: whether a mini-batch has succeeded there.
         tried: whether one has failed there.
@@ -121,6 +121,7 @@ class Worker:
     ready: set[int] = field(default_factory=set)
     init_failures: dict[int, int] = field(default_factory=dict)
     given_up: set[int] = field(default_factory=set)
+    stopped: int = 0  # of those that are given up, because the script has asked for it
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
     last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
     mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet

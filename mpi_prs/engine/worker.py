@@ -60,6 +60,7 @@ class Worker:
         self._log = logging.getLogger(f"mpi_prs.worker{transport.rank}")
         self._processes: dict[int, UserProcess] = {}
         self._restart_at: dict[int, float] = {}
+        self._pauses: dict[int, float] = {}  # user process → seconds that its init() has asked for
         self._outbox = Outbox(partial(self._send, Tag.RESULTS))
         self._sent_at = time.monotonic()
         self._checked_at = 0.0
@@ -267,7 +268,8 @@ class Worker:
                 for item in messages.unpack_ranges(body):
                     self._supply.add(Chunk(*item))
             elif tag == Tag.RESTART:
-                self._restart_at[messages.unpack_json(body)["process"]] = time.monotonic() + _RESTART_PAUSE
+                number = messages.unpack_json(body)["process"]
+                self._restart_at[number] = time.monotonic() + max(_RESTART_PAUSE, self._pauses.pop(number, 0.0))
             elif tag == Tag.DRAIN:
                 self._drain(messages.unpack_json(body)["grace"])
             elif tag == Tag.STOP:
@@ -316,6 +318,8 @@ class Worker:
             self._send(Tag.FAILED, failure.to_json())
         if news.unstarted:
             self._put_back(news.unstarted)
+        if news.rests:
+            self._rest(number)
         if news.gone:
             self._forget(process)
             self._plan_restart(process, news, now)
@@ -328,6 +332,13 @@ class Worker:
         else:
             self._supply.put_back(chunks)
 
+    def _rest(self, number: int) -> None:
+        """A user process pauses. If others of this worker don't do its work meanwhile, other workers should."""
+        self._log.info("user process %d pauses: the script has asked for it", number)
+        self._send(Tag.GONE, messages.pack_json(process=number))
+        if not any(process.state in (State.READY, State.STARTING) for process in self._processes.values()):
+            self._give_back(self._supply.withdraw())
+
     def _forget(self, process: UserProcess) -> None:
         for key in [key for key in self._selector.get_map().values() if key.data is process]:
             self._selector.unregister(key.fileobj)
@@ -338,9 +349,13 @@ class Worker:
         number = process.place.number
         if news.init_failure is not None:
             self._log.warning("user process %d: %s", number, news.init_failure.message)
+            self._pauses[number] = news.init_failure.pause
             self._send(Tag.INIT_FAILED, news.init_failure.to_json())
             return  # the master says whether to go on with it
-        self._send(Tag.GONE, messages.pack_json(process=number))
+        self._send(Tag.GONE, messages.pack_json(process=number, replaced=process.is_replaced))
+        if not process.is_replaced:
+            self._log.info("user process %d has ended for good: the script has asked for it", number)
+            return
         # A process that dies while it has nothing to do, time after time, must not be restarted in a tight loop.
         self._restart_at[number] = now if process.finished_any or news.failures else now + 1.0
 

@@ -8,12 +8,13 @@ worker → process
 ``SETTINGS``          JSON: everything the process needs to know, once, first
 ``WORK``              ``count`` mini-batches: first number and attempt, items (u32 each), sizes (u32 each), payloads
 ``STOP``              call ``shutdown()`` and end
+``CLEAR``             work that was sent before this, and has no answer, was given to others: it is not to be done here
 process → worker
-``READY``             ``init()`` is done
+``READY``             ``init()`` is done, or a pause that the script asked for
 ``INIT_FAILED``       JSON: a :class:`~mpi_prs.entry_script.failure.Failure`
 ``RESULTS``           ``count`` records (48 bytes each), then their rows
 ``SPILLED``           one record, then the path of the file that holds its rows
-``FAILED``            JSON: a Failure of one attempt
+``FAILED``            JSON: a Failure of one attempt; its code may say that the process pauses or ends now
 ``HEADER``            the line above all rows, before the first rows of a DataFrame
 ``SKIPPED``           ``count`` mini-batches were not started, because the slot says to skip them
 ====================  =======================================================================================
@@ -26,6 +27,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import select
 import signal
 import socket
 import struct
@@ -45,6 +47,7 @@ class Kind(enum.IntEnum):
     FAILED = 8
     SKIPPED = 9
     HEADER = 10
+    CLEAR = 11
 
 
 HEADER = struct.Struct("<3sBIQ")  # _MARK, kind, count, bytes of the body
@@ -121,6 +124,12 @@ class ChildEnd:
             raise ChannelLost(str(error)) from error
         if not same:
             raise ChannelLost("its file descriptor now belongs to something else")
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to receive within so many seconds."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(1000 * max(0.0, seconds)))
 
     def receive(self) -> Frame | None:
         """The next frame; ``None`` when the worker has closed its end.
@@ -245,10 +254,14 @@ class Phase(enum.IntEnum):
     ENCODING = 4
     SHUTDOWN = 5
     EXITING = 6
+    RESTING = 7
 
 
 class Activity(NamedTuple):
-    """The content of a slot: the phase, its mini-batch (-1: none), and since when (``time.monotonic()``)."""
+    """The content of a slot: the phase, its mini-batch (-1: none), and since when (``time.monotonic()``).
+
+    Of ``RESTING`` it is until when.
+    """
 
     phase: int
     mini_batch: int

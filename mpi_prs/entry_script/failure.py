@@ -35,6 +35,10 @@ class FailureKind(str, enum.Enum):
     """The script could not be imported, or ``init()`` raised, crashed or took longer than ``init_timeout``."""
 
 
+NO_RETRY, RESTART, STOP, SLEEP = "NoRetry", "RestartProcess", "StopProcess", "Sleep"
+"""What a script may ask for; see :class:`mpi_prs.parallel_run.ParallelRunExceptionCode`."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """One failed attempt, or one failed start of a user process (``mini_batch`` is -1).
@@ -49,6 +53,8 @@ class Failure:
         node: the node's name.
         seconds: how long the attempt had been running.
         log: the process's error log, where the whole story is.
+        code: what the script asked for by a ParallelRunException; empty: nothing.
+        pause: seconds, where it asked for a pause.
     """
 
     kind: FailureKind
@@ -60,6 +66,8 @@ class Failure:
     node: str = ""
     seconds: float = 0.0
     log: str = ""
+    code: str = ""
+    pause: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -7,6 +7,8 @@ it and all it imports are standard library only. ::
            ──WORK──────► for each mini-batch: make it, run(), encode rows ──RESULTS / SPILLED / FAILED──► worker
            ──STOP──────► shutdown(), end
 
+A ParallelRunException may ask for a pause, or for an end like that of STOP.
+
 User code can do anything: print, exit, crash, fork, close descriptors. What guards the protocol against it:
 
 * stdin, stdout and stderr are not the channel; the channel's descriptor is checked before every write.
@@ -45,7 +47,7 @@ from mpi_prs.entry_script.channel import (
     Phase,
     Slot,
 )
-from mpi_prs.entry_script.failure import Failure, FailureKind, shorten
+from mpi_prs.entry_script.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
 from mpi_prs.entry_script.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
@@ -87,6 +89,7 @@ class Host:
         self._row_bytes = 0
         self._flushed = 0.0
         self._spilled = 0
+        self._asked: Failure | None = None  # by which the script asked for a pause or an end
 
     def start(self) -> EntryScript | None:
         """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
@@ -122,6 +125,8 @@ class Host:
                 return
             self._work(script, frame)
             self._flush()
+            if self._asked is not None and not self._do_what_was_asked(script, self._asked):
+                return
             self._slot.write(Phase.IDLE, -1, time.monotonic())
 
     def _work(self, script: EntryScript, frame: Frame) -> None:
@@ -139,7 +144,29 @@ class Host:
                 return
             end = position + sizes[index]
             self._attempt(script, first + index, attempt, items[index], frame.body[position:end])
+            if self._asked is not None:  # the worker takes back what has no answer
+                return
             position = end
+
+    def _do_what_was_asked(self, script: EntryScript, asked: Failure) -> bool:
+        """Pause or end. Returns whether to go on."""
+        self._asked = None
+        if asked.code != SLEEP:
+            self._stop(script)
+            return False
+        until = time.monotonic() + asked.pause
+        self._slot.write(Phase.RESTING, -1, until)
+        cleared = False
+        while not cleared or self._channel.wait(until - time.monotonic()):
+            frame = self._channel.receive()
+            if frame is None:
+                return False
+            if frame.kind == Kind.STOP:
+                self._stop(script)
+                return False
+            cleared |= frame.kind == Kind.CLEAR
+        self._channel.send(Kind.READY, 0)
+        return True
 
     def _attempt(self, script: EntryScript, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
@@ -172,6 +199,8 @@ class Host:
             failure = self._failure(kind, _one_line(error), error, number, attempt, started)
             self._flush()
             self._channel.send(Kind.FAILED, 1, failure.to_json())
+            if failure.code in (RESTART, STOP, SLEEP):
+                self._asked = failure
             return
         self._channel.check()  # now, not at the next flush: by then another mini-batch would have the blame
         now = time.monotonic()
@@ -250,7 +279,9 @@ class Host:
         self, kind: FailureKind, message: str, error: BaseException, number: int, attempt: int, began: float
     ) -> Failure:
         text = "" if kind is FailureKind.WRONG_TYPE else shorten(user_traceback(error), _LONGEST_TRACEBACK)
-        return Failure(kind, message, text, number, attempt, self._process, seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        code, pause = _asked_by(error)
+        return Failure(kind, message, text, number, attempt, self._process, seconds=seconds, code=code, pause=pause)
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """A copy of this process that the script has forked has no business here; what it raised is for the log."""
@@ -259,6 +290,15 @@ class Host:
         if error is not None:
             _complain(f"a process that the script has forked failed:\n{user_traceback(error)}")
         os._exit(0 if error is None else 1)
+
+
+def _asked_by(error: BaseException) -> tuple[str, float]:
+    """The code of a ParallelRunException, and the seconds of its pause. Who raises one has imported the class."""
+    module = sys.modules.get("mpi_prs.parallel_run")
+    if module is None or not isinstance(error, module.ParallelRunException) or error.code is None:
+        return "", 0.0
+    code = str(error.code)
+    return code, float(error.seconds) if code == SLEEP else 0.0
 
 
 def _shown(header: bytes) -> str:

@@ -3,8 +3,11 @@
 ::
 
     start() ──► STARTING ──READY──► READY ──stop()──► STOPPING ──► GONE
-                   │ init failed       │ timeout, crash, closed channel
+                   │ init failed     ▲ │ timeout, crash, closed channel
+                   │          RESTING┘ │
                    └───────► GONE ◄────┘        (the worker starts a new one)
+
+A ParallelRunException of the script's may lead from READY to RESTING and back, or to STOPPING.
 
 A user process leads a session and a process group of its own, and what it starts inherits a mark in the environment, so
 a kill takes along what its script started. It is killed by SIGKILL: a hung C or CUDA call, or a script that ignores
@@ -27,7 +30,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpi_prs.entry_script.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
-from mpi_prs.entry_script.failure import CHANNEL_CLOSED, CHANNEL_GARBLED, Failure, FailureKind, describe_exit, late_end
+from mpi_prs.entry_script.failure import (
+    CHANNEL_CLOSED,
+    CHANNEL_GARBLED,
+    RESTART,
+    SLEEP,
+    STOP,
+    Failure,
+    FailureKind,
+    describe_exit,
+    late_end,
+)
 from mpi_prs.entry_script.guard import MARK, kill_marked
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.entry_script.user_process import Chunk, News, ProcessPlace, ProcessSettings, State
@@ -64,6 +77,7 @@ class UserProcess:
         self.outstanding: deque[Chunk] = deque()
         self.outstanding_count = 0
         self.finished_any = False
+        self.is_replaced = True  # when it has ended by itself
         self._guard = guard
         self._condemned: _Sentence | None = None
         self._suspect: Activity | None = None
@@ -142,10 +156,12 @@ class UserProcess:
         """Ask for ``shutdown()`` and an end; at ``by`` (monotonic seconds) the process is killed."""
         if self.state is State.STARTING:
             self.kill()
-        elif self.state is State.READY:
+        elif self.state in (State.READY, State.RESTING):
             self.state = State.STOPPING
             self._stop_by = by
             self.channel.send(Kind.STOP, 0)
+        elif self.state is State.STOPPING:
+            self._stop_by = min(self._stop_by, by)
 
     def skip_unstarted(self) -> None:
         """Let it finish the mini-batch that it is at; it gives back the others."""
@@ -228,9 +244,11 @@ class UserProcess:
             self._write_error_log(failure)
             news.failures.append(failure)
             self._answered(1)
+            self._heed(failure, now, news)
         elif frame.kind == Kind.READY:
-            self.state = State.READY
-            news.became_ready = True
+            if self.state in (State.STARTING, State.RESTING):
+                self.state = State.READY
+                news.became_ready = True
         elif frame.kind == Kind.INIT_FAILED:
             self._init_failure = self._located(Failure.from_json(bytes(frame.body)))
             self.state, self._stop_by = State.STOPPING, now + _EXIT_SECONDS
@@ -238,6 +256,19 @@ class UserProcess:
             news.header = bytes(frame.body)
         elif frame.kind == Kind.SKIPPED:
             news.unstarted += self._answered(frame.mini_batches)
+
+    def _heed(self, failure: Failure, now: float, news: News) -> None:
+        """If the script asked for a pause or an end, the process starts nothing more of what it has."""
+        if self.state is not State.READY or failure.code not in (RESTART, STOP, SLEEP):
+            return
+        news.unstarted += self._answered(self.outstanding_count)
+        if failure.code == SLEEP:
+            self.state = State.RESTING
+            news.rests = True
+            self.channel.send(Kind.CLEAR, 0)
+        else:
+            self.is_replaced = failure.code != STOP
+            self.state, self._stop_by = State.STOPPING, now + self.settings.task_overhead_timeout
 
     def _answered(self, count: int) -> list[Chunk]:
         """Take the next ``count`` mini-batches off what is outstanding."""
@@ -295,6 +326,8 @@ class UserProcess:
                 return since, float("inf"), FailureKind.CRASH, ""
             since = max(since, self._handed_over)
             doing = "taking the mini-batch up (does another thread of the script hold the interpreter?)"
+        elif activity.phase == Phase.RESTING:
+            doing = "coming back from the pause that the script asked for"
         elif activity.phase == Phase.PREPARING:
             doing = "making the mini-batch"
         else:
@@ -343,6 +376,8 @@ class UserProcess:
             news.init_failure = self._located(Failure(FailureKind.INIT, message, tail, seconds=seconds))
         elif was is State.READY:
             self._share_out(news, verdict, tail, now - activity.since)
+        elif was is State.RESTING:
+            self._log(f"during a pause: {verdict.message}\n{tail}")
         elif code or self._condemned:
             self._log(f"while it was to end (shutdown() and after): {verdict.message}\n{tail}")
         news.unstarted.extend(self.outstanding)

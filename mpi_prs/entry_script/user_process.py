@@ -61,6 +61,7 @@ class State(enum.Enum):
 
     STARTING = "starting"
     READY = "ready"
+    RESTING = "resting"
     STOPPING = "stopping"
     GONE = "gone"
 
@@ -85,6 +86,7 @@ class News:
     """What a user process brought since it was last asked."""
 
     became_ready: bool = False
+    rests: bool = False  # it gets nothing until it is ready again
     header: bytes | None = None  # the line above all rows
     records: list[bytes] = field(default_factory=list)  # of finished mini-batches, 48 bytes each, joined or not
     rows: list[bytes] = field(default_factory=list)  # their rows, in the same order
