@@ -65,12 +65,14 @@ def commands(context: click.Context) -> int | None:
     return code
 
 
+_STEP = click.option("--step", metavar="NAME", help="Of a pipeline in Azure ML's v2 YAML: the parallel step to run.")
 _OPTIONS_OF_A_RUN = (
     click.argument("config", type=click.Path(path_type=Path)),
     click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config."
     ),
     click.option("--output", metavar="DIR", help="Another output folder than the config's."),
+    _STEP,
     click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew."),
     click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too."),
     click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed."),
@@ -101,22 +103,26 @@ def run(
     local: int | None = None,
     overrides: tuple[str, ...] = (),
     output: str | None = None,
+    step: str | None = None,
     overwrite: bool = False,
     only_failed: bool = False,
     accept_changes: bool = False,
     limit: int | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Run the job CONFIG, or resume it; under mpirun or srun on all ranks."""
+    """Run the job CONFIG, or resume it; under mpirun or srun on all ranks.
+
+    CONFIG is a job config, or Azure ML's v2 YAML with a step of type parallel.
+    """
+    from mpi_prs.cli.job_file import load_job
     from mpi_prs.cli.run import run_job, show_plan
-    from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
 
     _check_together(overwrite, only_failed)
     if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
         session.workers_told = True
         sys.exit(serve(session.ranks()))
-    job = load_config(config, overrides, output)
+    job = load_job(config, overrides, output, step, makes_folders=not dry_run)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
     if dry_run:
         return show_plan(job, limit)
@@ -127,15 +133,16 @@ def run(
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("items", nargs=-1, metavar="[ITEM]...")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
-def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...]) -> int:
+@_STEP
+def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...], step: str | None) -> int:
     """Call init() and one run() in this very process: print and breakpoint() work as usual.
 
     The mini-batch is made of the ITEMs, or is the first one of the job.
     """
     from mpi_prs.cli.debug import debug_script
-    from mpi_prs.job.config import load_config
+    from mpi_prs.cli.job_file import load_job
 
-    return debug_script(load_config(config, overrides), items)
+    return debug_script(load_job(config, overrides, step=step, makes_folders=True), items)
 
 
 @commands.command()
@@ -146,6 +153,7 @@ def submit(
     config: Path,
     overrides: tuple[str, ...],
     output: str | None,
+    step: str | None,
     overwrite: bool,
     only_failed: bool,
     accept_changes: bool,
@@ -154,14 +162,14 @@ def submit(
     wait: bool,
 ) -> int:
     """Submit the job CONFIG to Slurm, as a batch job of its own."""
+    from mpi_prs.cli.job_file import load_job
     from mpi_prs.cli.submit import Submission, submit_job
-    from mpi_prs.job.config import load_config
     from mpi_prs.job.opening import RunOptions
 
     _check_together(overwrite, only_failed)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
-    submission = Submission(config, overrides, output, options)
-    return submit_job(load_config(config, overrides, output), submission, dry_run, wait)
+    submission = Submission(config, overrides, output, step, options)
+    return submit_job(load_job(config, overrides, output, step), submission, dry_run, wait)
 
 
 @commands.command()

@@ -36,12 +36,14 @@ class Submission:
         config_file: as given.
         overrides: of ``--set``.
         output: of ``--output``.
+        step: of ``--step``.
         options: how to open the run.
     """
 
     config_file: Path
     overrides: Sequence[str]
     output: str | None
+    step: str | None
     options: RunOptions
 
     def arguments(self) -> list[str]:
@@ -49,6 +51,7 @@ class Submission:
         words = ["run", os.path.abspath(self.config_file)]
         words += [word for override in self.overrides for word in ("--set", override)]
         words += [] if self.output is None else ["--output", os.path.abspath(self.output)]
+        words += [] if self.step is None else ["--step", self.step]
         flags = {
             "--overwrite": self.options.overwrite,
             "--only-failed": self.options.only_failed,

@@ -338,8 +338,23 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: str | None = 
         if not output.strip():
             raise ConfigError("--output: expected the path of the output folder, got nothing")
         data["output"] = Path(absolute(Path.cwd(), output))
+    return make_config(data, path, document)
+
+
+def make_config(data: Mapping[str, Any], path: Path, document: Document) -> JobConfig:
+    """The job config that ``data`` is; relative paths in it are relative to the folder of ``path``.
+
+    Args:
+        data: values of the config's keys.
+        path: the file that messages name.
+        document: tells where each value was written.
+
+    Raises:
+        ConfigError: with all that is wrong, each with its place, key and value.
+        ScriptError: the entry script is not there.
+    """
     try:
-        config = JobConfig.model_validate(data, context={"folder": path.absolute().parent})
+        config = JobConfig.model_validate(dict(data), context={"folder": path.absolute().parent})
     except ValidationError as error:
         raise validation_error(str(path), error.errors(include_url=False), JobConfig, document) from None
     _check_code_is_there(config, str(path), document)

@@ -1,0 +1,49 @@
+"""The file that a job is read from: a job config of ours, or Azure ML's v2 YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mpi_prs.errors import ConfigError, OutputError
+from mpi_prs.job.config import JobConfig, load_config
+from mpi_prs.pipeline.v2.loading import is_v2, load
+
+
+def load_job(
+    path: Path,
+    overrides: Sequence[str] = (),
+    output: str | None = None,
+    step: str | None = None,
+    *,
+    makes_folders: bool = False,
+) -> JobConfig:
+    """The job config in the file, or of one of its steps; says what a person should know of the latter.
+
+    Args:
+        path: the file.
+        overrides: of ``--set``.
+        output: of ``--output``.
+        step: of ``--step``.
+        makes_folders: make the folders that the step's script writes into.
+
+    Raises:
+        ConfigError: with all that is wrong.
+        ScriptError: the entry script is not there.
+        OutputError: a folder cannot be made.
+    """
+    if not is_v2(path, overrides):
+        if step is not None:
+            raise ConfigError(f"--step {step}: {path} is a job config, which has no steps; remove the option")
+        return load_config(path, overrides, output)
+    loaded = load(path, overrides, output, step, lambda line: click.echo(line, err=True))
+    for note in loaded.notes:
+        click.echo(f"note: {note}", err=True)
+    for folder in loaded.folders if makes_folders else ():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot create the output folder {folder}: {error.strerror}") from error
+    return loaded.config

@@ -1,0 +1,140 @@
+"""YAML values that know where they were written, so that a message can name file, line and key.
+
+All scalars are text exactly as written: Azure takes ``"5"`` for ``5``, and a literal input is an argument of a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpi_prs.errors import ConfigError
+from mpi_prs.workspace.records import near
+
+if TYPE_CHECKING:
+    from mpi_prs.job.config_yaml import Document, KeyPath, Place
+
+OURS = "mpi_prs"
+"""The top-level key of our own settings, which Azure ignores."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A YAML file.
+
+    Attributes:
+        name: for messages.
+        folder: that relative paths in it start from; a URL of a folder for a remote one.
+        document: its content.
+    """
+
+    name: str
+    folder: str
+    document: Document = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value in a YAML file.
+
+    Attributes:
+        value: text, None, a list, or a dict with text keys.
+        source: the file.
+        key: of the value in the file.
+    """
+
+    value: Any
+    source: Source
+    key: KeyPath = ()
+
+    @property
+    def place(self) -> Place | None:
+        """Where it was written, for messages of others."""
+        return self.source.document.place(self.key)
+
+    @property
+    def shown_key(self) -> str:
+        """Such as ``jobs.train.inputs.data``."""
+        return ".".join(map(str, self.key))
+
+    def wrong(self, problem: str) -> ConfigError:
+        """The error that says so of this value."""
+        place = self.place
+        key = self.shown_key
+        if place is None or place.label == f"--set {key}":
+            where = place.label if place else key
+            return ConfigError(f"{self.source.name}, {where}: {problem}" if where else f"{self.source.name}: {problem}")
+        return ConfigError(f"{self.source.name}, {place.label}: {f'{key}: ' if key else ''}{problem}")
+
+    def entries(self) -> dict[str, Node]:
+        """The values of a mapping whose keys are names, empty ones too. Raises ConfigError."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, dict):
+            raise self.wrong(f"got {self.kind}; expected a mapping, such as `name: value`")
+        return {str(key): Node(value, self.source, (*self.key, key)) for key, value in self.value.items()}
+
+    def fields(self, known: Collection[str]) -> dict[str, Node]:
+        """The values of a mapping that has no other keys than these; empty ones are left out. Raises ConfigError."""
+        found = self.entries()
+        for key, node in found.items():
+            if key not in known:
+                raise node.wrong(f"unknown key{near(key, known)}")
+        return {key: node for key, node in found.items() if node.value is not None}
+
+    def items(self) -> list[Node]:
+        """The values of a list. Raises ConfigError."""
+        if not isinstance(self.value, list):
+            raise self.wrong(f"got {self.kind}; expected a list, such as `- value`")
+        return [Node(value, self.source, (*self.key, index)) for index, value in enumerate(self.value)]
+
+    def text(self, expected: str = "text") -> str:
+        """Raises ConfigError: it is a mapping, a list, or nothing."""
+        if not isinstance(self.value, str):
+            raise self.wrong(f"got {self.kind}; expected {expected}")
+        return self.value
+
+    def texts(self) -> list[str]:
+        """One text, or a list of them. Raises ConfigError."""
+        return [self.value] if isinstance(self.value, str) else [node.text() for node in self.items()]
+
+    def one_of(self, words: Sequence[str]) -> str:
+        """The one of some words that it is, in whatever case. Raises ConfigError."""
+        text = self.text(f"one of {', '.join(words)}")
+        for word in words:
+            if word.lower() == text.strip().lower():
+                return word
+        raise self.wrong(f"got {text!r}; expected one of {', '.join(words)}")
+
+    def flag(self) -> bool:
+        """Raises ConfigError: it is neither true nor false."""
+        return self.one_of(("true", "false")) == "true"
+
+    @property
+    def kind(self) -> str:
+        """What it is, for a message."""
+        if self.value is None:
+            return "nothing"
+        if isinstance(self.value, dict | list):
+            return "a mapping" if isinstance(self.value, dict) else "a list"
+        return repr(self.value)
+
+
+def read_nodes(path: Path, overrides: Sequence[str] = (), name: str | None = None, folder: str | None = None) -> Node:
+    """The root of a YAML file.
+
+    Args:
+        path: the file.
+        overrides: ``key=value`` each.
+        name, folder: of the :class:`Source`, if they are not those of ``path``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from mpi_prs.job.config_yaml import read_document
+
+    keys = [str(key) for key in read_document(path, overrides, ()).data if key != OURS]
+    document = read_document(path, overrides, keys)
+    return Node(document.data, Source(name or str(path), folder or str(path.absolute().parent), document))
