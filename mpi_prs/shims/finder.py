@@ -17,9 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Literal
-
-When = Literal["auto", "always", "never"]
+from typing import Any
 
 _PACKAGES = {"azureml": "core", "azureml_user": "parallel_run"}
 """Package → the module without which it is not what it is named after, but some other folder of this name."""
