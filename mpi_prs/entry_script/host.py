@@ -335,9 +335,9 @@ def _die_with_the_worker() -> None:
 def _set_up_logs(level: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    for handler in list(logging.root.handlers):  # basicConfig(force=True) would do, but Python 3.7 has no such thing
+        logging.root.removeHandler(handler)
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
 
