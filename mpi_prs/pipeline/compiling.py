@@ -9,8 +9,8 @@
     StepPlace ──────────────────────────┘
 
 What a script is told of its inputs (``ScriptContext.named_inputs``) is, by name: ``mode``; ``definition``, from which
-``Dataset`` makes the dataset again (``None`` for a place on a datastore, or where all are very long); and ``variable``, for a side input that is a
-path: the environment variable that holds it on the node that the script runs on.
+``Dataset`` makes the dataset again (``None`` for a place on a datastore, or where all are very long); and ``variable``,
+for a side input that is a path: the environment variable that holds it on the node that the script runs on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi_prs.errors import PipelineError
-from mpi_prs.pipeline.compiling_inputs import definition_of, input_section, side_input_section
+from mpi_prs.pipeline.compiling_inputs import check_partition_keys, definition_of, input_section, side_input_section
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.script_settings import to_csv_options
@@ -131,6 +131,8 @@ def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPl
         WorkspaceError: what the step names is not in the workspace.
     """
     settings, size, target = check_step(step, values, place.workspace)
+    if settings["partition_keys"] is not None:
+        check_partition_keys(settings["partition_keys"], step.inputs, values, place)
     script = place.source_directory / (place.script or step.source().script)
     side_inputs = [value for value in step.side_inputs if _is_path(step, value)]
     user_arguments = [_text(argument, step, values, place) for argument in step.arguments]
@@ -184,7 +186,7 @@ def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place
                 f"{near(argument.name, values)}"
             )
         return str(values[argument.name])
-    if any(argument is output for output in step.outputs):
+    if step.is_output(argument):
         return str(place.output)
     side_input = step.side_input_of(argument)
     return str(argument) if side_input is None else f"${{side_inputs.{side_input.name}}}"
@@ -197,7 +199,7 @@ def _variables(
     place: StepPlace,
     side_inputs: Iterable[StepInput],
 ) -> dict[str, str]:
-    """The environment variables of the user processes; those of the step's config stand above those of the environment."""
+    """The environment variables of the user processes; the step's config has the last word over the environment."""
     from mpi_prs.workspace.model_paths import models_for_job
     from mpi_prs.workspace.script_context import ScriptContext
 

@@ -99,7 +99,7 @@ def one_of(*words: str, upper: bool = False) -> Check:
 
     def check(value: Any) -> str:
         word = (value.strip().upper() if upper else value.strip().lower()) if isinstance(value, str) else None
-        if word not in words:
+        if word is None or word not in words:
             raise ValueError(f"expected one of {', '.join(words)}")
         return word
 
@@ -117,12 +117,12 @@ def text(value: Any) -> str:
 
 def path(value: Any) -> str:
     """The path of something on this machine, as it was given."""
-    value = text(value)
-    if not value.strip():
+    given = text(value)
+    if not given.strip():
         raise ValueError("expected a path, not an empty text")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
         raise ValueError("expected a path on this machine, not a URL")
-    return value
+    return given
 
 
 def file_name(value: Any) -> str:

@@ -13,6 +13,7 @@ Standard library only at import: entry scripts may import this module in another
 from __future__ import annotations
 
 import copy
+import glob
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -21,6 +22,8 @@ from mpi_prs.errors import PipelineError
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
+    from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
+    from mpi_prs.workspace.dataset import FileDataset, TabularDataset
     from mpi_prs.workspace.datastore import Datastore
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -40,6 +43,7 @@ class PipelineData(Surface):
         name: letters, digits and underscores.
         datastore: where it lies; ``None``: the pipeline's default.
         output_name: how ``StepRun.get_output_data`` calls it; default: ``name``.
+        producer: the step that has it as its output, the last one that was made; ``None``: none has.
         pipeline_output_name: how ``PipelineRun.get_pipeline_output`` calls it; default: that does not know it.
         output_mode, output_path_on_compute, output_overwrite, data_type, is_directory, training_output: accepted and
             kept, without effect: the step writes where the data stays, which is a folder.
@@ -80,6 +84,7 @@ class PipelineData(Surface):
             None if pipeline_output_name is None else _name(pipeline_output_name, "a pipeline output", _NAME)
         )
         self.training_output = training_output
+        self.producer: ParallelRunStep | None = None
 
     def __repr__(self) -> str:
         return f"PipelineData(name={self.name!r})"
@@ -194,6 +199,12 @@ class PipelineOutputFileDataset(_PipelineOutputDataset):
         """The same in the mode ``download``: brought to each node first."""
         return self._with(mode="download", path_on_compute=path_on_compute)
 
+    def dataset_at(self, path: str) -> FileDataset:
+        """The dataset that it is once it lies at a path or URL. Not one of Azure's names."""
+        from mpi_prs.workspace.dataset import Dataset
+
+        return Dataset.File.from_files(path, validate=False)
+
     def parse_delimited_files(
         self,
         include_path: bool = False,
@@ -273,6 +284,25 @@ class PipelineOutputTabularDataset(_PipelineOutputDataset):
     def drop_columns(self, columns: str | list[str]) -> PipelineOutputTabularDataset:
         """The same without these columns. Raises PipelineError."""
         return self._with(dropped=[*self.dropped, *_columns(columns)])
+
+    def dataset_at(self, path: str) -> TabularDataset:
+        """The dataset that it is once it lies at a path or URL. Not one of Azure's names.
+
+        Raises:
+            WorkspaceError: an option is not what ``Dataset.Tabular`` takes.
+        """
+        from mpi_prs.workspace.dataset import Dataset
+
+        if self.file_extension:
+            folder = path.rstrip("/") if "://" in path else glob.escape(path.rstrip("/"))
+            path = f"{folder}/**/*{self.file_extension}"
+        if self.format == "parquet":
+            made = Dataset.Tabular.from_parquet_files(path, validate=False, **self.options)
+        else:
+            made = Dataset.Tabular.from_delimited_files(path, validate=False, **self.options)
+        if self.kept is not None:
+            made = made.keep_columns(self.kept)
+        return made.drop_columns(self.dropped) if self.dropped else made
 
 
 def _name(name: object, what: str, pattern: re.Pattern[str]) -> str:

@@ -17,7 +17,7 @@ from mpi_prs.errors import PipelineError
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.service_arguments import check_reserved, timeouts_in
-from mpi_prs.pipeline.step_inputs import StepInput, is_output, step_inputs, step_side_inputs
+from mpi_prs.pipeline.step_inputs import StepInput, check_both, is_output, output_key, step_inputs, step_side_inputs
 from mpi_prs.workspace.surface import Surface
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -112,6 +112,7 @@ class ParallelRunStep(Surface):
         self.config = parallel_run_config
         self.inputs: list[StepInput] = step_inputs(inputs)
         self.side_inputs: list[StepInput] = step_side_inputs(side_inputs)
+        check_both(self.inputs, self.side_inputs)
         self.outputs: list[Any] = [] if output is None else [output]
         self.arguments: list[Any] = _arguments(arguments)
         self.allow_reuse = allow_reuse
@@ -123,7 +124,7 @@ class ParallelRunStep(Surface):
             self._check_argument(index, argument)
         self._check_size()
         if output is not None:
-            output.producer = self
+            object.__setattr__(output, "producer", self)  # an OutputFileDatasetConfig is frozen
 
     def __repr__(self) -> str:
         return f"ParallelRunStep(name={self.name!r})"
@@ -151,10 +152,14 @@ class ParallelRunStep(Surface):
                 yield value.parameter
         yield from (argument for argument in self.arguments if isinstance(argument, PipelineParameter))
 
+    def is_output(self, argument: Any) -> bool:
+        """Whether an argument is the step's own output."""
+        return is_output(argument) and output_key(argument) in map(output_key, self.outputs)
+
     def side_input_of(self, argument: Any) -> StepInput | None:
         """The side input that an argument is, if it is one."""
         for value in self.side_inputs:
-            if argument is value.given or argument is value.source:
+            if value.is_given_as(argument):
                 return value
         return None
 
@@ -188,12 +193,19 @@ class ParallelRunStep(Surface):
         return Source(Path(folder), PurePosixPath(relative))
 
     def _check_argument(self, index: int, argument: Any) -> None:
-        if isinstance(argument, PipelineParameter | _BARE):  # a bool is an int
+        if isinstance(argument, _BARE):  # a bool is an int
             return
-        if any(argument is output for output in self.outputs) or self.side_input_of(argument) is not None:
+        if isinstance(argument, PipelineParameter):
+            if isinstance(argument.default_value, _BARE):
+                return
+            raise PipelineError(
+                f"ParallelRunStep {self.name!r}: arguments[{index}]: the PipelineParameter {argument.name!r} stands "
+                f"for {argument.kind}; pass the side input that is made of it: DatasetConsumptionConfig('name', …)"
+            )
+        if self.is_output(argument) or self.side_input_of(argument) is not None:
             return
         where = f"ParallelRunStep {self.name!r}: arguments[{index}]"
-        if any(argument is value.given or argument is value.source for value in self.inputs):
+        if any(value.is_given_as(argument) for value in self.inputs):
             raise PipelineError(
                 f"{where} is an input, which run() gets in mini-batches; to pass its path as well, put it into "
                 "side_inputs too"
@@ -228,7 +240,7 @@ def _arguments(given: Any) -> list[Any]:
         )
     check_reserved(given)
     if not any(isinstance(argument, PipelineParameter) for argument in given):
-        timeouts_in(argument for argument in given if isinstance(argument, str | int | float) and str(argument))
+        timeouts_in(map(str, given))
     return list(given)
 
 

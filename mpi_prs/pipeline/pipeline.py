@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpi_prs.errors import MpiPrsError, PipelineError
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
 from mpi_prs.pipeline.parameter import PipelineParameter
+from mpi_prs.pipeline.step_inputs import output_key
 from mpi_prs.workspace.records import near
 from mpi_prs.workspace.surface import Surface
 
@@ -248,7 +249,7 @@ class Pipeline(Surface):
         for step in found:  # grows meanwhile
             listed = _producers(found)
             for output in sorted(step.upstream(), key=lambda output: str(output.name)):
-                producer = listed.get(output)
+                producer = listed.get(output_key(output))
                 if producer is None and self.resolve_closure:
                     producer = getattr(output, "producer", None)
                 if producer is None:
@@ -298,20 +299,21 @@ def _check_names(steps: Sequence[ParallelRunStep]) -> None:
 
 
 def _producers(steps: Sequence[ParallelRunStep]) -> dict[Any, ParallelRunStep]:
-    """Output → the step that writes it. Raises PipelineError."""
+    """Key of an output → the step that writes it. Raises PipelineError."""
     found: dict[Any, ParallelRunStep] = {}
     for step in steps:
         for output in step.outputs:
-            if found.setdefault(output, step) is not step:
+            other = found.setdefault(output_key(output), step)
+            if other is not step:
                 raise PipelineError(
-                    f"the steps {found[output].name!r} and {step.name!r} have the same output {output.name!r}; make a "
+                    f"the steps {other.name!r} and {step.name!r} have the same output {output.name!r}; make a "
                     "PipelineData for each"
                 )
     return found
 
 
 def _needs(step: ParallelRunStep, producers: Mapping[Any, ParallelRunStep]) -> list[ParallelRunStep]:
-    return [*(producers[output] for output in step.upstream()), *step.earlier]
+    return [*(producers[output_key(output)] for output in step.upstream()), *step.earlier]
 
 
 def _circle(steps: Sequence[ParallelRunStep], needs: Mapping[Any, Sequence[ParallelRunStep]]) -> list[str]:

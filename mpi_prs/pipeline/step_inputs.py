@@ -34,9 +34,12 @@ class StepInput:
     Attributes:
         name: of the input.
         given: what the user gave.
-        source: a dataset, a PipelineParameter that stands for one, or an output of another step.
+        source: a dataset or a place on a datastore, or a PipelineParameter that stands for one; ``None``: it is an
+            output of another step.
         mode: ``mount``, ``download`` or ``direct``.
         is_tabular: whether it is rows.
+        upstream: the output of another step that it is, if it is one.
+        view: has ``dataset_at(location)``: the dataset that ``upstream`` is once it lies somewhere.
     """
 
     name: str
@@ -44,19 +47,24 @@ class StepInput:
     source: Any
     mode: str
     is_tabular: bool
+    upstream: Any = None
+    view: Any = None
 
     @property
     def parameter(self) -> PipelineParameter | None:
         """What stands for the data, if a parameter does."""
         return self.source if isinstance(self.source, PipelineParameter) else None
 
-    @property
-    def upstream(self) -> Any | None:
-        """The output of another step that it is, if it is one."""
-        return self.source if is_output(self.source) else None
+    def is_given_as(self, argument: Any) -> bool:
+        """Whether ``argument`` is this: the same object, or a DatasetConsumptionConfig that says the same."""
+        from mpi_prs.workspace.consumption import DatasetConsumptionConfig
+
+        if isinstance(argument, DatasetConsumptionConfig) and isinstance(self.given, DatasetConsumptionConfig):
+            return argument == self.given
+        return any(argument is mine for mine in (self.given, self.source, self.upstream) if mine is not None)
 
     def dataset(self, values: Mapping[str, Any]) -> Any:
-        """The dataset (or DataPath) of this submission.
+        """The dataset, or place on a datastore, of this submission; not of an output of another step.
 
         Raises:
             PipelineError: the parameter that stands for it has no value.
@@ -77,6 +85,12 @@ def is_output(value: Any) -> bool:
     from mpi_prs.workspace.consumption import OutputFileDatasetConfig
 
     return isinstance(value, PipelineData | OutputFileDatasetConfig)
+
+
+def output_key(output: Any) -> Any:
+    """What two objects share that are the same output: ``as_mount``, ``as_upload`` and ``register_on_complete`` of an
+    OutputFileDatasetConfig make another object, not another output."""
+    return output if isinstance(output, PipelineData) else (output.name, output.destination)
 
 
 def step_inputs(given: Any) -> list[StepInput]:
@@ -109,6 +123,18 @@ def step_side_inputs(given: Any) -> list[StepInput]:
     return found
 
 
+def check_both(inputs: Sequence[StepInput], side_inputs: Sequence[StepInput]) -> None:
+    """Refuse a name that an input and a side input share, unless they are the same. Raises PipelineError."""
+    by_name = {value.name: value for value in inputs}
+    for side_input in side_inputs:
+        other = by_name.get(side_input.name)
+        if other is not None and not other.is_given_as(side_input.given):
+            raise PipelineError(
+                f"ParallelRunStep: inputs and side_inputs both have one named {other.name!r}; name one of them "
+                "otherwise, by as_named_input"
+            )
+
+
 def _each(given: Any, what: str) -> Iterator[Any]:
     if given is None:
         return
@@ -121,42 +147,60 @@ def _step_input(value: Any, where: str, index: int) -> StepInput:
     from mpi_prs.workspace.consumption import DatasetConsumptionConfig
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
-    if isinstance(value, DatasetConsumptionConfig):
-        return _consumption(value, where)
     if isinstance(value, FileDataset | TabularDataset):
         name = re.sub(r"\W", "_", value.name or f"input_{index}", flags=re.ASCII)
-        return StepInput(name, value, value, "mount", isinstance(value, TabularDataset))
-    if isinstance(value, PipelineOutputFileDataset | PipelineOutputTabularDataset):
-        is_tabular = isinstance(value, PipelineOutputTabularDataset)
-        return StepInput(value.name, value, value.pipeline_data, value.mode, is_tabular)
-    if isinstance(value, InputPortBinding):
-        return StepInput(value.name, value, value.bind_object, value.bind_mode, False)
-    if is_output(value):
-        return StepInput(value.name, value, value, "mount", False)
-    hint = ""
-    if isinstance(value, PipelineParameter):
-        hint = f"; write DatasetConsumptionConfig('name', {value.name})"
-    raise PipelineError(f"ParallelRunStep: {where} is {_TAKEN}, but got {type(value).__name__}{hint}")
+        return StepInput(name, value, value, "direct", isinstance(value, TabularDataset))
+    if isinstance(value, DatasetConsumptionConfig):
+        if isinstance(value.dataset, PipelineParameter):
+            return _parameter(value, where)
+        if isinstance(value.dataset, FileDataset | TabularDataset):
+            return StepInput(value.name, value, value.dataset, value.mode, isinstance(value.dataset, TabularDataset))
+        found = _of_output(value, value.dataset)
+    else:
+        found = _of_output(value, value)
+    if found is None:
+        hint = "; write DatasetConsumptionConfig('name', parameter)" if isinstance(value, PipelineParameter) else ""
+        raise PipelineError(f"ParallelRunStep: {where} is {_TAKEN}, but got {type(value).__name__}{hint}")
+    return found
 
 
-def _consumption(value: Any, where: str) -> StepInput:
+def _parameter(value: Any, where: str) -> StepInput:
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
-    source = value.dataset
-    stands_for = source.default_value if isinstance(source, PipelineParameter) else source
-    if not isinstance(stands_for, FileDataset | TabularDataset) and not is_output(stands_for):
+    stands_for = value.dataset.default_value
+    if not isinstance(stands_for, FileDataset | TabularDataset):
         raise PipelineError(
-            f"ParallelRunStep: {where}: the PipelineParameter {source.name!r} has {source.kind} as its default, and "
-            "cannot stand for a dataset"
+            f"ParallelRunStep: {where}: the PipelineParameter {value.dataset.name!r} has {value.dataset.kind} as its "
+            "default, and cannot stand for a dataset"
         )
-    return StepInput(value.name, value, source, value.mode, isinstance(stands_for, TabularDataset))
+    return StepInput(value.name, value, value.dataset, value.mode, isinstance(stands_for, TabularDataset))
+
+
+def _of_output(given: Any, output: Any) -> StepInput | None:
+    """An output of another step, as whatever the user made of it; ``None``: it is none."""
+    from mpi_prs.workspace.consumption import OutputFileDatasetConfig, OutputTabularDatasetConfig
+
+    name, mode = getattr(given, "name", ""), getattr(given, "mode", "mount")
+    if isinstance(output, PipelineOutputFileDataset | PipelineOutputTabularDataset):
+        is_tabular = isinstance(output, PipelineOutputTabularDataset)
+        return StepInput(name, given, None, mode, is_tabular, output.pipeline_data, output)
+    if isinstance(output, InputPortBinding):
+        return StepInput(
+            name, given, None, output.bind_mode, False, output.bind_object, output.bind_object.as_dataset()
+        )
+    if isinstance(output, PipelineData):
+        return StepInput(name, given, None, mode, False, output, output.as_dataset())
+    if isinstance(output, OutputTabularDatasetConfig):
+        return StepInput(name, given, None, "direct", True, output.output, output)
+    if isinstance(output, OutputFileDatasetConfig):
+        return StepInput(name, given, None, "mount" if mode == "upload" else mode, False, output, output)
+    return None
 
 
 def _path_name(path: Any) -> str:
-    """A name for a place on a datastore, always the same."""
-    name = getattr(path, "data_reference_name", None)
-    if isinstance(name, str) and name:
-        return name
+    """The name that ``datastore.path(…, data_reference_name=…)`` gave, or one made of the place, always the same."""
+    if path.name and re.fullmatch(r"[A-Za-z_]\w*", path.name, re.ASCII):
+        return str(path.name)
     digest = hashlib.sha256(f"{path.datastore.name}\n{path.path_on_datastore}".encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_]', '_', path.datastore.name)}_{digest}"
 
