@@ -31,7 +31,7 @@ def replacing(path: Path, *, lasting: bool = False) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial.unlink()
         raise
     if lasting:
         sync_folder(path.parent)

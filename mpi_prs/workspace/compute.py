@@ -374,7 +374,7 @@ class AmlCompute(ComputeTarget):
 
         def change(record: dict[str, Any]) -> dict[str, Any]:
             before = asdict(_configuration(record, self._path))
-            after = before | {name: value for name, value in given.items() if value is not None}
+            after = {**before, **{name: value for name, value in given.items() if value is not None}}
             return {**record, **asdict(AmlCompute.provisioning_configuration(**after)), "modified": _now()}
 
         try:

@@ -48,7 +48,8 @@ def find(path: str | os.PathLike[str] | None, file_name: str | None) -> ConfigFi
     if path is not None and not start.is_dir():
         raise WorkspaceError(f"there is no file and no folder {start} to find a workspace's config.json in")
     for candidate in _candidates(start, file_name):
-        if candidate.is_file() and (found := _parse(candidate)) is not None:
+        found = _parse(candidate) if candidate.is_file() else None
+        if found is not None:
             return found
     return None
 
@@ -76,10 +77,10 @@ def write(
         WorkspaceError: it cannot be written.
     """
     folder = base / ".azureml"
-    data = dict(zip(_AZURE, names, strict=True))
+    data = {_AZURE[0]: names[0], _AZURE[1]: names[1], _AZURE[2]: names[2]}
     if not is_below_home:
         # What is moved together stays together; else the whole path.
-        inside = workspace.is_relative_to(base)
+        inside = base in workspace.parents
         data = {_FOLDER: os.path.relpath(workspace, folder) if inside else str(workspace)}
     write_json(folder / (file_name or "config.json"), data)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace.records import NO_LOCKS
+from mpi_prs.workspace.records import NO_LOCKS, remove
 
 _SUFFIX = ".lock"
 _ours: set[str] = set()
@@ -49,7 +49,7 @@ def incoming_folder(base: Path) -> Iterator[Path]:
             yield base / name
         finally:
             shutil.rmtree(base / name, ignore_errors=True)
-            (base / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+            remove(base / f"{name}{_SUFFIX}")
             os.close(descriptor)
     except OSError as error:
         where = error.filename or base
@@ -74,8 +74,8 @@ def _make(base: Path, name: str) -> int:
 
 def _clear(base: Path) -> None:
     for entry in os.listdir(base):
-        name = entry.removesuffix(_SUFFIX)
-        if name == entry or name in _ours:
+        name, suffix = os.path.splitext(entry)
+        if suffix != _SUFFIX or name in _ours:
             continue
         try:
             descriptor = os.open(base / entry, os.O_RDWR | os.O_CLOEXEC)
@@ -84,7 +84,7 @@ def _clear(base: Path) -> None:
         try:
             if _lock(descriptor):
                 shutil.rmtree(base / name, ignore_errors=True)
-                (base / entry).unlink(missing_ok=True)
+                remove(base / entry)
         finally:
             os.close(descriptor)
 
@@ -162,8 +162,9 @@ def _copy_file(source: Path, target: Path, *, executable: bool) -> None:
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([inner, outer]) == outer

@@ -189,7 +189,7 @@ class Model(Surface):
                     copy_into(source / child, _with_parents(content / source.name / child), layout.root)
                     for child in _children(source, child_paths)
                 ]
-            record |= {"files": sum(part.files for part in parts), "size": sum(part.size for part in parts)}
+            record.update(files=sum(part.files for part in parts), size=sum(part.size for part in parts))
             write_json(folder / "model.json", record)
             version = add_version_folder(layout.model(model_name), folder)
         found = cls.__new__(cls)
@@ -492,7 +492,7 @@ def _has(
 
 
 def _source(model_path: str | os.PathLike[str]) -> Path:
-    if not isinstance(model_path, str | os.PathLike) or not os.fspath(model_path):
+    if not isinstance(model_path, (str, os.PathLike)) or not os.fspath(model_path):
         raise WorkspaceError(f"model_path is the path of a file or folder, but got {model_path!r}")
     path = Path(os.path.abspath(model_path))
     if not path.exists():

@@ -12,7 +12,7 @@ Link and rename are atomic on local filesystems and on NFS, even when the server
 tells whether it was done. Names with a leading dot are never listed: temporary files, locks, and the marks of versions
 that were deleted, whose numbers are not given out again.
 
-Standard library only: user processes import this module.
+Standard library only, and for Python 3.7 as well: user processes import this module.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def delete_version(folder: Path, version: int) -> bool:
     if aside.is_dir():
         shutil.rmtree(aside, ignore_errors=True)
     else:
-        aside.unlink(missing_ok=True)
+        remove(aside)
     return True
 
 
@@ -321,12 +321,19 @@ def names_of(folder: Path, suffix: str = "") -> list[str]:
         return []
     except OSError as error:
         raise WorkspaceError(f"{folder} cannot be listed: {error.strerror}") from error
-    return sorted(name.removesuffix(suffix) for name in entries if name.endswith(suffix) and not name.startswith("."))
+    found = [name for name in entries if name.endswith(suffix) and not name.startswith(".")]
+    return sorted(name[: len(name) - len(suffix)] for name in found)
 
 
 def names_with_versions(folder: Path) -> list[str]:
     """The names in a folder of folders of versions that have at least one, sorted."""
     return [name for name in names_of(folder) if latest_version(folder / name) is not None]
+
+
+def remove(file: Path) -> None:
+    """Remove a file, if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
 
 
 # Inside
@@ -346,7 +353,8 @@ def _numbers(folder: Path, pattern: re.Pattern[str]) -> Iterator[int]:
     except OSError as error:
         raise WorkspaceError(f"{folder} cannot be listed: {error.strerror}") from error
     for entry in entries:
-        if found := pattern.fullmatch(entry):
+        found = pattern.fullmatch(entry)
+        if found:
             yield int(found[1])
 
 
@@ -386,7 +394,7 @@ def _temporary_file(path: Path, text: bytes) -> Iterator[Path]:
         raise WorkspaceError(f"cannot write to {path.parent}: {error.strerror}. Is it your workspace?") from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
 
 
 def _claim(temporary: Path, path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What the SDK tells a user process by its environment: one class for the side that writes it and the side that reads.
 
 An entry script may ask for a model, a dataset or its run on ten thousand processes at once, so whatever can be known at
-submission is in the environment, and costs no look at a shared filesystem. Standard library only.
+submission is in the environment, and costs no look at a shared filesystem. Standard library only, for Python 3.7 too.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _NAMES = (WORKSPACE, EXPERIMENT, RUN_ID, MODELS, NAMED_INPUTS)
 
 @lru_cache(maxsize=1)
 def _context(values: tuple[str, ...]) -> ScriptContext | None:
-    return ScriptContext.of(dict(zip(_NAMES, values, strict=True)))
+    return ScriptContext.of(dict(zip(_NAMES, values)))  # noqa: B905  # strict is not known to Python 3.7
 
 
 def _compact(value: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def _object(name: str, text: str) -> dict[str, Any]:
 def _models(text: str) -> dict[str, int | str]:
     found = _object(MODELS, text)
     for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise WorkspaceError(
                 f"the environment variable {MODELS} has {value!r} for the model {name!r}, and should have a version. "
                 "Is it set by hand?"

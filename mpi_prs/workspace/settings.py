@@ -92,7 +92,7 @@ def check_slurm(section: Mapping[str, Any], where: str, also: tuple[str, ...] = 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join([where, *map(str, first["loc"])])
-        said = first["msg"].removeprefix("Value error, ")
+        said = first["msg"].replace("Value error, ", "")
         raise WorkspaceError(f"the setting {key}: {said}, but got {first['input']!r}") from None
 
 

@@ -6,8 +6,9 @@ Standard library only: user processes import this module.
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.workspace.records import near
@@ -65,7 +66,7 @@ class NotRegistered(WorkspaceError, KeyError):
         return str(self.args[0])
 
 
-class Registered(Mapping[str, T], Generic[T]):
+class Registered(typing.Mapping[str, T]):  # that of collections.abc takes no [ ] in Python 3.8
     """What is registered under names, read when it is asked for, never earlier and never from memory.
 
     An unknown name raises :class:`NotRegistered`, which names the near ones.

@@ -22,7 +22,7 @@ def text_pairs(what: str, pairs: Mapping[str, Any] | None) -> dict[str, str]:
     if not isinstance(pairs, Mapping):
         raise WorkspaceError(f"{what} is a dict such as {{'pretrained': 'mnist'}}, but got {pairs!r}")
     for key, value in pairs.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float):
+        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
             raise WorkspaceError(f"{what} is a dict of texts, but has {key!r}: {value!r}")
     return {key: str(value) for key, value in pairs.items()}
 

@@ -402,7 +402,12 @@ class Workspace(Surface):
         """
         from mpi_prs.workspace.datastore import Datastore
 
-        return Datastore.get(self, str(self._description().get(_DEFAULT_DATASTORE, BLOB_STORE)))
+        return Datastore.get(self, self.default_datastore_name)
+
+    @property
+    def default_datastore_name(self) -> str:
+        """The name of the default datastore. Not one of Azure's names."""
+        return str(self._description().get(_DEFAULT_DATASTORE, BLOB_STORE))
 
     def set_default_datastore(self, name: str) -> None:
         """Make another datastore the default.
