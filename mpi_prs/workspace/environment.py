@@ -104,14 +104,14 @@ class Environment(Section):
     }
 
     name = Field(str, lambda _, value: check_name(value, "an environment"))
-    version = Field[str | None](lambda: None, optional_text)
-    asset_id = Field[str | None](lambda: None, optional_text)
+    version: Field[str | None] = Field(lambda: None, optional_text)
+    asset_id: Field[str | None] = Field(lambda: None, optional_text)
     python = Field(PythonSection, _section(PythonSection))
     docker = Field(DockerSection, _section(DockerSection))
     spark = Field(SparkSection, _section(SparkSection))
-    environment_variables = Field[dict[str, str]](dict, variables)
-    policy = Field[str | None](lambda: None, check_policy)
-    inferencing_stack_version = Field[str | None](lambda: None, optional_text)
+    environment_variables: Field[dict[str, str]] = Field(dict, variables)
+    policy: Field[str | None] = Field(lambda: None, check_policy)
+    inferencing_stack_version: Field[str | None] = Field(lambda: None, optional_text)
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)

@@ -99,11 +99,11 @@ class DockerSection(Section):
     }
 
     enabled = Field(lambda: False, truth)
-    base_image = Field[str | None](lambda: DEFAULT_CPU_IMAGE, optional_text)
-    base_dockerfile = Field[str | None](lambda: None, optional_text)
-    arguments = Field[list[str]](list, texts)
+    base_image: Field[str | None] = Field(lambda: DEFAULT_CPU_IMAGE, optional_text)
+    base_dockerfile: Field[str | None] = Field(lambda: None, optional_text)
+    arguments: Field[list[str]] = Field(list, texts)
     shared_volumes = Field(lambda: True, truth)
-    shm_size = Field[str | None](lambda: "2g", optional_text)
+    shm_size: Field[str | None] = Field(lambda: "2g", optional_text)
     gpu_support = Field(lambda: False, truth)
 
 
@@ -111,5 +111,5 @@ class SparkSection(Section):
     """Settings of Spark's, which no job here uses: accepted and ignored."""
 
     precache_packages = Field(lambda: True, truth)
-    packages = Field[list[str]](list, texts)
-    repositories = Field[list[str]](list, texts)
+    packages: Field[list[str]] = Field(list, texts)
+    repositories: Field[list[str]] = Field(list, texts)

@@ -132,7 +132,8 @@ def conda_requirement(package: str) -> str:
     rest = re.sub(r"\s+", "", rest)
     if not rest or rest[0] == "[" or "|" in rest:
         return name
-    if exact := re.fullmatch(r"={0,2}([0-9][^=<>!~,]*)(?:=[^=]*)?", rest):
+    exact = re.fullmatch(r"={0,2}([0-9][^=<>!~,]*)(?:=[^=]*)?", rest)
+    if exact:
         fuzzy = rest.startswith("=") and not rest.startswith("==") and not exact[1].endswith("*")
         return f"{name}=={exact[1]}{'.*' if fuzzy else ''}"
     return f"{name}{rest}" if rest[0] in "<>!~" else name
@@ -305,7 +306,9 @@ class Differences:
         """In words, a sentence each; empty: nothing differs."""
         said = []
         if self.other:
-            said.append("other versions there than asked for: " + ", ".join(f"{v} for {line}" for line, v in self.other))
+            said.append(
+                "other versions there than asked for: " + ", ".join(f"{v} for {line}" for line, v in self.other)
+            )
         if self.missing:
             said.append(f"not installed there: {', '.join(self.missing)}")
         if self.unknown:

@@ -25,8 +25,8 @@ class DockerConfiguration(Section):
 
     use_docker = Field(lambda: False, truth)
     shared_volumes = Field(lambda: True, truth)
-    arguments = Field[list[str]](list, texts)
-    shm_size = Field[str | None](lambda: None, optional_text)
+    arguments: Field[list[str]] = Field(list, texts)
+    shm_size: Field[str | None] = Field(lambda: None, optional_text)
 
     def __init__(
         self,
@@ -92,11 +92,11 @@ class RunConfiguration(Section):
         "auto_prepare_environment": "the environment is always prepared",
     }
 
-    target = Field[str | None](lambda: None, _target)
+    target: Field[str | None] = Field(lambda: None, _target)
     environment = Field(lambda: Environment("default-environment"), _environment)
     docker = Field(DockerConfiguration, _docker)
-    script = Field[str | None](lambda: None, optional_text)
-    arguments = Field[list[str]](list, texts)
+    script: Field[str | None] = Field(lambda: None, optional_text)
+    arguments: Field[list[str]] = Field(list, texts)
 
     def __init__(
         self,
