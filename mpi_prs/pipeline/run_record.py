@@ -108,6 +108,21 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
+class Registration:
+    """What an output becomes when its run has completed: a version of a dataset.
+
+    Attributes:
+        name, description, tags: of the dataset.
+        definition: what it is.
+    """
+
+    name: str
+    description: str
+    tags: dict[str, str]
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Output:
     """An output of a step.
 
@@ -115,11 +130,15 @@ class Output:
         datastore: name of the datastore.
         path: path on it.
         url: its folder there, as path or URL.
+        pipeline_name: its name as an output of the pipeline; empty: it has none.
+        registration: the dataset that it becomes; ``None``: none.
     """
 
     datastore: str
     path: str
     url: str
+    pipeline_name: str = ""
+    registration: Registration | None = None
 
 
 @dataclass(frozen=True)
@@ -269,10 +288,17 @@ def _parse(data: Mapping[str, Any]) -> RunRecord:
         values["pipeline"] = PipelinePart(**part)
     if (step := values.get("step")) is not None:
         part = _known(StepPart, step)
-        part["outputs"] = {name: Output(**_known(Output, each)) for name, each in part["outputs"].items()}
+        part["outputs"] = {name: _output(each) for name, each in part["outputs"].items()}
         part["reused"] = Reused(**_known(Reused, part["reused"])) if part.get("reused") else None
         values["step"] = StepPart(**part)
     return RunRecord(**values)
+
+
+def _output(data: Mapping[str, Any]) -> Output:
+    values = _known(Output, data)
+    if values.get("registration") is not None:
+        values["registration"] = Registration(**_known(Registration, values["registration"]))
+    return Output(**values)
 
 
 def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
