@@ -212,6 +212,7 @@ def test_side_inputs_become_paths_in_the_arguments(
     }
     variables = job.environment_variables
     assert variables["AZUREML_DATAREFERENCE_labels"] == "${side_inputs.labels}"
+    assert variables["AZUREML_DATAREFERENCE_result"] == str(tmp_path / "output")
     context = ScriptContext.of(variables)
     assert context is not None
     told = context.named_inputs
@@ -375,7 +376,7 @@ def test_the_compute_target_names_partition_cores_and_gpus(files: Any, compiled:
     assert slurm.setup == ("module load mpi", "module load cuda")
 
 
-def test_what_the_workspace_does_not_have_is_named(files: Any, compiled: Compiled) -> None:
+def test_what_the_workspace_does_not_have_is_named(files: Any, compiled: Compiled, ws: Workspace) -> None:
     def step(**changes: Any) -> ParallelRunStep:
         return make_step("abc", [files], parallel_run_config=make_config(**changes))
 
@@ -383,6 +384,9 @@ def test_what_the_workspace_does_not_have_is_named(files: Any, compiled: Compile
         compiled(step(compute_target="cpuclustre"))
     with pytest.raises(PipelineError, match="node_count: got 9, but the compute target 'cpucluster' has at most 4"):
         compiled(step(node_count=PipelineParameter("nodes", 1)), {"nodes": 9})
+    target = ws.compute_targets["cpucluster"]
+    ws.compute_targets["cpucluster"].update(max_nodes=9)
+    assert compiled(step(node_count=9, compute_target=target)).node_count == 9
     with pytest.raises(WorkspaceError, match="no model 'mnist'"):
         compiled(make_step("abc", [files], models=["mnist"]))
 

@@ -38,6 +38,8 @@ def test_the_user_process_imports_the_standard_library_alone(module: str) -> Non
 
 LAYERS = [
     {"cli"},
+    {"pipeline"},
+    {"workspace"},
     {"job"},
     {"slurm", "doctor"},
     {"monitor"},
@@ -46,6 +48,7 @@ LAYERS = [
     {"storage"},
 ]
 SIDEWAYS = {("entry_script", "output"), ("entry_script", "data")}
+SIDEWAYS |= {("workspace", "pipeline")}  # Workspace.experiments
 
 
 def test_rooms_import_downwards_only() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from mpi_prs.pipeline.pipeline import Pipeline, StepSequence
 from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
 from mpi_prs.workspace.model import Model
 from mpi_prs.workspace.workspace import Workspace
+from tests.jobs import REPOSITORY
 from tests.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 
 
@@ -46,6 +49,17 @@ def said_by(call: Callable[[], object]) -> str:
     with pytest.raises(PipelineError) as caught:
         call()
     return str(caught.value)
+
+
+def test_an_entry_script_may_import_all_of_it_with_the_standard_library_alone() -> None:
+    modules = "parameter data parallel_run_config parallel_run_step pipeline compiling"
+    code = f"import {', '.join(f'mpi_prs.pipeline.{name}' for name in modules.split())}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    names = {name.split(".")[0] for name in set(done.stdout.split()) - set(bare.stdout.split())}
+    assert names <= sys.stdlib_module_names | {"mpi_prs"}
 
 
 # PipelineParameter

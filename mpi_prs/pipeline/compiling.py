@@ -104,8 +104,8 @@ def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Work
         size = size or (_DEFAULT_ROWS if step.inputs[0].is_tabular else _DEFAULT_FILES)
         check_size(size, step.inputs, step.name)
     target = settings["compute_target"]
-    if isinstance(target, str):
-        target = workspace.compute_targets[target]
+    # Looked up anew: its limits may have been changed since.
+    target = workspace.compute_targets[target if isinstance(target, str) else target.name]
     if settings["node_count"] > target.max_nodes:
         raise PipelineError(
             f"step {step.name!r}: node_count: got {settings['node_count']}, but the compute target {target.name!r} has "
@@ -228,6 +228,7 @@ def _variables(
         "AZUREML_ARM_SUBSCRIPTION": workspace.subscription_id,
         "AZUREML_ARM_RESOURCEGROUP": workspace.resource_group,
         "AZUREML_ARM_PROJECT_NAME": place.experiment,
+        **{f"{_VARIABLE}{output.name}": str(place.output) for output in step.outputs},
         **{variable: f"${{side_inputs.{name}}}" for name, variable in paths.items()},
         **place.environment_variables,
         **settings["environment_variables"],
