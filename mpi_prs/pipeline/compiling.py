@@ -93,8 +93,11 @@ def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Work
 
     Raises:
         PipelineError: a value does not fit, or the compute target has too few nodes.
-        WorkspaceError: there is no such compute target or model.
+        ComputeTargetException, ModelNotFoundException: there is no such compute target or model.
     """
+    from mpi_prs.workspace.compute import AmlCompute
+    from mpi_prs.workspace.model import Model
+
     try:
         settings = step.config.settings(values)
     except PipelineError as error:
@@ -103,9 +106,8 @@ def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Work
     if settings["partition_keys"] is None:
         size = size or (_DEFAULT_ROWS if step.inputs[0].is_tabular else _DEFAULT_FILES)
         check_size(size, step.inputs, step.name)
-    target = settings["compute_target"]
-    # Looked up anew: its limits may have been changed since.
-    target = workspace.compute_targets[target if isinstance(target, str) else target.name]
+    named = settings["compute_target"]
+    target = AmlCompute(workspace, named if isinstance(named, str) else named.name)  # its limits may have changed since
     if settings["node_count"] > target.max_nodes:
         raise PipelineError(
             f"step {step.name!r}: node_count: got {settings['node_count']}, but the compute target {target.name!r} has "
@@ -114,7 +116,7 @@ def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Work
         )
     for model in step.models:
         if isinstance(model, str):
-            workspace.models[model]
+            Model(workspace, model)
     return _Checked(settings, size, target)
 
 
