@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -428,6 +429,45 @@ def test_partition_keys_that_an_input_does_not_have_are_named(files: Any, compil
         compiled(make_step("abc", [parted.as_named_input("wavs")], parallel_run_config=config))
     hive = Dataset.File.from_files(path=str(tmp_path), partition_format="hive", validate=False)
     assert compiled(make_step("abc", [hive], parallel_run_config=config)).partition_keys == ("usr",)
+
+
+SCRIPT = """
+import argparse
+import os
+
+
+def init():
+    global args, mine
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output")
+    parser.add_argument("--labels")
+    parser.add_argument("--rate", type=float)
+    args, mine = parser.parse_known_args()
+    open(os.path.join(args.output, "extra.txt"), "w").close()
+
+
+def run(mini_batch):
+    with open(os.path.join(os.environ["AZUREML_DATAREFERENCE_labels"], "words.txt")) as file:
+        words = file.read()
+    same = args.labels == os.environ["AZUREML_DATAREFERENCE_labels"]
+    return [f"{os.path.basename(path)} {words} {same} {args.rate} {'--mini_batch_size' in mine}" for path in mini_batch]
+"""
+
+
+def test_a_compiled_step_runs(files: Any, compiled: Compiled, source: Path, tmp_path: Path) -> None:
+    (source / "score.py").write_text(SCRIPT)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "words.txt").write_text("zero")
+    folder = Dataset.File.from_files(path=str(tmp_path / "labels"), validate=False)
+    labels = folder.as_named_input("labels").as_download()
+    arguments = ["--labels", labels, "--rate", PipelineParameter("rate", 0.5)]
+    compiled(make_step("abc", [files], side_inputs=[labels], arguments=arguments), {"rate": "0.25"})
+    command = [sys.executable, "-m", "mpi_prs", "run", str(tmp_path / "job.yaml"), "--local", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = sorted((tmp_path / "output" / "parallel_run_step.txt").read_text().splitlines())
+    assert rows == [f"{number}.txt zero True 0.25 True" for number in range(3)]
+    assert (tmp_path / "output" / "extra.txt").exists()
 
 
 # parallel_run_step.settings.json
