@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 
 from mpi_prs import __version__
+from mpi_prs.cli.registry_data import datasets, datastores
+from mpi_prs.cli.registry_models import models
 from mpi_prs.cli.session import Session
 from mpi_prs.engine.transport import Transport
 from mpi_prs.engine.worker import serve
@@ -239,3 +241,7 @@ def schema() -> int:
 
     click.echo(json.dumps(config_schema(), indent=2))
     return 0
+
+
+for _group in (models, datasets, datastores):
+    commands.add_command(_group)
