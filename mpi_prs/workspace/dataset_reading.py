@@ -22,7 +22,7 @@ from mpi_prs.errors import OutputError, WorkspaceError
 from mpi_prs.workspace.data_path import DataPath
 from mpi_prs.workspace.dataset_sources import Source
 from mpi_prs.workspace.datastore import Datastore
-from mpi_prs.workspace.transfer import Progress, bring, files_below, put
+from mpi_prs.workspace.transfer import Progress, bring, files_below, put, storage_of
 
 if TYPE_CHECKING:
     from mpi_prs.data.datasets import Dataset as Data
@@ -39,13 +39,12 @@ def data_of(dataset: AbstractDataset) -> Data:
         InputError: an option of the format is not what it should be.
     """
     from mpi_prs.data import datasets as data
-    from mpi_prs.storage.credentials import Storage
     from mpi_prs.workspace.dataset import TabularDataset
 
     patterns = [source.pattern() for source in dataset.sources]
     common: dict[str, Any] = {
         "partition_format": dataset.partition_format,
-        "storage": Storage(**dataset.storage_section()),
+        "storage": storage_of(dataset.storage_section()),
     }
     if not isinstance(dataset, TabularDataset):
         return data.FileDataset.from_files(patterns, **common)
@@ -94,9 +93,8 @@ def every_file(dataset: FileDataset) -> Iterator[tuple[str, str]]:
         InputError: they cannot be listed.
     """
     from mpi_prs.data.datasets import FileDataset as Files
-    from mpi_prs.storage.credentials import Storage
 
-    storage = Storage(**dataset.storage_section())
+    storage = storage_of(dataset.storage_section())
     bases = _bases(dataset.sources)
 
     def each() -> Iterator[tuple[str, str]]:
@@ -135,11 +133,10 @@ def _literal_folder(source: Source, root: str) -> str:
 
 def _is_blob(source: Source) -> bool:
     """Whether a URL is that of a file, and not of a folder: the listing of a file is itself alone."""
-    from mpi_prs.storage.credentials import Storage
     from mpi_prs.storage.remote import list_urls
 
     url = source.pattern()
-    return next(iter(list_urls(url, Storage(**source.storage()))))[0] == url
+    return next(iter(list_urls(url, storage_of(source.storage()))))[0] == url
 
 
 def _common(first: str, second: str) -> str:
@@ -372,12 +369,11 @@ def _target(target: Any) -> DataPath:
 
 
 def _check_is_empty(place: DataPath) -> None:
-    from mpi_prs.storage.credentials import Storage
     from mpi_prs.storage.remote import store_of
     from mpi_prs.storage.stores import StoreProblem
 
     try:
-        listing = store_of(place.url, Storage(**place.datastore.storage_section())).list(place.url, True)
+        listing = store_of(place.url, storage_of(place.datastore.storage_section())).list(place.url, True)
         found = next(iter(listing), None)
     except StoreProblem as problem:
         raise OutputError(f"cannot list {place.url}: {problem}") from None

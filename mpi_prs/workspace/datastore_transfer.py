@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.errors import InputError, WorkspaceError
-from mpi_prs.workspace.transfer import Moved, Progress, bring, files_below, put
+from mpi_prs.workspace.transfer import Moved, Progress, bring, files_below, put, storage_of
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.datastore import Datastore
@@ -93,11 +93,10 @@ def _files_at(datastore: Datastore, prefix: str) -> list[tuple[str, str]]:
 
 
 def _blobs_at(datastore: Datastore, prefix: str) -> list[tuple[str, str]]:
-    from mpi_prs.storage.credentials import Storage
     from mpi_prs.storage.remote import store_of
     from mpi_prs.storage.stores import StoreProblem, safe_path
 
-    storage, url, root = Storage(**datastore.storage_section()), datastore.url(prefix), datastore.url()
+    storage, url, root = storage_of(datastore.storage_section()), datastore.url(prefix), datastore.url()
     try:
         found = [each.url for each in store_of(url, storage).list(url, True)]
     except StoreProblem as problem:

@@ -37,6 +37,19 @@ class Moved:
     bytes: int = 0
 
 
+def storage_of(section: Mapping[str, Any]) -> Any:
+    """The ``mpi_prs.storage.credentials.Storage`` of a job config's ``storage`` section, for use in this process.
+
+    Its files are read now: a process keeps its connections, and a key that was registered anew needs another one.
+
+    Raises:
+        InputError: a file of credentials cannot be read.
+    """
+    from mpi_prs.storage.credentials import Storage
+
+    return Storage(**section).resolved()
+
+
 def bring(
     pairs: Sequence[tuple[str, Path]], storage: Mapping[str, Any], *, overwrite: bool, progress: Progress
 ) -> Moved:
@@ -51,7 +64,7 @@ def bring(
         InputError: a URL cannot be read, or the disk cannot be written.
         WorkspaceError: a path cannot be read, or cannot be written here.
     """
-    from mpi_prs.storage.credentials import Storage, is_url
+    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.downloading import begin_download, finish
 
     wanted = [pair for pair in pairs if overwrite or not os.path.lexists(pair[1])]
@@ -59,7 +72,7 @@ def bring(
         progress.skip(len(pairs) - len(wanted))
         if remote := [pair for pair in wanted if is_url(pair[0])]:
             download = begin_download(
-                remote, Storage(**storage), fetched=lambda path: progress.step(os.stat(path).st_size)
+                remote, storage_of(storage), fetched=lambda path: progress.step(os.stat(path).st_size)
             )
             finish(download)
         _copy_all([(Path(source), target) for source, target in wanted if not is_url(source)], progress)
@@ -73,7 +86,7 @@ def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwr
         OutputError: the store refuses or cannot be reached.
         WorkspaceError: a file cannot be read, or cannot be written.
     """
-    from mpi_prs.storage.credentials import Storage, is_url
+    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.upload import upload_all
 
     def stored(path: Path, is_new: bool) -> None:
@@ -84,7 +97,7 @@ def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwr
 
     with progress.over(len(pairs)) as moved:
         if remote := [pair for pair in pairs if is_url(pair[1])]:
-            upload_all(remote, Storage(**storage), replace=overwrite, stored=stored)
+            upload_all(remote, storage_of(storage), replace=overwrite, stored=stored)
         local = [(source, Path(target)) for source, target in pairs if not is_url(target)]
         wanted = [pair for pair in local if overwrite or not os.path.lexists(pair[1])]
         progress.skip(len(local) - len(wanted))
