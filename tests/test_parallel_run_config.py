@@ -222,6 +222,18 @@ def test_a_value_of_a_submission_that_does_not_fit_names_setting_and_parameter()
         config.settings({"node": 2})
 
 
+def test_attributes_that_were_set_later_are_checked_as_well() -> None:
+    config = make_config()
+    config.mini_batch_size, config.node_count = "7", 1
+    assert (config.settings({})["mini_batch_size"], config.settings({})["node_count"]) == (7, 1)
+    config.node_count = 0
+    with pytest.raises(PipelineError, match="node_count: got 0"):
+        config.settings({})
+    config.node_count, config.partition_keys = 1, ["store"]
+    with pytest.raises(PipelineError, match="exclude each other"):
+        config.settings({})
+
+
 def test_an_attribute_of_azures_that_is_not_here_says_so() -> None:
     with pytest.raises(AttributeError, match="mpi_prs's ParallelRunConfig has no 'mini_batch'"):
         make_config().mini_batch  # type: ignore[attr-defined]  # noqa: B018

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -588,6 +589,31 @@ def test_validate_tells_all_that_is_wrong(ws: Workspace, files: Any, tmp_path: P
     assert len(problems) == len(expected), problems
     for problem, said in zip(problems, expected, strict=True):
         assert [words for words in said if words not in problem] == [], problem
+
+
+def test_submit_is_the_experiments(ws: Workspace, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Experiment:
+        def __init__(self, workspace: Workspace, name: str) -> None:
+            self.given = (workspace, name)
+
+        def submit(self, pipeline: Pipeline, **kwargs: Any) -> Any:
+            return (*self.given, pipeline, kwargs)
+
+    module = types.ModuleType("mpi_prs.pipeline.experiment")
+    module.Experiment = Experiment  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mpi_prs.pipeline.experiment", module)
+    pipeline = Pipeline(ws, [make_step("abc", [files])])
+    assert pipeline.submit("digits", {"a": 1}, regenerate_outputs=True, parent_run_id="x", tags={"t": "1"}) == (
+        ws,
+        "digits",
+        pipeline,
+        {
+            "pipeline_parameters": {"a": 1},
+            "continue_on_step_failure": False,
+            "regenerate_outputs": True,
+            "tags": {"t": "1"},
+        },
+    )
 
 
 def test_publishing_is_refused_with_what_to_do(ws: Workspace, files: Any) -> None:

@@ -169,11 +169,7 @@ class ParallelRunConfig(Surface):
         self.partition_keys: list[str] | PipelineParameter | None = _checked("partition_keys", partition_keys)
         self.environment_variables: dict[str, str] = _checked("environment_variables", environment_variables) or {}
         self.input_format: str | None = _checked("input_format", input_format)
-        if self.mini_batch_size is not None and self.partition_keys is not None:
-            raise PipelineError(
-                "ParallelRunConfig: partition_keys and mini_batch_size exclude each other, since each combination of "
-                "the keys is a mini-batch; remove one of the two"
-            )
+        self._check_one_partitioning()
 
     def __repr__(self) -> str:
         given = ", ".join(
@@ -186,7 +182,7 @@ class ParallelRunConfig(Surface):
         return {name: value for name in PROMOTED if isinstance(value := getattr(self, name), PipelineParameter)}
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings as plain values, for one submission.
+        """All settings as plain values, for one submission; attributes that were set since are checked here.
 
         Args:
             values: pipeline parameter name → value.
@@ -194,7 +190,8 @@ class ParallelRunConfig(Surface):
         Raises:
             PipelineError: a value is missing, or does not fit the setting that it is for.
         """
-        plain = {name: getattr(self, name) for name in _SETTINGS}
+        self._check_one_partitioning()
+        plain = {name: _checked(name, getattr(self, name)) for name in _SETTINGS}
         for name, parameter in self.parameters().items():
             if parameter.name not in values:
                 raise PipelineError(
@@ -204,6 +201,13 @@ class ParallelRunConfig(Surface):
             plain[name] = _value(name, values[parameter.name], f" (PipelineParameter {parameter.name!r})")
         plain["process_count_per_node"] = plain["process_count_per_node"] or 1
         return plain
+
+    def _check_one_partitioning(self) -> None:
+        if self.mini_batch_size is not None and self.partition_keys is not None:
+            raise PipelineError(
+                "ParallelRunConfig: partition_keys and mini_batch_size exclude each other, since each combination of "
+                "the keys is a mini-batch; remove one of the two"
+            )
 
     def save_to_yaml(self, path: str | Path) -> None:
         """Write the settings to a YAML file: the parameters' names are its keys; see :meth:`load_yaml`.
