@@ -83,7 +83,8 @@ if arguments[:2] == ["env", "export"]:
     if arguments[2:4] != ["--name", "there"]:
         print("EnvironmentLocationNotFound: Not a conda environment: " + arguments[3], file=sys.stderr)
         sys.exit(1)
-    print("name: there\\nchannels: [conda-forge]\\ndependencies:\\n- python=3.10.4\\n- numpy=1.23\\n- pip:\\n  - iniconfig==2.0.0")
+    print("name: there\\nchannels: [conda-forge]\\ndependencies:")
+    print("- python=3.10.4\\n- numpy=1.23\\n- pip:\\n  - iniconfig==2.0.0")
     print("variables: {{A: b}}\\nprefix: /opt/conda/envs/there")
     sys.exit()
 verb = 1 if os.path.basename(sys.argv[0]) == "micromamba" else 2

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:$|[\[=<>!~;@(\s])")
 _CONDA = re.compile(r"(?:[^\s:]+::)?([A-Za-z0-9_][A-Za-z0-9._-]*)\s*(.*)")
+_NAMED_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[^\]]*\])?\s*@\s")
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _PLACE_OPTIONS = ("-e", "--editable", "-r", "--requirement", "-c", "--constraint", "-f", "--find-links")
 
@@ -62,11 +63,13 @@ def is_option(line: str) -> bool:
 def is_place(line: str) -> bool:
     """Whether it is a path, an archive or a URL."""
     bare = line.split(";", 1)[0].strip()
-    return not is_option(line) and (
+    if is_option(line) or _NAMED_PLACE.match(bare):
+        return False
+    return (
         re.match(r"[A-Za-z+]+://|file:", bare) is not None
         or bare.startswith((".", "/", "~"))
         or bare.lower().endswith(_ARCHIVES)
-        or ("/" in bare and "@" not in bare)
+        or "/" in bare
     )
 
 
