@@ -271,7 +271,7 @@ def test_models_are_listed_and_found_by_tags_and_properties(ws: Workspace) -> No
 )
 def test_an_unknown_name_is_told_with_the_near_ones(ws: Workspace, look_up: Callable[[Workspace, str], object]) -> None:
     register(ws)
-    with pytest.raises(WorkspaceError, match=r"there is no model 'mnits'.*; did you mean 'mnist'\?"):
+    with pytest.raises(ModelNotFoundException, match=r"there is no model 'mnits'.*; did you mean 'mnist'\?"):
         look_up(ws, "mnits")
 
 

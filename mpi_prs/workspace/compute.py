@@ -16,12 +16,18 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import ComputeTargetException, SlurmError, WorkspaceError
 from mpi_prs.workspace import settings as workspace_settings
+from mpi_prs.workspace.compute_configuration import (
+    AmlComputeProvisioningConfiguration,
+    check_ignored,
+    configuration,
+    whole_number,
+)
 from mpi_prs.workspace.compute_status import (
     AmlComputeNodeStateCounts,
     AmlComputeStatus,
@@ -30,41 +36,16 @@ from mpi_prs.workspace.compute_status import (
 )
 from mpi_prs.workspace.layout import WorkspaceFolder, layout_of
 from mpi_prs.workspace.records import add_json, check_name, names_of, near, read_json, update_json
-from mpi_prs.workspace.surface import Registered, Surface
+from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace
 
-_PRIORITIES = ("dedicated", workspace_settings.LOW_PRIORITY)
 _PAUSE = 10.0  # seconds between two looks at Slurm
-_IGNORED = frozenset(
-    [
-        "admin_user_password",
-        "admin_user_ssh_key",
-        "admin_username",
-        "enable_node_public_ip",
-        "identity_id",
-        "identity_type",
-        "location",
-        "remote_login_port_public_access",
-        "subnet_name",
-        "vnet_name",
-        "vnet_resourcegroup_name",
-    ]
-)
 
 
-@dataclass
-class AmlComputeProvisioningConfiguration:
-    """What :meth:`ComputeTarget.create` is given; attributes: the parameters of ``provisioning_configuration``."""
-
-    vm_size: str = "Standard_NC6"
-    vm_priority: str = "dedicated"
-    min_nodes: int = 0
-    max_nodes: int = 4
-    idle_seconds_before_scaledown: int = 1800
-    tags: dict[str, str] = field(default_factory=dict)
-    description: str = ""
+class UnknownComputeTarget(NotRegistered, ComputeTargetException):
+    """A name that no compute target has; also a KeyError, as ``ws.compute_targets[NAME]`` raises."""
 
 
 class ComputeTarget(Surface):
@@ -123,7 +104,7 @@ class ComputeTarget(Surface):
                 "expected a provisioning configuration, which AmlCompute.provisioning_configuration(vm_size=…, "
                 f"max_nodes=…) makes, but got {config!r}"
             )
-        config = AmlCompute.provisioning_configuration(**asdict(config))  # its attributes may have been set since
+        config = configuration(**asdict(config))  # its attributes may have been set since
         path = layout.compute(name)
         if workspace_settings.backend(workspace.settings) == "slurm":
             _section(workspace.settings, config.vm_size, config.vm_priority)
@@ -190,25 +171,9 @@ class AmlCompute(ComputeTarget):
         Raises:
             ComputeTargetException: a value cannot be.
         """
-        for unknown in azure.keys() - _IGNORED:
-            raise TypeError(f"provisioning_configuration() has no parameter {unknown!r}{near(unknown, _IGNORED)}")
-        if not isinstance(vm_size, str):
-            raise ComputeTargetException(f"vm_size is text such as 'STANDARD_D2_V2', but got {vm_size!r}")
-        if not isinstance(vm_priority, str) or vm_priority.lower() not in _PRIORITIES:
-            raise ComputeTargetException(f"vm_priority is {' or '.join(_PRIORITIES)}, but got {vm_priority!r}")
-        least = _whole("min_nodes", min_nodes, 0)
-        most = _whole("max_nodes", 4 if max_nodes is None else max_nodes, 1)
-        if most < least:
-            raise ComputeTargetException(f"max_nodes is at least min_nodes, but got {most} and {least}")
-        idle = 1800 if idle_seconds_before_scaledown is None else idle_seconds_before_scaledown
-        return AmlComputeProvisioningConfiguration(
-            vm_size=vm_size.strip() or "Standard_NC6",
-            vm_priority=vm_priority.lower(),
-            min_nodes=least,
-            max_nodes=most,
-            idle_seconds_before_scaledown=_whole("idle_seconds_before_scaledown", idle, 0),
-            tags=_texts("tags", tags or {}),
-            description=description or "",
+        check_ignored(azure)
+        return configuration(
+            vm_size, vm_priority, min_nodes, max_nodes, idle_seconds_before_scaledown, tags, description
         )
 
     @staticmethod
@@ -331,7 +296,7 @@ class AmlCompute(ComputeTarget):
             ComputeTargetException: Slurm has no such partition, or the workspace's settings say nothing about the VM
                 size.
         """
-        wanted = self.min_nodes if min_node_count is None else _whole("min_node_count", min_node_count, 0)
+        wanted = self.min_nodes if min_node_count is None else whole_number("min_node_count", min_node_count, 0)
         say: Callable[[str], None] = print if show_output else _nothing
         say(f"{self.name}: registered{'' if self.backend() == 'local' else f', waiting for {wanted} nodes of Slurm'}")
         deadline = time.monotonic() + timeout_in_minutes * 60
@@ -375,7 +340,7 @@ class AmlCompute(ComputeTarget):
         def change(record: dict[str, Any]) -> dict[str, Any]:
             before = asdict(_configuration(record, self._path))
             after = {**before, **{name: value for name, value in given.items() if value is not None}}
-            return {**record, **asdict(AmlCompute.provisioning_configuration(**after)), "modified": _now()}
+            return {**record, **asdict(configuration(**after)), "modified": _now()}
 
         try:
             self._record = update_json(self._path, self._what, change)
@@ -443,10 +408,10 @@ def computes_of(workspace: Workspace) -> Mapping[str, ComputeTarget]:
     def find(name: str) -> ComputeTarget | None:
         try:
             return AmlCompute(workspace, name)
-        except ComputeTargetException:
+        except UnknownComputeTarget:
             return None
 
-    return Registered("compute target", lambda: names_of(layout.computes, ".json"), find)
+    return Registered("compute target", lambda: names_of(layout.computes, ".json"), find, UnknownComputeTarget)
 
 
 def _read(layout: WorkspaceFolder, name: str) -> dict[str, Any]:
@@ -468,28 +433,15 @@ def _section(settings: Mapping[str, Any], vm_size: str, vm_priority: str) -> dic
 
 def _unknown(layout: WorkspaceFolder, name: str) -> ComputeTargetException:
     known = names_of(layout.computes, ".json")
-    return ComputeTargetException(f"there is no compute target {name!r}{near(name, known)}")
+    return UnknownComputeTarget(f"there is no compute target {name!r}{near(name, known)}")
 
 
 def _configuration(record: Mapping[str, Any], path: Path) -> AmlComputeProvisioningConfiguration:
     names = AmlComputeProvisioningConfiguration.__dataclass_fields__
     try:
-        return AmlCompute.provisioning_configuration(**{name: record[name] for name in names if name in record})
+        return configuration(**{name: record[name] for name in names if name in record})
     except ComputeTargetException as error:
         raise ComputeTargetException(f"{path}: {error}. Mend or remove this file") from None
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ComputeTargetException(f"{name} is a whole number, at least {least}, but got {value!r}")
-    return number
-
-
-def _texts(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise ComputeTargetException(f"{name} is a dict of texts, but got {value!r}")
-    return dict(value)
 
 
 def _now() -> str:

@@ -33,13 +33,17 @@ from mpi_prs.workspace.records import (
     versions,
     write_json,
 )
-from mpi_prs.workspace.surface import Registered, Surface
+from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 from mpi_prs.workspace.tags import matches, text_pairs
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace
 
 _SERVING = "nothing is served here: use the model in a ParallelRunStep, or Model.get_model_path in a script"
+
+
+class UnknownModel(NotRegistered, ModelNotFoundException):
+    """What ``ws.models[NAME]`` raises; also a KeyError, as a dict raises."""
 
 
 class Model(Surface):
@@ -466,7 +470,7 @@ def models_of(workspace: Workspace) -> Mapping[str, Model]:
         except ModelNotFoundException:
             return None
 
-    return Registered("model", lambda: names_with_versions(layout.models), find)
+    return Registered("model", lambda: names_with_versions(layout.models), find, UnknownModel)
 
 
 def _parse_id(id: object) -> tuple[str, int]:

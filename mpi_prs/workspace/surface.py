@@ -72,13 +72,21 @@ class Registered(typing.Mapping[str, T]):  # that of collections.abc takes no [ 
     An unknown name raises :class:`NotRegistered`, which names the near ones.
     """
 
-    def __init__(self, what: str, names: Callable[[], list[str]], find: Callable[[str], T | None]) -> None:
+    def __init__(
+        self,
+        what: str,
+        names: Callable[[], list[str]],
+        find: Callable[[str], T | None],
+        error: type[NotRegistered] = NotRegistered,
+    ) -> None:
         """
         Args:
             what: such as ``datastore``, for messages.
             names: all names, sorted.
             find: what has this name; ``None``: nothing.
+            error: what an unknown name raises.
         """
+        self._error = error
         self._what = what
         self._names = names
         self._find = find
@@ -86,7 +94,7 @@ class Registered(typing.Mapping[str, T]):  # that of collections.abc takes no [ 
     def __getitem__(self, name: str) -> T:
         found = self._find(name) if isinstance(name, str) else None
         if found is None:
-            raise NotRegistered(f"there is no {self._what} {name!r}{near(str(name), self._names())}")
+            raise self._error(f"there is no {self._what} {name!r}{near(str(name), self._names())}")
         return found
 
     def __contains__(self, name: object) -> bool:
