@@ -204,7 +204,7 @@ def test_wherever_a_register_is_killed_each_version_is_whole(ws: Workspace) -> N
     last = 0
     for lines in (1, 2, 3):
         said = killed(FOREVER, ws.folder, lines=lines)
-        assert int(said[0]) in (last + 1, last + 2)  # it may have been killed with a version done and not told
+        assert int(said[0]) > last
         last = int(said[-1])
     assert len(Model.list(ws)) >= 6
     for model in Model.list(ws):
