@@ -31,6 +31,27 @@ from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("data/*.csv", "data"),
+        ("data/x/**/a[12].csv", "data/x"),
+        ("data/store=2/*.csv", "data"),
+        ("odd[1]", "odd[1]"),  # is there
+        ("odd[1]/x.csv", "odd[1]"),
+        ("odd[[]1]/**", "odd[1]"),
+        ("odd[[]1]/y=[*]/**", "odd[1]"),
+        ("odd[1]/*", "odd1"),  # which is what it means
+        ("odd[!1]/*", ""),
+    ],
+)
+def test_the_folder_below_which_partition_values_lie(tmp_path: Path, pattern: str, expected: str) -> None:
+    (tmp_path / "odd[1]").mkdir()
+    (tmp_path / "odd[1]/x.csv").touch()
+    dataset = FileDataset.from_files(pattern, base=tmp_path)
+    assert planning.literal_folder(dataset) == str(tmp_path / expected)
+
+
 def manifest_of(
     folder: Path, datasets: Sequence[Dataset], size: int | BatchSize | None = 2, keys: Sequence[str] | None = None
 ) -> Manifest:

@@ -189,7 +189,17 @@ def literal_folder(dataset: Dataset) -> str:
     whole = pattern if is_url(pattern) else os.path.abspath(os.path.join(dataset.input.base, pattern))
     if os.path.isfile(whole):
         whole = os.path.dirname(whole)
-    return re.split(r"/[^/]*[*?\[=]", whole, maxsplit=1)[0]
+    is_glob = not os.path.isdir(whole)
+    literal = []
+    for name in whole.split("/"):
+        if "=" in name or (is_glob and _WILDCARD.search(_ONE_CHARACTER.sub("", name))):
+            break
+        literal.append(_ONE_CHARACTER.sub(r"\1", name) if is_glob else name)
+    return "/".join(literal)
+
+
+_WILDCARD = re.compile(r"[*?\[]")
+_ONE_CHARACTER = re.compile(r"\[([^]!])\]")  # a set of one: how a path is written of which a character means itself
 
 
 # Tables

@@ -350,7 +350,8 @@ def partition_by(dataset: TabularDataset, keys: Sequence[str], target: Any, show
             pairs = [(path, above + name) for path, name in files_below(written, run_directories=True)]
             progress = Progress("uploading", "uploaded", f"to {place.datastore_name}", show_progress)
             put(pairs, datastore.storage_section(), overwrite=True, progress=progress)
-    source = Source(place.path_on_datastore, datastore.workspace, datastore.name)
+    path = place.path_on_datastore + ("**/*.parquet" if as_files else "")
+    source = Source(path, datastore.workspace, datastore.name)
     common: dict[str, Any] = {"partition_format": HIVE, "keys": tuple(keys)}
     return FileDataset((source,), **common) if as_files else TabularDataset((source,), format="parquet", **common)
 
