@@ -13,6 +13,7 @@ import click
 from mpi_prs import __version__
 from mpi_prs.cli.registry_data import datasets, datastores
 from mpi_prs.cli.registry_models import models
+from mpi_prs.cli.registry_runs import runs
 from mpi_prs.cli.session import Session
 from mpi_prs.engine.transport import Transport
 from mpi_prs.engine.worker import serve
@@ -243,5 +244,5 @@ def schema() -> int:
     return 0
 
 
-for _group in (models, datasets, datastores):
+for _group in (models, datasets, datastores, runs):
     commands.add_command(_group)
