@@ -49,7 +49,7 @@ def check_partition_keys(
                 f"partition_keys: the input {value.name!r} has no partition_format, so there are no keys; make its "
                 "dataset with one, such as partition_format='{user}/{name}.wav', or with partition_by"
             )
-        known = dataset.partition_keys
+        known = dataset.keys if dataset.partition_format == "hive" else dataset.partition_keys
         for key in keys:
             if known and key not in known:
                 raise PipelineError(
