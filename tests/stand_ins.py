@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 _APPTAINER = '''#!{python} -IS
 """Like Apptainer, it stays the parent of what it runs, in a user namespace of its own, and passes signals on."""
@@ -119,7 +120,7 @@ def conda(path: Path) -> Path:
     return _program(path, _CONDA.format(python=_real_python(), notes=str(_notes(path))))
 
 
-def notes_of(path: Path) -> list[dict[str, object]]:
+def notes_of(path: Path) -> list[Any]:
     """How a stand-in was called so far."""
     notes = _notes(path)
     return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
