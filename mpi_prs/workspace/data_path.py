@@ -41,6 +41,11 @@ class DataPath(Surface):
         return self.datastore.name
 
     @property
+    def data_reference_name(self) -> str | None:
+        """``name``, as a DataReference of Azure's calls it."""
+        return self.name
+
+    @property
     def url(self) -> str:
         """Its absolute path, or its URL. Not one of Azure's names."""
         return self.datastore.url(self.path_on_datastore)

@@ -26,7 +26,8 @@ from mpi_prs.workspace.transfer import Progress, bring, files_below, put, storag
 
 if TYPE_CHECKING:
     from mpi_prs.data.datasets import Dataset as Data
-    from mpi_prs.workspace.dataset import AbstractDataset, FileDataset, TabularDataset
+    from mpi_prs.workspace.abstract_dataset import AbstractDataset
+    from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

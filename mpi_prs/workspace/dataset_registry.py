@@ -24,7 +24,8 @@ from mpi_prs.workspace.records import (
 from mpi_prs.workspace.surface import Registered
 
 if TYPE_CHECKING:
-    from mpi_prs.workspace.dataset import AbstractDataset, FileDataset, TabularDataset
+    from mpi_prs.workspace.abstract_dataset import AbstractDataset
+    from mpi_prs.workspace.dataset import FileDataset, TabularDataset
     from mpi_prs.workspace.workspace import Workspace
 
 _SAVED = ".saved"

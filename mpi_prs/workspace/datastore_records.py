@@ -162,6 +162,20 @@ def account_url(record: DatastoreRecord, endpoints: Mapping[str, str]) -> str | 
     return f"{record.protocol or 'https'}://{account}.blob.{(endpoint or 'core.windows.net').strip('/.')}"
 
 
+def mount_point(record: DatastoreRecord, endpoints: Mapping[str, str]) -> Path:
+    """Where a file share is mounted. Raises WorkspaceError: nothing says it."""
+    if record.folder is not None:
+        return Path(record.folder)
+    account = str(record.account_name)
+    url = endpoints.get(account, "")
+    if not url.startswith("file:///"):
+        raise WorkspaceError(
+            f"nothing says where the file share {record.container!r} of {account!r} is mounted: give folder=…, or the "
+            f'workspace\'s setting: ws.update_settings(storage_endpoints={{"{account}": "file:///mnt/{account}"}})'
+        )
+    return Path(url.removeprefix("file://"), str(record.container))
+
+
 # Secrets
 
 
