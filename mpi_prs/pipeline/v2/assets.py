@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.resolving import Found
+from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace
 
 _DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/([^/]+)/paths/(.*)", re.IGNORECASE | re.DOTALL)
-_NAMED = re.compile(r"azureml:([^/:@]+)(?::([^@]+)|@(latest))?")
+_NAMED = re.compile(r"azureml:([^/:@]+)(?::([^@:]+)|@(latest))?")
 _MODELS = ("custom_model", "mlflow_model", "triton_model")
 
 
@@ -91,9 +92,9 @@ class WorkspaceAssets:
 
         dataset = Dataset.get_by_name(self._found(), name, version or "latest")
         section: dict[str, Any] = dataset.to_input()
-        patterns = section.get("files") or section.get("table") or []
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-        return Found(str(patterns[0]) if len(patterns) == 1 else "", section.get("storage"), section)
+        places = [source.pattern() for source in dataset.sources]
+        is_one = len(places) == 1 and (is_url(places[0]) or Path(places[0]).exists())
+        return Found(places[0] if is_one else "", section.get("storage"), section)
 
     def slurm(self, compute: str, processes: int) -> dict[str, Any]:
         """The ``slurm`` section for a compute target; empty if the workspace does not know it, or has no Slurm.

@@ -43,8 +43,8 @@ _ENCODINGS = {
 _TYPES = {"int": "int", "float": "float", "string": "string", "boolean": "bool", "datetime": "datetime"}
 _REFUSED = {
     "read_delta_lake": "write the rows to Parquet files once, and name them with read_parquet",
-    "filter": "leave the rows out in run() (frame.query), and return a row for each that was left out; or write those "
-    "that you want to files once",
+    "filter": "leave the rows out in run(), with error_threshold: -1 (else each counts as a failed item); or write "
+    "those that you want to files once",
     "skip": "write the rows that you want to files once",
     "take": "--limit N of mpi-prs run tries the first mini-batches",
     "take_random_sample": "write the sample to files once, or try the first mini-batches with --limit N",
@@ -143,7 +143,8 @@ def section_of(
     if table.format is None:
         section |= {"files": locations, "mode": mode}
     else:
-        section |= {"table": locations, "format": table.format, **table.options, **_columns(table, root)}
+        columns = _columns(table, keys["transformations"])
+        section |= {"table": locations, "format": table.format, **table.options, **columns}
     return {key: value for key, value in section.items() if value is not None}
 
 
@@ -338,14 +339,14 @@ def _column_type(node: Node) -> str:
     return f"datetime({texts[0]})"
 
 
-def _columns(table: _Table, root: Node) -> dict[str, Any]:
+def _columns(table: _Table, node: Node) -> dict[str, Any]:
     """The keys of an input that say which columns there are."""
     path_column = None if table.path_column in table.dropped else table.path_column
     dropped = [name for name in dict.fromkeys(table.dropped) if name != table.path_column]
     if table.kept is not None:
         dropped = [name for name in dropped if name in table.keys]
         if not table.kept:
-            raise root.wrong("keep_columns leaves no column of the files; keep at least one of them")
+            raise node.wrong("keep_columns leaves no column of the files; keep at least one of them")
     return {
         "columns": table.kept,
         "drop_columns": dropped or None,

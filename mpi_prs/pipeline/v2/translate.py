@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpi_prs.pipeline.config_values import mini_batch_size
 from mpi_prs.pipeline.v2 import environments
 from mpi_prs.pipeline.v2.arguments import split, understand
 from mpi_prs.pipeline.v2.assets import WorkspaceAssets
@@ -179,8 +180,10 @@ def _sizes(made: Translation, resolver: Resolver) -> None:
         if size is not None:
             made.notes.append("partition_keys make the mini-batches, so mini_batch_size has no effect")
     elif size is not None:
-        text = re.sub(r"\s", "", resolver.outer(size)).upper()
-        made.put("mini_batch_size", int(text) if text.isdecimal() else text, size)
+        try:
+            made.put("mini_batch_size", mini_batch_size(resolver.outer(size)), size)
+        except ValueError as error:
+            raise size.wrong(f"got {size.value!r}; {error}") from None
 
 
 def _settings(made: Translation, resolver: Resolver) -> None:
