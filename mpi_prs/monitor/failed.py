@@ -180,6 +180,25 @@ def failed_report(run: RunDirectory) -> str:
     return "\n".join(lines)
 
 
+def main_reason(run: RunDirectory) -> str:
+    """Why most items of a run failed, with a traceback where there is one, for people; empty: no mini-batch has failed.
+
+    Raises:
+        OutputError: the journal or the manifest cannot be read.
+    """
+    try:
+        manifest = Manifest.open(run.manifest)
+        groups = sorted(_groups(run.journal, manifest), key=lambda group: -group.items)
+    except FileNotFoundError:
+        return ""
+    if not groups:
+        return ""
+    lines = list(_described(groups[0], manifest))
+    if len(groups) > 1:
+        lines.append(f"… and {many(len(groups) - 1, 'other reason')}")
+    return "\n".join(lines)
+
+
 def _groups(journal: Path, manifest: Manifest) -> list[_Group]:
     groups: dict[str, _Group] = {}
     for what in what_failed(journal):

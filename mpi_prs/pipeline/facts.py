@@ -2,7 +2,7 @@
 
 Ten thousand processes may log at once, on as many nodes: each appends to a file of its own, so that nobody waits for
 anybody, and whoever wants to know reads them all. Of two values for the same thing the later one holds. Standard
-library only: entry scripts import this.
+library only, and for Python 3.7 as well: entry scripts import this.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read(folder: Path, tags: Mapping[str, str] | None = None, properties: Mappin
     logged: dict[str, list[tuple[str, Any]]] = {}
     for *_, line in sorted(lines, key=lambda each: each[:3]):
         _take(facts, logged, line)
-    facts.metrics = {name: _metric(each) for name, each in logged.items()}
+    facts.metrics = {name: put_together(each) for name, each in logged.items()}
     return facts
 
 
@@ -113,7 +113,7 @@ def row(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
 def table(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     """For :func:`add`: a table as a whole, a value or a list of values for each column."""
     value = {
-        str(key): [plain(each) for each in column] if isinstance(column, list | tuple) else plain(column)
+        str(key): [plain(each) for each in column] if isinstance(column, (list, tuple)) else plain(column)
         for key, column in columns.items()
     }
     return {"name": name, "form": _TABLE, "value": value}
@@ -121,7 +121,7 @@ def table(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A value as JSON has it; numpy's scalars become Python's."""
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, (str, bool, int, float)):
         return value
     item = getattr(value, "item", None)
     if callable(item):
@@ -178,7 +178,7 @@ def _take(facts: Facts, logged: dict[str, list[tuple[str, Any]]], line: Mapping[
         return
 
 
-def _metric(logged: list[tuple[str, Any]]) -> Any:
+def put_together(logged: list[tuple[str, Any]]) -> Any:
     """What was logged under one name, put together. What does not go together is as the last one says."""
     form = logged[-1][0]
     if form == _TABLE:

@@ -81,10 +81,6 @@ class LocalBackend:
     def cancel(self, record: RunRecord) -> None:
         """The runner sees the step's mark ``cancelled`` by itself."""
 
-    def log_of(self, record: RunRecord, folder: RunFolder) -> Path | None:  # noqa: ARG002
-        """What the step's launcher and ranks have printed; ``None``: there is no such file."""
-        return folder.console_log if folder.console_log.exists() else None
-
 
 def standing_of(
     record: RunRecord,

@@ -1,4 +1,4 @@
-"""A process, named such that others can tell later whether it still lives. Standard library only."""
+"""A process, named such that others can tell later whether it still lives. Standard library only, Python 3.7."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@
         facts/  artifacts/               what users log, and the files that they upload
         runner.json  cancelled           see local_runner.py and standing.py
 
-Standard library only: entry scripts import this by way of ``Run.get_context()``.
+Standard library only, and for Python 3.7 as well: entry scripts import this by way of ``Run.get_context()``.
 """
 
 from __future__ import annotations
@@ -282,12 +282,12 @@ def _is_run(layout: WorkspaceFolder, experiment: str, run_id: str) -> bool:
 
 def _parse(data: Mapping[str, Any]) -> RunRecord:
     values = _known(RunRecord, data)
-    if (pipeline := values.get("pipeline")) is not None:
-        part = _known(PipelinePart, pipeline)
+    if values.get("pipeline") is not None:
+        part = _known(PipelinePart, values["pipeline"])
         part["submitter"] = ProcessMark.from_json(part["submitter"])
         values["pipeline"] = PipelinePart(**part)
-    if (step := values.get("step")) is not None:
-        part = _known(StepPart, step)
+    if values.get("step") is not None:
+        part = _known(StepPart, values["step"])
         part["outputs"] = {name: _output(each) for name, each in part["outputs"].items()}
         part["reused"] = Reused(**_known(Reused, part["reused"])) if part.get("reused") else None
         values["step"] = StepPart(**part)

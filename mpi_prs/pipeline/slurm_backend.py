@@ -162,15 +162,6 @@ class SlurmBackend:
         assert record.step is not None
         call_off(RunDirectory(Path(record.step.folder)))
 
-    def log_of(self, record: RunRecord, folder: RunFolder) -> Path | None:  # noqa: ARG002  # as of every backend
-        """What the step's batch script, launcher and ranks have printed; ``None``: there is no such file."""
-        from mpi_prs.slurm.job_record import latest_job
-
-        assert record.step is not None
-        run = RunDirectory(Path(record.step.folder))
-        job_id = latest_job(run)
-        return run.slurm_log(job_id) if job_id is not None and run.slurm_log(job_id).exists() else None
-
 
 def standing_of(look: Look, cancelled: bool) -> Standing:
     """Where a submitted step stands.

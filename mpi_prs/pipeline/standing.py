@@ -1,4 +1,5 @@
-"""Where runs stand: Azure's words for it, and how the standings of steps make that of their pipeline. Pure."""
+"""Where runs stand: Azure's words for it, and how the standings of steps make that of their pipeline. Pure; for
+Python 3.7 as well."""
 
 from __future__ import annotations
 

@@ -106,9 +106,10 @@ def resume(layout: WorkspaceFolder, experiment: str, run_id: str) -> None:
     configs = {record.id: load_config(folders[record.id].job) for record in left}
     backend = backend_of(look.record.pipeline.backend)
     backend.check(configs)
-    for folder in folders.values():
+    pipeline = RunFolder(layout.run(experiment, run_id))
+    for folder in (pipeline, *folders.values()):
         folder.cancelled.unlink(missing_ok=True)
-    backend.start(RunFolder(layout.run(experiment, run_id)), left, configs)
+    backend.start(pipeline, left, configs)
     _set(layout, look.record, state=SUBMITTED)
 
 
@@ -119,6 +120,8 @@ def _start(layout: WorkspaceFolder, folder: RunFolder, backend: Backend, planned
         write_record(layout, each.record)
         if each.digest is not None and each.config is not None:
             reuse.remember(layout, each.digest, each.record)
+    if folder.cancelled.exists():
+        raise PipelineError("the run was cancelled while it was being submitted")
     if to_run:
         backend.start(folder, [each.record for each in planned if each.record.id in to_run], to_run)
 
