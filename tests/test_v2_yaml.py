@@ -465,17 +465,13 @@ def test_a_registered_table(folder: Path, workspace: Workspace) -> None:
 
 
 def test_a_compute_target_is_a_partition(folder: Path, workspace: Workspace) -> None:
-    workspace.update_settings(backend="slurm", vm_sizes={"STANDARD_D2": {"partition": "small"}})
+    workspace.update_settings(backend="slurm", vm_sizes={"STANDARD_NC6": {"partition": "gpu", "gpus": 2}})
     target = AmlCompute.provisioning_configuration(vm_size="STANDARD_NC6", max_nodes=4)
     ComputeTarget.create(workspace, "cpu-cluster", target)
-    assert refusal(folder).startswith(
-        "line 17: jobs.score.compute: the workspace's setting vm_sizes says nothing about"
-    )
-    workspace.update_settings(vm_sizes={"STANDARD_NC6": {"partition": "gpu", "gpus": 2}})
     config = config_of(folder)
     assert (config.slurm.partition, config.slurm.gpus_per_process) == ("gpu", 1)
     assert config_of(folder, "slurm.partition=other", "slurm.time=5").slurm.gpus_per_process == 1
-    workspace.update_settings(vm_sizes={})
+    workspace.update_settings(vm_sizes={"STANDARD_D2": {"partition": "small"}})
     assert refusal(folder).startswith(
         "line 17: jobs.score.compute: the workspace's setting vm_sizes says nothing about"
     )
