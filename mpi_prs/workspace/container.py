@@ -153,9 +153,10 @@ def wrapper(
     bound = " ".join(shlex.quote(str(path)) for path in binds)
     return f"""#!/bin/sh
 # Made by mpi_prs: Python in a container, started as if it were a Python.
-program={shlex.quote(program)}
+wanted={shlex.quote(program)}
+program=$wanted
 [ -x "$program" ] || program=$(command -v apptainer || command -v singularity) || {{
-    echo "mpi_prs: this node has no $program, and neither apptainer nor singularity in PATH" >&2
+    echo "mpi_prs: this node has no $wanted, and neither apptainer nor singularity in PATH" >&2
     exit 127
 }}
 unset {" ".join(name for name in _UNSET if name not in kept)}
@@ -173,8 +174,9 @@ scratch=${{MPI_PRS_PROCESS_FOLDER%/*/}}
 for folder in {bound} "$scratch" "${{scratch%/*}}"; do
     bind "$folder" && set -- --bind "$folder" "$@"
 done
+others=" {_OF_THE_IMAGE} "
 for folder in /*; do
-    case " {_OF_THE_IMAGE} " in
+    case $others in
         *" ${{folder#/}} "*) ;;
         *) bind "$folder" && set -- --bind "$folder" "$@" ;;
     esac
