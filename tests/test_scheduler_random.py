@@ -30,12 +30,16 @@ class ModelWorker:
     held: dict[int, int] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     init_failures: dict[int, int] = field(default_factory=dict)  # in a row
+    stopped: set[int] = field(default_factory=set)
 
     def starting(self, tries: int) -> list[int]:
-        return [p for p in range(self.processes) if p not in self.ready and self.init_failures.get(p, 0) < tries]
+        return [p for p in range(self.processes) if p not in self.ready and not self.is_over(p, tries)]
 
     def given_up(self, tries: int) -> bool:
-        return all(self.init_failures.get(process, 0) >= tries for process in range(self.processes))
+        return all(self.is_over(process, tries) for process in range(self.processes))
+
+    def is_over(self, process: int, tries: int) -> bool:
+        return process in self.stopped or self.init_failures.get(process, 0) >= tries
 
 
 class RandomWorld(RuleBasedStateMachine):
@@ -200,6 +204,25 @@ class RandomWorld(RuleBasedStateMachine):
         self.scheduler.process_gone(name, process)
 
     @precondition(lambda self: self.workers)
+    @rule(data=st.data(), everywhere=st.sampled_from([False, False, False, True]))
+    def processes_are_stopped(self, data: st.DataObject, everywhere: bool) -> None:
+        """By the script, for good: after run() or init()."""
+        names = list(self.workers) if everywhere else [self.some_worker(data)]
+        for name in names:
+            worker, tries = self.workers[name], self.policy.init_tries
+            alive = worker.starting(tries) + sorted(worker.ready)
+            for process in (
+                alive if everywhere else data.draw(st.sets(st.sampled_from(alive)) if alive else st.just(()))
+            ):
+                worker.ready.discard(process)
+                worker.stopped.add(process)
+                self.scheduler.process_stopped(name, process)
+                self.scheduler.process_stopped(name, process)  # told twice: it counts once
+                if worker.given_up(tries):
+                    worker.held.clear()
+                self.judge(workers_changed=True)
+
+    @precondition(lambda self: self.workers)
     @rule(data=st.data(), times=st.integers(1, 6))
     def init_fails(self, data: st.DataObject, times: int) -> None:
         """Or a process that is ready ends before it has done anything."""
@@ -305,21 +328,22 @@ class RandomWorld(RuleBasedStateMachine):
     def attempt_fails(self, data: st.DataObject) -> None:
         name = self.some_worker(data, holding=True)
         held = self.workers[name].held
-        self.failure(name, number := data.draw(st.sampled_from(sorted(held))), held[number])
+        number = data.draw(st.sampled_from(sorted(held)))
+        self.failure(name, number, held[number], may_retry=data.draw(st.sampled_from([True, True, True, False])))
 
     @rule(data=st.data(), attempt=st.integers(0, 5))
     def forged_failure_comes(self, data: st.DataObject, attempt: int) -> None:
         name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
         self.failure(name, data.draw(st.integers(0, len(self.sizes) - 1)), attempt)
 
-    def failure(self, name: int, number: int, attempt: int) -> None:
+    def failure(self, name: int, number: int, attempt: int, *, may_retry: bool = True) -> None:
         held = self.workers[name].held if name in self.workers else {}
         if held.get(number) != attempt:
             expected = Verdict.STALE
         elif self.is_benched(name):
             expected = Verdict.EXCUSED
             self.to_retry.add(number)
-        elif attempt == self.policy.run_max_try:
+        elif attempt == self.policy.run_max_try or not may_retry:
             expected = Verdict.FAILED
             self.settled[number] = None
         else:
@@ -331,7 +355,7 @@ class RandomWorld(RuleBasedStateMachine):
             self.moved = self.now
         if expected in (Verdict.RETRY, Verdict.FAILED):
             self.tries[number] = attempt
-        assert self.scheduler.attempt_failed(name, number, attempt, self.now) is expected
+        assert self.scheduler.attempt_failed(name, number, attempt, self.now, may_retry=may_retry) is expected
         self.judge()
 
     @precondition(somebody_holds)

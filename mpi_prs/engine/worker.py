@@ -267,6 +267,7 @@ class Worker:
             if tag == Tag.ASSIGN:
                 for item in messages.unpack_ranges(body):
                     self._supply.add(Chunk(*item))
+                self._leave_work_to_others()  # it was sent before the master knew that nobody is there for it
             elif tag == Tag.RESTART:
                 number = messages.unpack_json(body)["process"]
                 self._restart_at[number] = time.monotonic() + max(_RESTART_PAUSE, self._pauses.pop(number, 0.0))
@@ -333,10 +334,15 @@ class Worker:
             self._supply.put_back(chunks)
 
     def _rest(self, number: int) -> None:
-        """A user process pauses. If others of this worker don't do its work meanwhile, other workers should."""
+        """A user process pauses."""
         self._log.info("user process %d pauses: the script has asked for it", number)
         self._send(Tag.GONE, messages.pack_json(process=number))
-        if not any(process.state in (State.READY, State.STARTING) for process in self._processes.values()):
+        self._leave_work_to_others()
+
+    def _leave_work_to_others(self) -> None:
+        """If no process of this worker does the work now or soon, other workers should."""
+        at_work = any(process.state in (State.READY, State.STARTING) for process in self._processes.values())
+        if not at_work and not self._restart_at and self._supply.queued:
             self._give_back(self._supply.withdraw())
 
     def _forget(self, process: UserProcess) -> None:
@@ -355,6 +361,7 @@ class Worker:
         self._send(Tag.GONE, messages.pack_json(process=number, replaced=process.is_replaced))
         if not process.is_replaced:
             self._log.info("user process %d has ended for good: the script has asked for it", number)
+            self._leave_work_to_others()
             return
         # A process that dies while it has nothing to do, time after time, must not be restarted in a tight loop.
         self._restart_at[number] = now if process.finished_any or news.failures else now + 1.0
