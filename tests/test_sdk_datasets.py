@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from mpi_prs.workspace.dataset import Dataset, FileDataset, TabularDataset, data
 from mpi_prs.workspace.datastore import Datastore, FolderDatastore
 from mpi_prs.workspace.workspace import Workspace
 from tests.azurite import OTHER_ACCOUNT, OTHER_KEY, Azurite
+from tests.jobs import Job
 
 IMAGES = {"mnist/0.png": b"zero", "mnist/1.png": b"one", "mnist/sub/2.png": b"two", "labels.txt": b"labels"}
 SALES = {"sales/1.csv": b"store,amount\n1,10\n2,20\n", "sales/2.csv": b"store,amount\n1,30\n3,40\n"}
@@ -669,6 +671,34 @@ def test_bad_partitions_are_told(folder: Datastore) -> None:
 
 
 # Inputs and outputs of steps
+
+
+@pytest.mark.parametrize("mode", ["mount", "download"])
+def test_a_job_reads_files_and_shows_no_secret(blob: Datastore, new_job: Callable[..., Job], mode: str) -> None:
+    dataset = Dataset.File.from_files(blob.path("mnist/"))
+    config = DatasetConsumptionConfig("images", dataset, mode)
+    job = new_job(
+        "def run(mini_batch):\n    return [open(path).read() for path in mini_batch]\n",
+        items=0,
+        inputs=[config.to_input()],
+        side_inputs={"labels": {"path": blob.url("labels.txt"), "storage": blob.storage_section()}},
+    )
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert sorted(job.rows()) == ["one", "two", "zero"]
+    assert OTHER_KEY not in done.stdout
+    assert not [path for path in job.folder.rglob("*") if path.is_file() and OTHER_KEY.encode() in path.read_bytes()]
+
+
+def test_a_job_reads_rows(store: Datastore, new_job: Callable[..., Job]) -> None:
+    dataset = Dataset.Tabular.from_delimited_files(
+        store.path("sales/*.csv"), partition_format="{file}.csv", set_column_types={"store": DataType.to_string()}
+    ).drop_columns("file")
+    script = "def run(mini_batch):\n    return [f'{list(mini_batch)} {text + text}' for text in mini_batch['store']]\n"
+    job = new_job(script, items=0, inputs=[dataset.to_input()])
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert sorted(job.rows()) == [f"['store', 'amount'] {number}" for number in ("11", "11", "22", "33")]
 
 
 def test_inputs_of_steps(store: Datastore) -> None:

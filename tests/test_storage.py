@@ -574,7 +574,7 @@ def test_a_full_disk_names_the_folder(azurite: Azurite, large: bytes, tmp_path: 
         check=False,
         cwd=REPOSITORY,
     )
-    assert f"InputError: no space is left in the scratch folder {tmp_path}" in done.stderr
+    assert f"InputError: no space is left in the folder {tmp_path}" in done.stderr
     assert in_folder(tmp_path) == []
 
 

@@ -293,10 +293,10 @@ def disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise InputError(
-                f"no space is left in the scratch folder {folder} ({error.strerror}): free some, set scratch to a "
+                f"no space is left in the folder {folder} ({error.strerror}): free some; in a job set scratch to a "
                 "larger node-local folder, or lower scratch_limit or mini_batch_size"
             ) from None
-        raise InputError(f"cannot write to the scratch folder {folder}: {error.strerror or error}") from None
+        raise InputError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
 
 
 async def size_of_all(work: Sequence[tuple[Store, str]]) -> list[int]:
