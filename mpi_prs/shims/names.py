@@ -34,9 +34,9 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.workspace.dataset": "Dataset FileDataset TabularDataset",
     "mpi_prs.workspace.dataset_factories": "FileDatasetFactory TabularDatasetFactory",
     "mpi_prs.workspace.datastore": "AzureBlobDatastore AzureFileDatastore DataPath Datastore FolderDatastore",
-    "mpi_prs.workspace.environment": "DockerSection Environment PythonSection",
+    "mpi_prs.workspace.environment": "DockerSection Environment PythonSection SparkSection",
     "mpi_prs.workspace.model": "Model",
-    "mpi_prs.workspace.runconfig": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE RunConfiguration",
+    "mpi_prs.workspace.runconfig": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerConfiguration RunConfiguration",
     "mpi_prs.workspace.workspace": "Workspace",
 }
 
@@ -82,11 +82,12 @@ _AZURE: Mapping[str, str] = {
     "azureml.core.dataset": "Dataset",
     "azureml.core.datastore": "Datastore",
     "azureml.core.environment": "CondaDependencies DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerSection Environment "
-    "PythonSection",
+    "PythonSection SparkSection",
     "azureml.core.experiment": "Experiment",
     "azureml.core.model": "Model",
     "azureml.core.run": "Run",
-    "azureml.core.runconfig": "CondaDependencies DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE RunConfiguration",
+    "azureml.core.runconfig": "CondaDependencies DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerConfiguration "
+    "RunConfiguration",
     "azureml.core.workspace": "Workspace",
     "azureml.data": "AzureBlobDatastore AzureFileDatastore DataType FileDataset OutputFileDatasetConfig TabularDataset",
     "azureml.data.abstract_dataset": "AbstractDataset",
