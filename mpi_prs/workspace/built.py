@@ -107,13 +107,18 @@ def _build(
     return target
 
 
-def _usable(folder: Path, check: Callable[[Path], object], say: Say) -> Path | None:
+def _ready(folder: Path) -> Path | None:
+    """The one that was finished last."""
     try:
-        name = read_json(folder / "ready.json", "what was built").get("folder", "")
+        name = str(read_json(folder / "ready.json", "what was built").get("folder", ""))
     except (FileNotFoundError, WorkspaceError):
         return None
-    target = folder / str(name)
-    if not name or not target.is_dir():
+    return folder / name if name and "/" not in name and (folder / name).is_dir() else None
+
+
+def _usable(folder: Path, check: Callable[[Path], object], say: Say) -> Path | None:
+    target = _ready(folder)
+    if target is None:
         return None
     try:
         check(target)
@@ -124,9 +129,10 @@ def _usable(folder: Path, check: Callable[[Path], object], say: Say) -> Path | N
 
 
 def _remove_leftovers(folder: Path) -> None:
-    (folder / "ready.json").unlink(missing_ok=True)
+    """Of builders that were killed. One that was finished stays, bad or not: jobs may be at work in it."""
+    ready = _ready(folder)
     for entry in folder.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and entry != ready:
             shutil.rmtree(entry, ignore_errors=True)
 
 
