@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,8 +122,8 @@ def standing_of(
             return blocked.standing() if blocked is not None else Standing(states.NOT_STARTED, "is about to start")
         if cancelled:
             return Standing(states.CANCEL_REQUESTED, "", status)
-        under_way = status is not None and status.under_way
-        return Standing(states.RUNNING if under_way else states.PREPARING, "", status if under_way else None)
+        has_begun = status is not None and (status.under_way or _seconds(status.started) >= int(progress.began))
+        return Standing(states.RUNNING, "", status) if has_begun else Standing(states.PREPARING)
     if runner is None and not given_up:
         return Standing(states.NOT_STARTED, "is being submitted")
     if status is not None and status.exit_code == 0:
@@ -135,3 +136,11 @@ def standing_of(
     return Standing(
         states.FAILED, f"{what} (killed, or the machine was restarted); resume() goes on from there", status
     )
+
+
+def _seconds(iso_time: str) -> float:
+    """Since 1970; 0 for what is no time."""
+    try:
+        return datetime.fromisoformat(iso_time).timestamp()
+    except ValueError:
+        return 0.0

@@ -122,7 +122,7 @@ class Runner:
         from mpi_prs.job.config import load_config
 
         folder = self._folder_of(record)
-        self._note(record, StepProgress())
+        self._note(record, StepProgress(began=time.time()))
         try:
             config = load_config(folder.job)
             command = step_command(config, folder.job)

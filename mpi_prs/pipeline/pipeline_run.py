@@ -46,6 +46,9 @@ class PipelineRun(Run):
         register_outputs(self.experiment.workspace, look)
         return look
 
+    def _pipeline_look(self) -> PipelineLook:
+        return self._look()
+
     def _state(self) -> str:
         return self._look().state
 

@@ -24,10 +24,12 @@ class StepProgress:
     Attributes:
         exit_code: ``None``: it is at work.
         skipped: why it was not run; empty: it was.
+        began: seconds since 1970.
     """
 
     exit_code: int | None = None
     skipped: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ def read_runner(path: Path) -> RunnerRecord | None:
     """``None``: there is none that can be read."""
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
-        steps = {
-            name: StepProgress(None if each["exit_code"] is None else int(each["exit_code"]), str(each["skipped"]))
-            for name, each in data["steps"].items()
-        }
+        steps = {name: _progress(each) for name, each in data["steps"].items()}
         process = ProcessMark.from_json(data["process"])
         return RunnerRecord(process, float(data["updated"]), bool(data["finished"]), steps)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _progress(data: dict[str, Any]) -> StepProgress:
+    exit_code = data["exit_code"]
+    return StepProgress(
+        None if exit_code is None else int(exit_code), str(data["skipped"]), float(data.get("began", 0))
+    )

@@ -18,7 +18,7 @@ from mpi_prs.workspace.script_context import script_context
 if TYPE_CHECKING:
     from mpi_prs.pipeline.experiment import Experiment
     from mpi_prs.pipeline.pipeline_watch import PipelineWatch
-    from mpi_prs.pipeline.standing import StepLook
+    from mpi_prs.pipeline.standing import PipelineLook, StepLook
     from mpi_prs.run_directory import RunDirectory
 
 
@@ -65,15 +65,18 @@ class StepRun(Run):
             raise PipelineError(f"the run {self.id} is not that of a step, but {self._record.kind}")
         return part
 
-    def _look(self) -> StepLook:
-        """Where it stands, by a look at the whole pipeline."""
+    def _pipeline_look(self) -> PipelineLook:
+        """The look at the pipeline as if this were its only step: where it stands shows in the whole."""
         from mpi_prs.pipeline.pipeline_watch import PipelineWatch
+        from mpi_prs.pipeline.waiting import only_step
 
         if self._pipeline_watch is None:
             assert self._record.parent is not None
             self._pipeline_watch = PipelineWatch(self._layout, self.experiment.name, self._record.parent)
-        look = self._pipeline_watch.look()
-        return next(step for step in look.steps if step.record.id == self.id)
+        return only_step(self._pipeline_watch.look(), self.id)
+
+    def _look(self) -> StepLook:
+        return self._pipeline_look().steps[0]
 
     def _state(self) -> str:
         return self._look().standing.state

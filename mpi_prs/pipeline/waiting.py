@@ -93,7 +93,7 @@ def wait_for(
     watch, narrator = PipelineWatch(layout, experiment, run_id), Narrator()
     began, pause = time.monotonic(), _FIRST_PAUSE
     while True:
-        look = _only(watch.look(), only)
+        look = only_step(watch.look(), only)
         if show:
             for line in narrator.lines(look, time.monotonic()):
                 say(f"{time.strftime('%H:%M:%S')}  {line}")
@@ -112,11 +112,11 @@ def wait_for(
     if look.state == states.FAILED:
         _fail(layout, look, only or run_id, raise_on_error, say)
     elif show:
-        say("\n".join(_ending(look)))
+        say("\n".join(ending(look)))
     return look
 
 
-def _only(look: PipelineLook, step_id: str | None) -> PipelineLook:
+def only_step(look: PipelineLook, step_id: str | None) -> PipelineLook:
     """The look at a pipeline as if it had one step."""
     step = next((step for step in look.steps if step.record.id == step_id), None)
     if step is None:
@@ -134,8 +134,8 @@ def _fail(
     say(text)
 
 
-def _ending(look: PipelineLook) -> Iterator[str]:
-    """The engine's own summary of each step that has run."""
+def ending(look: PipelineLook) -> Iterator[str]:
+    """How it went, in lines: the engine's own summary of each step that has run."""
     for step in look.steps:
         part = step.record.step
         assert part is not None
