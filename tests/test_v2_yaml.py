@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -22,7 +23,7 @@ from mpi_prs.workspace.dataset import Dataset
 from mpi_prs.workspace.datastore import Datastore
 from mpi_prs.workspace.model import Model
 from mpi_prs.workspace.workspace import Workspace
-from tests.jobs import NAMES_SCRIPT, REPOSITORY, need
+from tests.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
 
 PIPELINE = """
     $schema: https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json
@@ -1088,3 +1089,38 @@ def test_a_model_for_each_partition_as_in_the_orange_juice_example(folder: Path)
     expected = sorted(f"{store} {brand} 55" for store in range(1000, 1003) for brand in ("dominicks", "tropicana"))
     assert sorted((output / "rows").read_text().splitlines()) == expected
     assert len(list((output / "model_folder").glob("*/*/model.pkl"))) == 6
+
+
+SLOW_SCRIPT = """
+import os
+import time
+
+def run(mini_batch):
+    time.sleep(0.02)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+@pytest.mark.mpi
+def test_under_mpi_the_same_command_resumes_a_killed_job(new_job: Callable[..., Job], mpich: Mpi) -> None:
+    job = new_job(SLOW_SCRIPT, items=200)
+    write(
+        job.folder,
+        """
+        type: parallel
+        inputs: {files: {type: uri_folder, path: ./in}}
+        outputs: {out: {type: uri_folder}}
+        input_data: ${{inputs.files}}
+        mini_batch_size: 4
+        task: {code: ., entry_script: script.py, append_row_to: "${{outputs.out}}"}
+        """,
+        "job.yaml",
+    )
+    process = job.start_under(mpich, "--output", "out")
+    wait_until(lambda: job.directory.journal.exists() and len(job.ledger().done) > 5)
+    job.kill_all()
+    process.communicate()
+    done = job.under(mpich, "--output", "out")
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert job.ledger().starts == 2
