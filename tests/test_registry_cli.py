@@ -1,4 +1,4 @@
-"""``mpi-prs models|datastores|datasets``: what is in a workspace, from the command line."""
+"""``mpi-prs models|datastores|datasets|runs``: what is in a workspace, from the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ from typing import Any
 import pytest
 
 from mpi_prs.cli.main import command_line
+from mpi_prs.pipeline.experiment import Experiment
+from mpi_prs.pipeline.process_mark import ProcessMark
+from mpi_prs.pipeline.run_record import (
+    PIPELINE,
+    STEP,
+    SUBMITTED,
+    Output,
+    PipelinePart,
+    Reused,
+    RunRecord,
+    StepPart,
+    write_record,
+)
 from mpi_prs.workspace.workspace import Workspace
 from tests.azurite import KEYS, Azurite
 from tests.jobs import REPOSITORY
@@ -264,6 +277,87 @@ def test_a_file_with_a_colon_is_no_datastore(ws: Workspace, say: Say) -> None:
     say("datasets", "register", "odd", "a:b.png")
     say("datasets", "register", "unchecked", "https://example.org/a.csv", "--as", "delimited", "--no-check")
     assert [str(source) for source in ws.datasets["odd"].sources] == [str(Path("a:b.png").absolute())]
+
+
+# Runs
+
+
+def test_runs_are_listed_and_shown(ws: Workspace, say: Say, answer: Callable[..., Any]) -> None:
+    first = Experiment(ws, "digits").start_logging(display_name="mine")
+    first.log("auc", 0.5)
+    first.set_tags({"stage": "test"})
+    child = first.child_run("child")
+    child.complete()
+    first.fail("no images\nin the folder", "E1")
+    second = Experiment(ws, "other").start_logging()
+    lines = [line.split() for line in say("runs", "list").splitlines()]
+    assert [(line[0], line[1], line[4]) for line in lines[1:]] == [
+        (second.id, "other", "Running"),
+        (first.id, "digits", "Failed"),
+    ]
+    assert [run["id"] for run in answer("runs", "list", "--last", "1")] == [second.id]
+    assert [run["id"] for run in answer("runs", "list", "--experiment", "digits")] == [first.id]
+    shown = say("runs", "show", first.id)
+    for line in (
+        "status      Failed",
+        "tags        stage=test",
+        "metrics     auc=0.5",
+        "E1 no images",
+        "in the folder",
+    ):
+        assert line in shown.splitlines()
+    assert [line.split()[:2] for line in shown.splitlines() if line.startswith("child")] == [["child", "Completed"]]
+    assert say("runs", "show").splitlines()[0].split() == ["run", second.id]
+    assert ws.get_run(first.id) == first
+    about = answer("runs", "show", first.id)
+    assert (about["metrics"], [step["id"] for step in about["steps"]]) == ({"auc": 0.5}, [child.id])
+
+
+def test_a_pipeline_is_shown_with_its_steps(ws: Workspace, say: Say, answer: Callable[..., Any]) -> None:
+    record, step = pipeline_records()
+    for one in (record, step):
+        write_record(ws.layout, one)
+    [about] = answer("runs", "list")
+    assert (about["kind"], about["name"], about["status"]) == ("pipeline", "nightly", "Completed")
+    assert [run["kind"] for run in answer("runs", "list", "--steps")] == ["step", "pipeline"]
+    shown = say("runs", "show")
+    assert [line.split() for line in shown.splitlines()[-2:]] == [
+        ["STEP", "STATUS", "RUN", "OUTPUT"],
+        ["predict", "Completed", step.id, "/store/inferences"],
+    ]
+    assert "part of     pipeline-1" in say("runs", "show", step.id).splitlines()
+    say("runs", "wait", record.id)
+
+
+def pipeline_records() -> tuple[RunRecord, RunRecord]:
+    """A pipeline run whose only step uses the output of an earlier run."""
+    created = "2026-10-18T12:00:00.000+00:00"
+    pipeline = PipelinePart("local", ["pipeline-1-predict"], SUBMITTED, ProcessMark.of_this_process())
+    outputs = {"inferences": Output("workspaceblobstore", "inferences", "/store/inferences")}
+    part = StepPart([], "/store/inferences", outputs, "rows.txt", "cpucluster", 1, 1, "digest", Reused("digits", "old"))
+    return (
+        RunRecord("pipeline-1", "digits", PIPELINE, "nightly", created, pipeline=pipeline),
+        RunRecord("pipeline-1-predict", "digits", STEP, "predict", created, parent="pipeline-1", step=part),
+    )
+
+
+def test_runs_are_cancelled_and_waited_for(ws: Workspace, say: Say) -> None:
+    run = Experiment(ws, "digits").start_logging()
+    assert say("runs", "cancel", run.id) == f"{run.id}: Canceled\n"
+    say("runs", "wait")
+    failed = Experiment(ws, "digits").start_logging()
+    failed.fail("no images")
+    assert "no images" in say("runs", "wait", failed.id, fails=1)
+
+
+def test_mistakes_about_runs_are_told(ws: Workspace, say: Say, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["runs", "list"], None) == 0
+    assert f"no run in {ws.folder} yet" in capsys.readouterr().err
+    assert "there is no run in" in say("runs", "show", fails=2)
+    run = Experiment(ws, "digits").start_logging()
+    assert f"did you mean {run.id!r}" in say("runs", "show", run.id[:-1], fails=2)
+    assert f"did you mean {run.id!r}" in say("runs", "cancel", run.id[:-1], fails=2)
+    assert "did you mean 'digits'?" in say("runs", "list", "--experiment", "digit", fails=2)
 
 
 # All of them

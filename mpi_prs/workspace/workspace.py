@@ -89,7 +89,6 @@ class Workspace(Surface):
         "set_connection": "there is no Azure behind this workspace",
         "diagnose_workspace": "use: mpi-prs doctor",
         "setup": "use Workspace.create",
-        "get_run": "use ws.experiments[NAME].get_runs(), or mpi-prs runs list",
     }
 
     def __init__(
@@ -393,6 +392,12 @@ class Workspace(Surface):
         from mpi_prs.pipeline.experiment import experiments_of
 
         return experiments_of(self)
+
+    def get_run(self, run_id: str) -> Any:
+        """The run of an id, whatever experiment it belongs to. Raises WorkspaceError: there is none."""
+        from mpi_prs.pipeline.run_base import Run
+
+        return Run.get(self, run_id)
 
     def get_default_datastore(self) -> Datastore:
         """The datastore for outputs that name no other: ``workspaceblobstore``, unless another one was set.
