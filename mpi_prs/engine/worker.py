@@ -444,17 +444,17 @@ class Worker:
 
     def _sleep(self) -> set[UserProcess]:
         """Until a process says something, or it is time to look for messages. Returns the processes that spoke."""
-        starving = False
+        idle = 0
         blocked = self._transport.under_way
         for process in self._processes.values():
             if process.state is State.READY:
-                starving |= not process.outstanding_count
+                idle += not process.outstanding_count
                 if process.channel.wants_to_write:
                     process.channel.flush()
                     blocked |= process.channel.wants_to_write
         if (left := self._outbox.seconds_left(time.monotonic())) is not None:
             timeout = left
-        elif starving:  # the next message is what we wait for
+        elif idle > self._supply.queued:  # the next message is what we wait for; whatever is loaded wakes us by itself
             timeout = self._waiter.next_timeout(_LONGEST_WAIT)
         else:
             timeout = _LONGEST_WAIT

@@ -148,7 +148,8 @@ class DescribedMiniBatches:
             memory = _Memory(self._segment, identity, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
         self._memory = memory
         with pyarrow.ipc.open_stream(pyarrow.py_buffer(memory.content)) as reader:
-            return reader.read_all().to_pandas()
+            # A pool of one thread would only cost the way there and back.
+            return reader.read_all().to_pandas(use_threads=pyarrow.cpu_count() > 1)
 
     def _arrays(self, places: list[list[Any]]) -> dict[str, Any]:
         """On a private mapping: the script may write into them, and nobody else sees it."""
