@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.workspace.workspace import Workspace
-from tests.azurite import Azurite
+from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.jobs import MARK, REPOSITORY, Job, nothing_left_of
 from tests.seeds import blocks, cells, entry_script, write_notebook
 from tests.slurm_cluster import SlurmCluster
@@ -69,12 +69,8 @@ def pictures(build: Path, azurite: Azurite, labels: dict[str, int]) -> dict[str,
     """The container of the tutorials, with some pictures in it: the name of each, and the digit that it shows."""
     names = sorted(labels)[:PICTURES]
     contents = {f"{number}.png": (build / "data" / "digits" / name).read_bytes() for number, name in enumerate(names)}
-    azurite.container(
-        "sampledata",
-        {f"mnist/{name}": content for name, content in contents.items()},
-        account="pipelinedata",
-        public_access="container",
-    )
+    blobs = {f"mnist/{name}": content for name, content in contents.items()}
+    azurite.of(OTHER_ACCOUNT).container("sampledata", blobs, public_access="container")
     return {f"{number}.png": labels[name] for number, name in enumerate(names)}
 
 
@@ -88,7 +84,7 @@ def notebook(tmp_path: Path, azurite: Azurite, slurm: SlurmCluster, monkeypatch:
     names = {"subscription_id": "0000", "resource_group": "group", "workspace_name": "tutorial"}
     (job.folder / "config.json").write_text(json.dumps(names))
     Workspace.from_config(str(job.folder)).update_settings(
-        storage_endpoints={"pipelinedata": azurite.account_url(account="pipelinedata")},
+        storage_endpoints={OTHER_ACCOUNT: azurite.of(OTHER_ACCOUNT).account_url()},
         vm_sizes={"STANDARD_D2_V2": {"partition": "batch"}},
         slurm={"mpi": "pmi2"},
     )
