@@ -305,6 +305,7 @@ def test_what_is_refused_says_what_to_do(tmp_path: Path, transformation: str, pr
     ("options", "problem"),
     [
         ("{delimeter: ';'}", "read_delimited.delimeter: unknown key; did you mean 'delimiter'?"),
+        ("{delimiter: ', '}", """read_delimited.delimiter: got ', '; expected one ASCII character, such as "," or"""),
         ("{header: 1}", "read_delimited.header: got '1'; expected one of all_files_same_headers, from_first_file"),
         ("{encoding: ebcdic}", "read_delimited.encoding: got 'ebcdic'; expected one of utf8"),
         ("{support_multi_line: maybe}", "got 'maybe'; expected one of true, false"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from mpi_prs.cli.main import command_line
 from mpi_prs.errors import ConfigError, MpiPrsError, ScriptError
@@ -886,6 +888,33 @@ def test_a_value_that_does_not_fit_is_shown_with_its_override(folder: Path, over
     message = refusal(folder, override)
     assert message.startswith(f"--set {override.partition('=')[0]}: ")
     assert problem in message
+
+
+def everything_in(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of each value in nested mappings and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inside in items:
+        yield (*above, key)
+        yield from everything_in(inside, (*above, key))
+
+
+@pytest.mark.parametrize("odd", ["[]", "{a: }", '"\\0"', "x${{parent.jobs.score.inputs.top}}", "${{}"])
+def test_whatever_stands_there_one_message_comes_of_it(folder: Path, odd: str) -> None:
+    whole = yaml.safe_load(dedent(PIPELINE))
+    refused = 0
+    for place in everything_in(whole):
+        changed_one = copy.deepcopy(whole)
+        inside = changed_one
+        for key in place[:-1]:
+            inside = inside[key]
+        inside[place[-1]] = yaml.safe_load(odd)
+        (folder / "pipeline.yml").write_text(yaml.safe_dump(changed_one, sort_keys=False))
+        try:
+            load(folder / "pipeline.yml")
+        except MpiPrsError as error:
+            refused += 1
+            assert str(error).startswith(f"{folder}/pipeline.yml"), place
+    assert refused > 20
 
 
 # The command line

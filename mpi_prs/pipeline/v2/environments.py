@@ -67,8 +67,8 @@ def _inline(node: Node) -> Environment:
     keys = node.fields(_KEYS)
     environment = Environment(keys["name"].text() if "name" in keys else "of the task")
     if "conda_file" in keys:
-        path = keys["conda_file"].text("the path of a conda file")
-        environment.python.conda_dependencies = CondaDependencies(str(Path(node.source.folder, path)))
+        path = keys["conda_file"].local_path()
+        environment.python.conda_dependencies = CondaDependencies(str(path))
     if "image" in keys:
         environment.docker.enabled = True
         environment.docker.base_image = keys["image"].text()

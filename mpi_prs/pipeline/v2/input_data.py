@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def input_data(resolver: Resolver) -> InputData:
             f"the input {name} is the text {data!r}; expected data: `{name}: {{type: uri_folder, path: …}}`"
         )
     notes = []
-    if data.type != "mltable" and not is_url(data.location) and Path(data.location, FILE_NAME).is_file():
+    if data.type != "mltable" and not is_url(data.location) and os.path.isfile(Path(data.location, FILE_NAME)):
         notes.append(
             f"{data.location} has an MLTable file, but the input {name} is of type {data.type}: its files are read as "
             "they are"

@@ -7,6 +7,7 @@ the transformations: those of the path and of the partition format exist from th
 from __future__ import annotations
 
 import glob
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,8 +92,8 @@ def read_mltable(location: str, storage: Storage, node: Node) -> Node:
     """
     if not is_url(location):
         path = Path(location)
-        path = path / FILE_NAME if path.is_dir() else path
-        if not path.is_file():
+        path = path / FILE_NAME if os.path.isdir(path) else path
+        if not os.path.isfile(path):
             raise node.wrong(f"there is no file {path}; an input of type mltable is a folder with an MLTable file")
         return read_nodes(path)
     url = location.rstrip("/")
@@ -174,11 +175,11 @@ def _path(node: Node, locate: Callable[[str, Node], Found], storage: Mapping[str
         return _Place([f"{base}/{text.removeprefix('./').lstrip('/')}".rstrip("/")], storage)
     if kind == "pattern":
         return _Place([Path(text) if Path(text).is_absolute() else Path(glob.escape(base), text)])
-    path = Path(base, text)
-    if not path.exists():
+    path = inside.local_path()
+    if not os.path.exists(path):
         raise inside.wrong(f"there is no {path}")
-    if path.is_dir() and (path / FILE_NAME).is_file():
-        return _Place([each for each in sorted(path.iterdir()) if each.name != FILE_NAME and each.name[0] not in "._"])
+    if os.path.isdir(path) and os.path.isfile(path / FILE_NAME):
+        return _Place([path / name for name in sorted(os.listdir(path)) if name != FILE_NAME and name[0] not in "._"])
     return _Place([path])
 
 
@@ -216,7 +217,7 @@ def _begin(table: _Table, node: Node, format: str, known: tuple[str, ...]) -> di
 def _read_delimited(table: _Table, node: Node) -> None:
     known = ("delimiter", "header", "encoding", "support_multi_line", "empty_as_string", "infer_column_types")
     keys = _begin(table, node, "delimited", known)
-    options: dict[str, Any] = {"separator": keys["delimiter"].text() if "delimiter" in keys else ","}
+    options: dict[str, Any] = {"separator": _delimiter(keys["delimiter"]) if "delimiter" in keys else ","}
     if "header" in keys:
         options["header"] = _HEADERS[keys["header"].one_of(tuple(_HEADERS))]
     if "encoding" in keys:
@@ -227,6 +228,13 @@ def _read_delimited(table: _Table, node: Node) -> None:
                 raise keys[key].wrong("expected true or false; name the types of columns with convert_column_types")
             options[key] = keys[key].flag()
     table.options = options
+
+
+def _delimiter(node: Node) -> str:
+    text = node.text("a character")
+    if len(text) != 1 or not text.isascii() or text in '"\r\n\0':
+        raise node.wrong(f'got {text!r}; expected one ASCII character, such as "," or, in double quotes, "\\t"')
+    return text
 
 
 def _encoding(node: Node) -> str:
@@ -305,7 +313,7 @@ def _keep_columns(table: _Table, node: Node) -> None:
     table.dropped += [name for name in table.extra if name not in names]
     own = [name for name in names if name not in (*table.keys, table.path_column)]
     gone = own if table.kept is None else [name for name in own if name in table.kept]
-    table.kept = [name for name in gone if name not in table.dropped]
+    table.kept = [name for name in dict.fromkeys(gone) if name not in table.dropped]
     table.extra = [name for name in table.extra if name in names]
 
 

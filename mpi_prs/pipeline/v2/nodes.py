@@ -5,6 +5,7 @@ All scalars are text exactly as written: Azure takes ``"5"`` for ``5``, and a li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,25 @@ class Node:
     def texts(self) -> list[str]:
         """One text, or a list of them. Raises ConfigError."""
         return [self.value] if isinstance(self.value, str) else [node.text() for node in self.items()]
+
+    def local_path(self, text: str | None = None) -> Path:
+        """The absolute path of a file or folder on this machine, relative to the file's folder.
+
+        Args:
+            text: the path, where it is not the value itself.
+
+        Raises:
+            ConfigError: it is no path.
+        """
+        from mpi_prs.job.config_types import absolute
+
+        text = self.text("a path") if text is None else text
+        if not text.strip() or "\0" in text or any(len(os.fsencode(name)) > 255 for name in text.split("/")):
+            raise self.wrong(f"got {text!r}; expected a path")
+        try:
+            return Path(absolute(Path(self.source.folder), os.path.expanduser(text)))
+        except OSError as error:
+            raise self.wrong(f"{text}: {error.strerror}") from None
 
     def one_of(self, words: Sequence[str]) -> str:
         """The one of some words that it is, in whatever case. Raises ConfigError."""

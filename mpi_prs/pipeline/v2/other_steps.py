@@ -75,8 +75,8 @@ def command_of(resolver: Resolver, step: Step) -> str | None:
         return shown(parts)
 
     code = step.keys.get("code")
-    folder = Path(code.source.folder, code.text()) if code is not None else Path(node.source.folder)
-    words = [f"cd {shlex.quote(str(folder.resolve()))}"]
+    folder = code.local_path() if code is not None else Path(node.source.folder)
+    words = [f"cd {shlex.quote(str(folder))}"]
     if folders:
         words.append("mkdir -p " + " ".join(shlex.quote(str(each)) for each in dict.fromkeys(folders)))
     lines = " ".join(replaced(node.value, value_of).split())

@@ -8,6 +8,7 @@ said of the place where it stands.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -292,8 +293,8 @@ def _component(keys: Mapping[str, Node], needed: bool) -> tuple[dict[str, Node] 
     text = node.text("the path of a component's YAML file").removeprefix("file:")
     if text.startswith("azureml:"):
         return None, True
-    path = Path(node.source.folder, text)
-    if not path.is_file():
+    path = node.local_path(text)
+    if not os.path.isfile(path):
         if not needed:
             return None, True
         raise node.wrong(f"there is no file {path}; give the path of the component's YAML file")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import posixpath
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,29 +91,33 @@ class Resolver:
         """
         step = step or self.step
         found = step.inputs[name]
+        return self._value(found, (step.name, name), seen)
+
+    def outer(self, node: Node, seen: tuple[Any, ...] = ()) -> str:
+        """The text of a setting, with values of ``${{parent.…}}``. Raises ConfigError."""
+
+        def text_of(parts: Parts) -> str:
+            value = self._bound(parts, node, seen)
+            if isinstance(value, str):
+                return value
+            what = "has no value" if value is None else "is data, and no literal value"
+            raise node.wrong(f"{shown(parts)} {what}")
+
+        return replaced(node.text(), text_of)
+
+    def _value(self, found: Input, name: Any, seen: tuple[Any, ...]) -> str | Data | None:
+        """The value of an input of a step or the pipeline; ``name`` tells it from all others."""
         if found.value is None:
             return None
         text = found.value.text()
-        parts = only_expression(text)
-        if parts is None:
-            if found.is_literal:
-                return self.outer(found.value)
-            return self._data(found, replaced(text, lambda parts: self._outer_text(parts, found.value)), found.value)
-        if (step.name, name) in seen:
+        if name in seen:
             raise found.node.wrong(f"{text} leads back to itself; bind it to the data itself")
-        return self._with_type(self._bound(parts, found.value, (*seen, (step.name, name))), found)
-
-    def outer(self, node: Node) -> str:
-        """The text of a setting, with values of ``${{parent.…}}``. Raises ConfigError."""
-        return replaced(node.text(), lambda parts: self._outer_text(parts, node))
-
-    def _outer_text(self, parts: Parts, node: Node | None) -> str:
-        assert node is not None
-        value = self._bound(parts, node, ())
-        if isinstance(value, str):
-            return value
-        what = "has no value" if value is None else "is data, and no literal value"
-        raise node.wrong(f"{shown(parts)} {what}")
+        seen = (*seen, name)
+        parts = only_expression(text)
+        if parts is not None:
+            return self._with_type(self._bound(parts, found.value, seen), found)
+        text = self.outer(found.value, seen)
+        return text if found.is_literal else self._data(found, text, found.value)
 
     def _bound(self, parts: Parts, node: Node, seen: tuple[Any, ...]) -> str | Data | None:
         if parts[0] != "parent":
@@ -125,7 +129,7 @@ class Resolver:
             inputs = self.pipeline.inputs
             if parts[2] not in inputs:
                 raise node.wrong(f"{shown(parts)}: the pipeline has no input {parts[2]!r}{near(parts[2], inputs)}")
-            return self._own(inputs[parts[2]], seen)
+            return self._value(inputs[parts[2]], parts[2], seen)
         if len(parts) == 5 and parts[1] == "jobs" and parts[3] in ("inputs", "outputs"):
             steps = self.pipeline.steps
             if parts[2] not in steps:
@@ -147,17 +151,6 @@ class Resolver:
             "${{parent.jobs.STEP.outputs.NAME}}"
         )
 
-    def _own(self, found: Input, seen: tuple[Any, ...]) -> str | Data | None:
-        """The value of an input of the pipeline."""
-        if found.value is None:
-            return None
-        text = found.value.text()
-        if (parts := only_expression(text)) is not None:
-            if found.name in seen:
-                raise found.node.wrong(f"{text} leads back to itself; bind it to the data itself")
-            return self._with_type(self._bound(parts, found.value, (*seen, found.name)), found)
-        return text if found.is_literal else self._data(found, text, found.value)
-
     def _data(self, found: Input, text: str, node: Node) -> Data:
         type = found.type if found.type in DATA_TYPES else "uri_folder"
         place = self._locate(text, type or "uri_folder", node)
@@ -177,10 +170,9 @@ class Resolver:
             return self.assets.data(text, type, node)
         if is_url(text):
             return Found(plain_url(text, node))
-        path = Path(posixpath.normpath(Path(node.source.folder, Path(text).expanduser())))
-        if not path.exists():
-            hint = near(path.name, [each.name for each in path.parent.iterdir()]) if path.parent.is_dir() else ""
-            raise node.wrong(f"there is no {path}{hint}")
+        path = node.local_path(text)
+        if not os.path.exists(path):
+            raise node.wrong(f"there is no {path}{_beside(path)}")
         return Found(str(path))
 
     # Outputs
@@ -212,6 +204,14 @@ class Resolver:
         if output.name == appended_output(step):
             return folder / file_name(output) if output.is_file else folder
         return folder / (file_name(output) if output.is_file else output.name)
+
+
+def _beside(path: Path) -> str:
+    """What is near a path that does not exist, for a message."""
+    try:
+        return near(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
 
 
 def appended_output(step: Step) -> str | None:

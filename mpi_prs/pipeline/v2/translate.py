@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +138,9 @@ def _code(made: Translation, step: Step) -> None:
         text = code.text("the path of a folder")
         if text.startswith(("azureml:", "git+", "git:")) or is_url(text):
             raise code.wrong(f"got {text!r}; expected the path of a folder on this machine")
-        base = str(Path(code.source.folder, text).expanduser().resolve())
-        made.put("source_directory", Path(base), code)
-    path = Path(base, script.text("the path of a Python file"))
+        made.put("source_directory", code.local_path(), code)
+        base = str(made.data["source_directory"])
+    path = replace(script, source=replace(script.source, folder=base)).local_path()
     made.put("entry_script", path, script)
     if type := step.keys.get("type"):
         kind = type.one_of(("run_function", "function", "model"))
