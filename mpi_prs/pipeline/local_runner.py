@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from mpi_prs.job.config import JobConfig
 
 _LOOK_SECONDS = 0.5
+_DRAIN_SECONDS = 2.0
+"""So long running mini-batches may go on when the run is cancelled; then they are cut off, which costs them no try."""
+_END_SECONDS = 30.0
+"""After that everything is killed; what is on record holds."""
 _STARTS = 3  # of a step whose MPI is lost
 _NEVER_BEGUN = (1, 2, 126, 127)
 _PR_SET_PDEATHSIG = 1
@@ -131,7 +135,7 @@ class Runner:
             return StepProgress(error.exit_code)
         for start in range(1, _STARTS + 1):
             _say(f"step {record.name}: {' '.join(command)}")
-            exit_code, has_left_word = self._start(record, command, config.stop_grace)
+            exit_code, has_left_word = self._start(record, command)
             _say(f"step {record.name}: exit code {exit_code}")
             if has_left_word or self._stopped or folder.cancelled.exists() or exit_code in _NEVER_BEGUN:
                 break
@@ -139,7 +143,7 @@ class Runner:
                 _say(f"step {record.name}: rank 0 has left no word, so MPI was lost: starting it again")
         return StepProgress(exit_code)
 
-    def _start(self, record: RunRecord, command: Sequence[str], grace: float) -> tuple[int, bool]:
+    def _start(self, record: RunRecord, command: Sequence[str]) -> tuple[int, bool]:
         """Start a step once and wait for its end; returns the exit code, and whether it is rank 0's own word."""
         folder = self._folder_of(record)
         folder.logs.mkdir(parents=True, exist_ok=True)
@@ -155,7 +159,7 @@ class Runner:
                 start_new_session=True,
                 preexec_fn=_in_child(os.getpid()),  # noqa: PLW1509  # this process has one thread
             )
-            self._wait(process, folder, grace)
+            self._wait(process, folder)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # whatever it may have left
             text = word.read().decode("ascii", "replace").strip()
@@ -164,18 +168,23 @@ class Runner:
         code = process.returncode
         return (128 - code if code < 0 else code or EXIT_RESUMABLE), False
 
-    def _wait(self, process: subprocess.Popen[bytes], folder: RunFolder, grace: float) -> None:
-        deadline = float("inf")
+    def _wait(self, process: subprocess.Popen[bytes], folder: RunFolder) -> None:
+        """Until it has ended; where that is wanted, it is told to drain, then to stop, then killed."""
+        never = float("inf")
+        hurry = kill = never
         while process.poll() is None:
             received = signal.sigtimedwait(_WAITED_FOR, _LOOK_SECONDS)
             self._stopped |= received is not None and received.si_signo in _STOP
-            if deadline == float("inf") and (self._stopped or folder.cancelled.exists()):
+            now = time.monotonic()
+            if kill == never and (self._stopped or folder.cancelled.exists()):
                 _say("stopping the step")
-                deadline = time.monotonic() + grace + 30.0
+                hurry, kill = now + _DRAIN_SECONDS, now + _END_SECONDS
                 process.terminate()
-            if time.monotonic() > deadline:
+            if now >= hurry:
+                hurry = never
+                process.terminate()
+            if now >= kill:
                 _say("the step does not end: killing it")
-                deadline = float("inf")
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             if time.time() - self._record.updated > UPDATE_SECONDS:
