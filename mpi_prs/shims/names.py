@@ -20,13 +20,15 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.pipeline.parallel_run_config": "ParallelRunConfig",
     "mpi_prs.pipeline.parallel_run_step": "ParallelRunStep",
     "mpi_prs.pipeline.parameter": "PipelineParameter",
-    "mpi_prs.pipeline.pipeline": "Pipeline",
+    "mpi_prs.pipeline.pipeline": "Pipeline StepSequence",
     "mpi_prs.pipeline.run": "PipelineRun PortDataReference Run StepRun",
+    "mpi_prs.pipeline.run_outputs": "StepRunOutput",
     "mpi_prs.pipeline.widgets": "RunDetails",
     "mpi_prs.workspace.authentication": "AbstractAuthentication ArcTokenAuthentication AzureCliAuthentication "
     "AzureMLTokenAuthentication InteractiveLoginAuthentication MsiAuthentication ServicePrincipalAuthentication "
     "TokenAuthentication",
     "mpi_prs.workspace.compute": "AmlCompute AmlComputeProvisioningConfiguration AmlComputeStatus ComputeTarget",
+    "mpi_prs.workspace.compute_status": "AmlComputeNodeStateCounts ScaleSettings",
     "mpi_prs.workspace.conda_dependencies": "CondaDependencies",
     "mpi_prs.workspace.abstract_dataset": "AbstractDataset",
     "mpi_prs.workspace.column_types": "DataType PromoteHeadersBehavior",
@@ -75,7 +77,8 @@ _AZURE: Mapping[str, str] = {
     "AzureMLTokenAuthentication InteractiveLoginAuthentication MsiAuthentication ServicePrincipalAuthentication "
     "TokenAuthentication",
     "azureml.core.compute": "AmlCompute ComputeTarget",
-    "azureml.core.compute.amlcompute": "AmlCompute AmlComputeProvisioningConfiguration AmlComputeStatus",
+    "azureml.core.compute.amlcompute": "AmlCompute AmlComputeNodeStateCounts AmlComputeProvisioningConfiguration "
+    "AmlComputeStatus ScaleSettings",
     "azureml.core.compute.compute": "ComputeTarget",
     "azureml.core.compute_target": "ComputeTargetException",
     "azureml.core.conda_dependencies": "CondaDependencies",
@@ -102,12 +105,12 @@ _AZURE: Mapping[str, str] = {
     "azureml.exceptions": _EXCEPTIONS,
     "azureml.pipeline": "",
     "azureml.pipeline.core": "InputPortBinding OutputFileDatasetConfig Pipeline PipelineData PipelineDataset "
-    "PipelineParameter PipelineRun PortDataReference StepRun",
-    "azureml.pipeline.core.builder": "PipelineData",
+    "PipelineParameter PipelineRun PortDataReference StepRun StepSequence",
+    "azureml.pipeline.core.builder": "PipelineData StepSequence",
     "azureml.pipeline.core.graph": "InputPortBinding PipelineDataset PipelineParameter",
     "azureml.pipeline.core.pipeline": "Pipeline",
     "azureml.pipeline.core.pipeline_output_dataset": "PipelineOutputFileDataset PipelineOutputTabularDataset",
-    "azureml.pipeline.core.run": "PipelineRun PortDataReference StepRun",
+    "azureml.pipeline.core.run": "PipelineRun PortDataReference StepRun StepRunOutput",
     "azureml.pipeline.steps": _STEPS,
     "azureml.pipeline.steps.parallel_run_config": "ParallelRunConfig",
     "azureml.pipeline.steps.parallel_run_step": "ParallelRunStep",
@@ -147,7 +150,6 @@ ADVICE: Mapping[str, str] = {
     "PublishedPipeline": "keep the script that submits the pipeline, and run it again with `mpi-prs exec`",
     "PipelineEndpoint": "keep the script that submits the pipeline, and run it again with `mpi-prs exec`",
     "Schedule": "let cron or scrontab run `mpi-prs exec SCRIPT`",
-    "StepSequence": "use step.run_after(other_step)",
     "telemetry": "mpi_prs collects nothing about its users; remove the import",
 }
 """Last part of a name that we don't have → what to use."""
