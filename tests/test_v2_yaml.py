@@ -619,6 +619,13 @@ def test_of_several_steps_one_is_named(folder: Path) -> None:
     )
 
 
+def test_a_step_that_cannot_be_run_is_in_nobodys_way(folder: Path) -> None:
+    path = two_steps(folder)
+    path.write_text(path.read_text().replace("  second:\n", "  second:\n    component: azureml:lines:1\n"))
+    assert config_of(folder, step="first").name == "first"
+    assert "the component azureml:lines:1 is registered in Azure" in refusal(folder, step="second")
+
+
 def test_a_step_takes_what_the_earlier_one_has_left(folder: Path) -> None:
     path = two_steps(folder)
     script = "def run(files):\n    return [len(open(f).read().splitlines()) for f in files]\n"

@@ -89,6 +89,8 @@ def load(
         raise ConfigError("--output: expected the path of the output folder, got nothing")
     pipeline = parse_pipeline(read_nodes(path, _addressed(path, overrides)))
     chosen = _chosen(pipeline, step)
+    if chosen.problem is not None:
+        raise chosen.problem
     folder = Path(absolute(Path.cwd(), output)) if output is not None else _default_output(path, pipeline, chosen)
     assets = WorkspaceAssets(path.absolute().parent)
     resolver = Resolver(pipeline, chosen, folder, assets)

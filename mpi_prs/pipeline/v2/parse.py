@@ -109,6 +109,7 @@ class Step:
         keys: what else it is told, its component's included; of a parallel job all in one: those of ``task``,
             ``retry_settings`` and ``resources`` too, and ``environment_variables.NAME``.
         has_component_elsewhere: nothing is known of its component, which is not in a file.
+        problem: why it cannot be run; ``None``: nothing speaks against it. It need not be the step that is wanted.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Step:
     outputs: Mapping[str, Output] = field(default_factory=dict)
     keys: Mapping[str, Node] = field(default_factory=dict)
     has_component_elsewhere: bool = False
+    problem: ConfigError | None = None
 
     @property
     def is_parallel(self) -> bool:
@@ -148,7 +150,8 @@ def parse_pipeline(root: Node) -> Pipeline:
     """What the file says.
 
     Raises:
-        ConfigError: a key is unknown, something is missing or of the wrong kind, a component cannot be read.
+        ConfigError: a key is unknown, something is missing or of the wrong kind; of a step of a pipeline, see
+            :attr:`Step.problem`.
     """
     keys = root.entries()
     type = keys["type"].text() if "type" in keys else "pipeline" if "jobs" in keys else "parallel"
@@ -193,11 +196,14 @@ def _step(name: str, node: Node) -> Step:
     _check_name(name, node)
     keys = node.entries()
     type = keys["type"].text().strip().lower() if _given(keys, "type") else ""
-    component, elsewhere = _component(keys, needed=type == "parallel")
+    component, elsewhere = _component(keys, needed=False)
     if not type:
         type = component["type"].text() if component and "type" in component else "parallel" if "task" in keys else ""
     if type == "parallel":
-        return _parallel(name, node, node.fields(PARALLEL_KEYS))
+        try:
+            return _parallel(name, node, node.fields(PARALLEL_KEYS))
+        except ConfigError as error:
+            return Step(name, node, type, has_component_elsewhere=True, problem=error)
     own = {key: each for key, each in keys.items() if each.value is not None}
     base = component or {}
     return Step(
@@ -232,29 +238,8 @@ def _parallel(name: str, node: Node, own: Mapping[str, Node]) -> Step:
         if "type" in component and component["type"].text() != "parallel":
             raise root.wrong(f"got {root.value!r}; the component of a parallel job has `type: parallel`")
         base = _checked(component, PARALLEL_KEYS)
-    known = {each: _input(each, inside) for each, inside in _entries(base, "inputs").items()}
-    inputs = dict(known)
-    for each, inside in _entries(own, "inputs").items():
-        given = _input(each, inside)
-        if component is not None:
-            if each not in known:
-                raise inside.wrong(f"the component has no input {each!r}{near(each, known)}")
-            given = replace(
-                given,
-                value=given.value or known[each].value,
-                is_literal=given.is_literal if given.value else known[each].is_literal,
-                type=given.type or known[each].type,
-                mode=given.mode or known[each].mode,
-                optional=known[each].optional,
-            )
-        inputs[each] = given
-    declared = {each: _output(each, inside) for each, inside in _entries(base, "outputs").items()}
-    outputs = dict(declared)
-    for each, inside in _entries(own, "outputs").items():
-        found = _output(each, inside, declared.get(each))
-        if component is not None and each not in declared:
-            raise inside.wrong(f"the component has no output {each!r}{near(each, declared)}")
-        outputs[each] = found
+    inputs = _inputs(own, base, component is not None)
+    outputs = _outputs(own, base, component is not None)
     keys = {key: value for key, value in {**base, **own}.items() if key in (*_SETTINGS, "compute", "description")}
     for section, allowed in (("task", _TASK), ("retry_settings", _RETRY), ("resources", _RESOURCES)):
         for told in (base, own):
@@ -267,6 +252,35 @@ def _parallel(name: str, node: Node, own: Mapping[str, Node]) -> Step:
     if "entry_script" not in keys:
         raise _missing_task(node, own, base)
     return Step(name, node, "parallel", inputs, outputs, keys)
+
+
+def _inputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: bool) -> dict[str, Input]:
+    """Of a parallel step: what its component declares, with the values that the step gives."""
+    inputs = {name: _input(name, node) for name, node in _entries(base, "inputs").items()}
+    for name, node in _entries(own, "inputs").items():
+        given, known = _input(name, node), inputs.get(name)
+        if known is not None:
+            given = replace(
+                given,
+                value=given.value or known.value,
+                is_literal=given.is_literal if given.value else known.is_literal,
+                type=given.type or known.type,
+                mode=given.mode or known.mode,
+                optional=known.optional,
+            )
+        elif has_component:
+            raise node.wrong(f"the component has no input {name!r}{near(name, inputs)}")
+        inputs[name] = given
+    return inputs
+
+
+def _outputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: bool) -> dict[str, Output]:
+    outputs = {name: _output(name, node) for name, node in _entries(base, "outputs").items()}
+    for name, node in _entries(own, "outputs").items():
+        if has_component and name not in outputs:
+            raise node.wrong(f"the component has no output {name!r}{near(name, outputs)}")
+        outputs[name] = _output(name, node, outputs.get(name))
+    return outputs
 
 
 def _missing_task(node: Node, own: Mapping[str, Node], base: Mapping[str, Node]) -> Exception:
