@@ -72,7 +72,8 @@ class RunWatch:
         own = status if status is not None and status.slurm_job_id == job_id else None
         if own is not None and has_ended(own, job_id):
             return Look(status, "", True, own.exit_code)
-        if own is not None and own.under_way and own.age(now) <= SILENCE:
+        # A cancelled job may be killed before it has written how it ended
+        if own is not None and own.under_way and own.age(now) <= SILENCE and not self._run.cancelled.exists():
             return Look(status, "", False)
         answer = self._answer_about(job_id)
         if isinstance(answer, SlurmError):
