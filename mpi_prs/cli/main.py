@@ -148,6 +148,19 @@ def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...], step
     return debug_script(load_job(config, overrides, step=step, makes_folders=True), items)
 
 
+@commands.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
+def exec_command(file: Path, arguments: tuple[str, ...]) -> int:
+    """Run a script or a notebook that uses the SDK, `import azureml.core` and the like being ours.
+
+    FILE.py is run as Python runs it, FILE.ipynb cell by cell in the notebook's folder (by IPython) until one fails.
+    """
+    from mpi_prs.cli.exec import exec_file
+
+    return exec_file(file, arguments)
+
+
 @commands.command()
 @_options_of_a_run
 @click.option("--dry-run", is_flag=True, help="Show the batch script; submit nothing.")
