@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import MpiPrsError
+from mpi_prs.errors import EXIT_RESUMABLE, MpiPrsError
 from mpi_prs.monitor.failed import main_reason
 from mpi_prs.monitor.units import printable
 from mpi_prs.pipeline import standing as states
@@ -52,6 +52,8 @@ def failure_text(step: StepLook, logs: Mapping[str, Path]) -> str:
         lines += [f"  {line}" for line in reason.splitlines()]
     else:
         lines += [f"  {line}" for line in _last_lines(logs.get(CONSOLE))]
+    if step.standing.status is not None and step.standing.status.exit_code == EXIT_RESUMABLE:
+        lines.append("PipelineRun.resume() goes on from there")
     lines.append(f"logs: {run.logs if run.logs.exists() else logs.get(CONSOLE, run.output)}")
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from mpi_prs.pipeline.run_record import (
     write_record,
 )
 from mpi_prs.workspace.layout import WorkspaceFolder
-from mpi_prs.workspace.records import check_name
+from mpi_prs.workspace.records import check_name, names_of
 from mpi_prs.workspace.script_context import script_context
 from mpi_prs.workspace.tags import matches
 
@@ -186,8 +186,7 @@ class Run(RunMetrics, RunArtifacts):
     @property
     def number(self) -> int:
         """Which run of its experiment it is, counted from 1."""
-        ids = run_ids(self._layout, self.experiment.name)
-        return ids.index(self.id) + 1
+        return names_of(self._layout.experiment(self.experiment.name)).index(self.id) + 1
 
     @property
     def parent(self) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,21 +45,21 @@ class Patience:
         self._clock = clock
         self._asked = float("-inf")
         self._answers: dict[str, tuple[float, JobState | None]] = {}
+        self._lock = threading.Lock()  # a notebook has RunDetails and a cell that waits
 
     def __call__(self, job_id: str) -> JobState | None:
         """What Slurm says, or said. Raises SlurmError."""
         from mpi_prs.slurm.control import job_state
         from mpi_prs.slurm.watch import ASK_SECONDS
 
-        now = self._clock()
-        waiting = [job for job, (_, answer) in self._answers.items() if answer is not None and not answer.is_over]
-        is_next = now - self._asked >= ASK_SECONDS and job_id == min(
-            waiting, key=lambda job: self._answers[job][0], default=job_id
-        )
-        if job_id not in self._answers or is_next:
-            self._asked = now
-            self._answers[job_id] = (now, (self._ask or job_state)(job_id))
-        return self._answers[job_id][1]
+        with self._lock:
+            now = self._clock()
+            waiting = [job for job, (_, answer) in self._answers.items() if answer is not None and not answer.is_over]
+            oldest = min(waiting, key=lambda job: self._answers[job][0], default=job_id)
+            if job_id not in self._answers or (job_id == oldest and now - self._asked >= ASK_SECONDS):
+                self._asked = now
+                self._answers[job_id] = (now, (self._ask or job_state)(job_id))
+            return self._answers[job_id][1]
 
 
 _patience = Patience()
