@@ -36,6 +36,30 @@ def test_the_user_process_imports_the_standard_library_alone(module: str) -> Non
     assert imported <= sys.stdlib_module_names | {"mpi_prs"}
 
 
+@pytest.mark.parametrize("room", ["workspace", "shims"])
+def test_what_entry_scripts_may_import_is_the_standard_library_alone(room: str) -> None:
+    modules = sorted(f"mpi_prs.{room}.{path.stem}" for path in (REPOSITORY / "mpi_prs" / room).glob("[a-z]*.py"))
+    assert_standard_library_alone(f"import {', '.join(modules)}")
+
+
+def test_every_name_of_the_sdk_comes_by_the_standard_library_alone() -> None:
+    statement = "import mpi_prs; [getattr(mpi_prs, name) for name in mpi_prs.__all__]"
+    assert "mpi_prs.pipeline.parallel_run_step" in assert_standard_library_alone(statement)
+
+
+def assert_standard_library_alone(statement: str) -> set[str]:
+    imported = modules_after(statement)
+    foreign = {name.split(".")[0] for name in imported - modules_after("pass")}
+    assert foreign <= sys.stdlib_module_names | {"mpi_prs"}
+    return imported
+
+
+@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.entry_script.host", "mpi_prs.engine.worker"])
+def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
+    rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
+    assert not rooms & {"mpi_prs.workspace", "mpi_prs.pipeline", "mpi_prs.parallel_run"}
+
+
 LAYERS = [
     {"cli"},
     {"pipeline"},
@@ -46,6 +70,7 @@ LAYERS = [
     {"engine"},
     {"data", "entry_script", "output"},
     {"storage"},
+    {"shims"},  # nothing but names
 ]
 SIDEWAYS = {("entry_script", "output"), ("entry_script", "data")}
 SIDEWAYS |= {("workspace", "pipeline")}  # Workspace.experiments

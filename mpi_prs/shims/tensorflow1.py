@@ -35,11 +35,13 @@ _GONE = {
 
 def install() -> None:
     """From now on ``import tensorflow`` means version 1; where it is imported already, for who imports it anew."""
-    uninstall()
     loaded = sys.modules.get(_TENSORFLOW)
+    if isinstance(loaded, TensorFlow1):
+        return
+    uninstall()
     if loaded is None:
         sys.meta_path.insert(0, Finder())
-    elif not isinstance(loaded, TensorFlow1):
+    else:
         _prefer_keras_2()
         sys.modules[_TENSORFLOW] = _as_version_1(loaded)
 
