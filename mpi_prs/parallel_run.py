@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 import logging
+import numbers
 import os
 import threading
+from io import TextIOWrapper
 from typing import Any
 
 from mpi_prs.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
@@ -71,7 +73,7 @@ class EntryScript(Surface, metaclass=_Singleton):
             try:
                 os.makedirs(self.log_dir, exist_ok=True)
                 path = os.path.join(self.log_dir, f"{self.agent_name}.log.txt")
-                handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+                handler = _LogFile(path, encoding="utf-8")
             except OSError as error:
                 logging.getLogger("mpi_prs").warning("EntryScript's log cannot be written: %s", error)
         elif not logging.getLogger().handlers:
@@ -108,6 +110,13 @@ class EntryScript(Surface, metaclass=_Singleton):
         return os.environ.get(PROCESS_NAME, "process000")
 
 
+class _LogFile(logging.FileHandler):
+    """Takes names of files that are no text, too; Python 3.8 has no parameter for that."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace")
+
+
 class ParallelRunExceptionCode(str, enum.Enum):
     """What is to happen after a ParallelRunException, besides that the try of the mini-batch has failed."""
 
@@ -131,7 +140,8 @@ class ParallelRunException(Exception):
     >>> raise ParallelRunException("the service is busy", code="Sleep", seconds=60)
     >>> raise ParallelRunException(ParallelRunException.RestartProcess, "out of GPU memory")
 
-    Without a code it is an exception like any other. Raised by ``init()``: ``NoRetry`` and ``StopProcess`` give the
+    Without a code it is an exception like any other. A pause is no progress, as far as ``progress_update_timeout`` is
+    concerned; a stop signal does not wait for its end. Raised by ``init()``: ``NoRetry`` and ``StopProcess`` give the
     process up without further tries; ``Sleep`` waits before the next one.
 
     Attributes:
@@ -163,7 +173,7 @@ class ParallelRunException(Exception):
             message, code = "" if code is None else code, message
         self.message = str(message)
         self.code = None if code is None else _code(code)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not seconds >= 0:
             raise ValueError(f"ParallelRunException: seconds is a number from 0, but got {seconds!r}")
         self.seconds = min(float(seconds), LONGEST_PAUSE)
         super().__init__(self.message)
