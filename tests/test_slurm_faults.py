@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import MARK, Job, Mpi, assert_every_row_once, need, wait_until
+from tests.jobs import MARK, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
 from tests.slurm_cluster import GONE, SlurmCluster, has_pmix
 
 RUN_SH = Path(__file__).parent.parent / "slurm" / "run.sh"
@@ -39,13 +39,32 @@ def run(mini_batch):
     time.sleep(0.05)
     return [os.path.basename(path) for path in mini_batch]
 """
+NO_START = """
+import os, signal, time
+
+arm = signal.setitimer
+
+def setitimer(which, seconds):
+    arm(which, seconds)
+    if seconds and os.environ["SLURM_PROCID"] == "1" and "MPI_PRS_LATER_STEP" not in os.environ:
+        time.sleep(1000)  # MPI_Init waits for an answer that is lost, and all others wait for this rank
+
+signal.setitimer = setitimer
+"""
 
 
 class Submission:
     """A job of ours in the queue of a cluster, by a copy of run.sh that somebody has edited a little."""
 
     def __init__(
-        self, slurm: SlurmCluster, job: Job, mpi: Mpi, *options: str, nodes: int = 3, workers: int = 2
+        self,
+        slurm: SlurmCluster,
+        job: Job,
+        mpi: Mpi,
+        *options: str,
+        nodes: int = 3,
+        workers: int = 2,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.slurm = slurm
         self.job = job
@@ -58,6 +77,7 @@ class Submission:
             MARK: job.mark,
             "PATH": f"{mpi.python.parent}:/usr/local/bin:/usr/bin:/bin",
             "SLURM_MPI_TYPE": "pmi2" if mpi.name == "mpich" else "pmix",
+            **(env or {}),
         }
         self._options = (
             f"--nodes={nodes}",
@@ -246,3 +266,17 @@ def test_a_second_job_on_the_same_run_is_refused(submit: Submit, slurm: SlurmClu
     assert "another run is at work" in submission.said()
     submission.number = first
     submission.assert_complete()
+
+
+def test_a_step_whose_mpi_never_starts_is_ended_and_followed_by_another(
+    slurm: SlurmCluster, new_job: Callable[..., Job], mpich: Mpi, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_START)
+    job = new_job(SLOW_SCRIPT.format(seconds=0.01), 40)
+    env = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "MPI_PRS_START_TIMEOUT": "10"}
+    submission = Submission(slurm, job, mpich, nodes=2, env=env)
+    submission.assert_complete()
+    said = submission.said()
+    assert "Alarm clock" in said, said
+    assert "rank 0 has left no word (exit code 142): the next step begins in 5 s" in said, said
+    assert submission.restarts == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import LaunchError
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _CLOSE_SECONDS = 20.0
+_START_VARIABLE = "MPI_PRS_START_TIMEOUT"
+_START_SECONDS = 600.0
+"""For MPI_Init, which waits for the slowest of all ranks to have read its files."""
 _LAUNCHERS = (
     # rank, size, who sets them
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
@@ -206,7 +211,8 @@ def connect() -> MpiTransport:
     library = library_name(mpi)
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
-    mpi.Init_thread(mpi.THREAD_FUNNELED)
+    with _not_for_ever(start_seconds(os.environ)):
+        mpi.Init_thread(mpi.THREAD_FUNNELED)
     transport = MpiTransport(mpi)
     if place and place[1] > 1 and transport.size == 1:
         raise LaunchError(
@@ -214,6 +220,38 @@ def connect() -> MpiTransport:
             f"launcher belongs to another MPI. {RIGHT_LAUNCHER}"
         )
     return transport
+
+
+def start_seconds(environ: Mapping[str, str]) -> float:
+    """How long MPI may take to start: ``MPI_PRS_START_TIMEOUT``, or ten minutes.
+
+    Raises:
+        LaunchError: the variable is not a number of seconds above 0.
+    """
+    text = environ.get(_START_VARIABLE, "")
+    try:
+        seconds = float(text or _START_SECONDS)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _START_SECONDS * 1000:
+        raise LaunchError(f"{_START_VARIABLE}: got {text!r}, expected seconds for the start of MPI, such as 600")
+    return seconds
+
+
+@contextlib.contextmanager
+def _not_for_ever(seconds: float) -> Iterator[None]:
+    """End this process by SIGALRM where MPI_Init does not return: it may wait for a rank or a message that never comes.
+
+    No Python runs in there, so nothing can be said; the launcher reports "Alarm clock". Without this the ranks would
+    wait until the time limit of the job. The batch script takes it for a loss, and starts another step.
+    """
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 RIGHT_LAUNCHER = (
