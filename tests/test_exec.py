@@ -154,12 +154,11 @@ def test_what_a_script_defines_can_be_pickled_and_its_exit_functions_run(runner:
         class Mine:
             pass
 
-        atexit.register(lambda: print("bye", Mine.__name__))
-
         def double(number):
             return 2 * number
 
         if __name__ == "__main__":
+            atexit.register(lambda: print("bye", Mine.__name__))
             assert type(pickle.loads(pickle.dumps(Mine()))) is Mine
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.map(double, [1, 2]))
