@@ -286,7 +286,7 @@ def test_what_was_done_before_is_used_again_until_something_changes(
     assert lab.rows(again, "lines") == [f"again {name}" for name in items()]
     assert again.find_step_run("lines")[0].reused_from == original.find_step_run("lines")[0]
     assert again.find_step_run("lines")[0].properties["azureml.reusedrunid"] == original.get_steps()[1].id
-    told = f"step names: uses the output of the run {original.get_steps()[0].id} (experiment tests"
+    told = f"step names: reuses the output of the run {original.get_steps()[0].id} (experiment tests"
     assert told in capsys.readouterr().out
     assert told in (again.folder / "logs" / "submission.txt").read_text()
 

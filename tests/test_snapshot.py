@@ -50,6 +50,7 @@ def test_a_snapshot_is_a_copy_of_the_code_alone(tmp_path: Path, layout: Workspac
         "lib/__pycache__/helper.pyc",
         ".git/HEAD",
         "results/_run/journal",
+        "submit.ipynb",
         ".hidden",
     )
     (source / "run.sh").write_text("#!/bin/sh\n")

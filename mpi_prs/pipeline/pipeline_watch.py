@@ -80,7 +80,7 @@ class PipelineWatch:
     def _stand(self, backend: Looking, record: RunRecord, earlier: dict[str, StepLook], given_up: bool) -> Standing:
         assert record.step is not None
         if (reused := record.step.reused) is not None:
-            return Standing(states.COMPLETED, f"uses the output of the run {reused.run_id} ({reused.experiment})")
+            return Standing(states.COMPLETED, f"reuses the output of the run {reused.run_id} ({reused.experiment})")
         needs = [earlier[need] for need in record.step.needs if need in earlier]
         folder = RunFolder(self._layout.run(self._experiment, record.id))
         return backend.look(record, folder, blocked(needs), given_up)

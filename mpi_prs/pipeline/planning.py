@@ -149,7 +149,7 @@ class Planning:
         else:
             assert earlier.step is not None
             self._say(
-                f"step {step.name}: uses the output of the run {earlier.id} (experiment {earlier.experiment}, of "
+                f"step {step.name}: reuses the output of the run {earlier.id} (experiment {earlier.experiment}, of "
                 f"{earlier.created[:16].replace('T', ' ')} UTC), which did the same with the same inputs"
             )
             folder.job.unlink()

@@ -33,6 +33,7 @@ LIMIT = 300_000_000
 _IGNORE_FILES = (".amlignore", ".gitignore")
 _NEVER = frozenset(["__pycache__", ".git", ".ipynb_checkpoints", RUN_FOLDER])
 _OUTPUTS = "outputs"
+_NOTEBOOK = ".ipynb"
 _STALE = 24 * 3600.0  # seconds; no copy takes so long
 _PIECE = 1 << 20
 _SHOWN = 3
@@ -59,7 +60,8 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
     """Copy a source directory into the workspace, unless the same is there already; returns its digest.
 
     What ``.amlignore`` names is left out, or where there is none, what ``.gitignore`` names. So are the workspace,
-    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories. Links are followed.
+    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories; and notebooks, since the
+    one that submits changes with each cell. Links are followed.
 
     Raises:
         PipelineError: it has too many bytes, or cannot be read or copied.
@@ -108,7 +110,7 @@ def _files_below(
     above = (*above, (here.st_dev, here.st_ino))
     for entry in entries:
         name = prefix + entry.name
-        if entry.name in _NEVER or name == _OUTPUTS:
+        if entry.name in _NEVER or name == _OUTPUTS or name.endswith(_NOTEBOOK):
             continue
         try:
             found = entry.stat()
