@@ -60,8 +60,8 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
     """Copy a source directory into the workspace, unless the same is there already; returns its digest.
 
     What ``.amlignore`` names is left out, or where there is none, what ``.gitignore`` names. So are the workspace,
-    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories; and notebooks, since the
-    one that submits changes with each cell. Links are followed.
+    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories; and notebooks, since
+    the one that submits changes with each cell. Links are followed.
 
     Raises:
         PipelineError: it has too many bytes, or cannot be read or copied.
