@@ -98,7 +98,7 @@ def test_the_step_of_the_german_seed(
     assert (job.source_directory, job.entry_script) == (source, source / "digit_identification.py")
     assert (job.batch_size(), job.process_count_per_node, job.node_count) == (5, 2, 2)
     assert (job.output, job.append_row_file_name) == (tmp_path / "output", "mnist_outputs.txt")
-    assert (job.error_threshold, job.output_action, job.azureml) == (10, "append_row", "auto")
+    assert (job.error_threshold, job.output_action, job.azureml) == (10, "append_row", "always")
     assert (job.run_invocation_timeout, job.run_max_try, job.logging_level) == (60, 3, "INFO")
     assert job.inputs[0].mode == "mount"
     assert sorted(Path(path).name for path in job.datasets()[0].files()) == ["0.txt", "1.txt", "2.txt"]

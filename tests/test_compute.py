@@ -175,7 +175,7 @@ def test_what_the_sdk_has_and_we_have_not_is_told(ws: Workspace) -> None:
 # Where it runs
 
 
-def test_the_backend_is_slurm_where_there_is_sbatch(
+def test_the_backend_is_slurm_where_its_commands_know_of_a_cluster(
     ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = make(ws)
@@ -183,11 +183,21 @@ def test_the_backend_is_slurm_where_there_is_sbatch(
     ws.update_settings(backend="slurm")
     assert target.backend() == "slurm"
     ws.update_settings(backend="auto")
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert target.backend() == "local"
-    (tmp_path / "bin" / "sbatch").touch(0o755)
-    assert target.backend() == "slurm"
+    says = "#!/bin/sh\necho 'Slurmctld(primary) at head is DOWN'\nexit 1\n"
+    fails = "#!/bin/sh\necho 'fatal: Could not establish a configuration source' >&2\nexit 1\n"
+    for programs, expected in (
+        ({}, "local"),
+        ({"sbatch": "", "scontrol": fails}, "local"),  # Debian's slurm-client, and nothing else
+        ({"scontrol": says}, "local"),
+        ({"sbatch": "", "scontrol": says}, "slurm"),  # a controller that is down comes back
+    ):
+        folder = tmp_path / f"bin{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        for name, text in programs.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+        assert target.backend() == expected, programs
 
 
 def test_its_slurm_section_is_that_of_its_vm_size_and_priority(ws: Workspace) -> None:

@@ -353,8 +353,8 @@ def test_workers_that_hear_nothing_of_their_master_end_and_the_job_resumes(new_j
     wait_until(lambda: not job.user_processes(), 30, lambda: str(job.processes()))
     job.kill_all()
     process.communicate()
-    log = next(job.directory.logs.glob("sys/node/*/worker001.txt")).read_text()
-    assert "no sign of life of the master" in log
+    logs = [path.read_text() for path in job.directory.logs.glob("sys/node/*/worker*.txt")]
+    assert any("no sign of life of the master" in log for log in logs)  # the first to notice ends the others
     assert not job.ledger().complete
     assert job.under(mpi).returncode == 0
     assert_every_row_once(job)

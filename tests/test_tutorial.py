@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import MARK, REPOSITORY, Job, Mpi, nothing_left_of
 from tests.test_digits import build  # noqa: F401  # a fixture
 
@@ -18,7 +19,9 @@ NOTEBOOK = REPOSITORY / "docs" / "tutorial.ipynb"
 @pytest.mark.mpi
 def test_the_tutorial_runs_from_its_first_cell_to_its_last(build: Path, tmp_path: Path, mpich: Mpi) -> None:  # noqa: F811
     job = Job(tmp_path, [])
-    job.environment = {MARK: job.mark, "DIGITS": str(build), "SLURM_CONF": "/nowhere"}
+    job.environment = {MARK: job.mark, "DIGITS": str(build)}
+    ws = Workspace.create("tutorial", folder=tmp_path / "tutorial-workspace")  # which the notebook then takes
+    ws.update_settings(backend="local")
     shutil.copy(NOTEBOOK, tmp_path)
     with nothing_left_of(job):
         started = job.start([str(mpich.python), "-m", "mpi_prs", "exec", NOTEBOOK.name])

@@ -165,7 +165,7 @@ def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPl
         "arguments": [*service_arguments(settings, script.name, size, str(place.output)), *user_arguments],
         "environment_variables": _variables(step, settings, values, place, side_inputs),
         "environment": place.interpreter,
-        "azureml": "auto",
+        "azureml": "always",  # what Azure's own package would find is not here
         "slurm": _slurm(target, settings, place.workspace),
     }
     return {key: value for key, value in job.items() if value is not None and value != {}}

@@ -7,6 +7,7 @@ about rows rests on an answer from here.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from mpi_prs.errors import SlurmError
 
 _ASK_SECONDS = 30.0
+_PING_SECONDS = 15.0
 _SUBMIT_SECONDS = 120.0  # a busy controller may take long; a submission given up half-way may still arrive
 
 _OVER = frozenset(
@@ -30,6 +32,22 @@ _OVER = frozenset(
         "TIMEOUT",
     ]
 )
+
+
+def is_a_login_node() -> bool:
+    """Whether Slurm's commands are here and know of a cluster; its controller may be down at the moment.
+
+    Many a machine has the commands alone. A ping is one message, which Slurm answers or whose failure it tells.
+    """
+    if shutil.which("sbatch") is None or shutil.which("scontrol") is None:
+        return False
+    try:
+        done = subprocess.run(["scontrol", "ping"], capture_output=True, timeout=_PING_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    except OSError:
+        return False
+    return b"Slurmctld" in done.stdout
 
 
 @dataclass(frozen=True)

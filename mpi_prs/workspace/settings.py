@@ -5,7 +5,8 @@ Standard library only at the top: user processes import this module.
 
 from __future__ import annotations
 
-import shutil
+import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,7 +104,9 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def backend(settings: Mapping[str, Any]) -> str:
-    """Where runs go: ``slurm``, or ``local`` (this machine). ``auto`` is Slurm where there is ``sbatch`` in PATH.
+    """Where runs go: ``slurm``, or ``local`` (this machine). ``auto`` is Slurm where its commands know of a cluster.
+
+    Slurm is asked once in a process.
 
     Raises:
         WorkspaceError: the setting has another value.
@@ -112,8 +115,16 @@ def backend(settings: Mapping[str, Any]) -> str:
     if wanted not in _BACKENDS:
         raise WorkspaceError(f"the setting backend is one of {', '.join(_BACKENDS)}, but got {wanted!r}")
     if wanted == "auto":
-        return "slurm" if shutil.which("sbatch") else "local"
+        return "slurm" if _has_slurm(os.environ.get("PATH"), os.environ.get("SLURM_CONF")) else "local"
     return str(wanted)
+
+
+@functools.lru_cache(maxsize=1)
+def _has_slurm(_path: str | None, _conf: str | None) -> bool:
+    """For these variables, by which Slurm's commands are found, and by which they find their cluster."""
+    from mpi_prs.slurm.control import is_a_login_node
+
+    return is_a_login_node()
 
 
 def vm_section(settings: Mapping[str, Any], vm_size: str, vm_priority: str = "dedicated") -> dict[str, Any]:
