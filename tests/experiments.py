@@ -61,6 +61,15 @@ class Lab:
         self.go = folder / "go"
         self.experiment = Experiment(self.ws, "tests")
 
+    @classmethod
+    def at(cls, folder: str) -> Lab:
+        """The same in another process."""
+        found = cls.__new__(cls)
+        found.folder, found.source, found.go = Path(folder), Path(folder, "source"), Path(folder, "go")
+        found.ws = Workspace.at(found.folder / "ws")
+        found.experiment = Experiment(found.ws, "tests")
+        return found
+
     def files(self, count: int = 6, name: str = "data") -> Any:
         """A dataset of ``item-0.txt`` and so on."""
         data = self.folder / name

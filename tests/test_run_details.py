@@ -128,15 +128,11 @@ def test_where_ipython_is_not_loaded_nobody_loads_it(monkeypatch: pytest.MonkeyP
 
 NOTEBOOK = [
     """
-from pathlib import Path
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.widgets import RunDetails
 from tests.experiments import *
-folder = Path({folder!r})
-lab = Lab.__new__(Lab)
-lab.folder, lab.source, lab.ws = folder, folder / "source", Workspace.at(folder / "ws")
-lab.experiment = Experiment(lab.ws, "tests")
-step = lab.step("waiting", WAITING, [lab.files()], PipelineData("out"), arguments=[str(folder / "go")])
+lab = Lab.at({folder!r})
+step = lab.step("waiting", WAITING, [lab.files()], PipelineData("out"), arguments=[str(lab.go)])
 run = lab.submit(step, show_output=False)
 """,
     """
@@ -145,7 +141,7 @@ details.show()
 """,
     """
 before = run.get_status()
-(folder / "go").touch()
+lab.go.touch()
 run.wait_for_completion(show_output=True)
 details._thread.join(60)
 print(before, details._thread.is_alive())

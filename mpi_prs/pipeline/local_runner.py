@@ -38,6 +38,7 @@ from mpi_prs.errors import (
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.pipeline.run_record import RunFolder, RunRecord, read_record
 from mpi_prs.pipeline.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress, write_runner
+from mpi_prs.run_directory import RunDirectory
 from mpi_prs.workspace.layout import WorkspaceFolder
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _DRAIN_SECONDS = 2.0
 """So long running mini-batches may go on when the run is cancelled; then they are cut off, which costs them no try."""
 _END_SECONDS = 30.0
 """After that everything is killed; what is on record holds."""
+_LOCK_SECONDS = 60.0
 _STARTS = 3  # of a step whose MPI is lost
 _NEVER_BEGUN = (1, 2, 126, 127)
 _PR_SET_PDEATHSIG = 1
@@ -133,6 +135,7 @@ class Runner:
         except MpiPrsError as error:
             _say(f"step {record.name}: {error}")
             return StepProgress(error.exit_code)
+        self._wait_for_the_one_before(config)
         for start in range(1, _STARTS + 1):
             _say(f"step {record.name}: {' '.join(command)}")
             exit_code, has_left_word = self._start(record, command)
@@ -142,6 +145,15 @@ class Runner:
             if start < _STARTS:
                 _say(f"step {record.name}: rank 0 has left no word, so MPI was lost: starting it again")
         return StepProgress(exit_code)
+
+    def _wait_for_the_one_before(self, config: JobConfig) -> None:
+        """A step that is resumed may have processes left of a runner that was killed: they end in good order first."""
+        from mpi_prs.job.run_lock import RunLock
+
+        run = RunDirectory(config.output)
+        if run.lock.exists():
+            with contextlib.suppress(OutputError, OSError):  # the step itself will say it
+                RunLock(run.lock, _LOCK_SECONDS).release()
 
     def _start(self, record: RunRecord, command: Sequence[str]) -> tuple[int, bool]:
         """Start a step once and wait for its end; returns the exit code, and whether it is rank 0's own word."""
