@@ -192,8 +192,8 @@ class Runner:
                 _say("stopping the step")
                 hurry, kill = now + _DRAIN_SECONDS, now + _END_SECONDS
                 process.terminate()
-            if now >= hurry:
-                hurry = never
+            if now >= hurry:  # again and again: a launcher that is just starting may lose a signal
+                hurry = now + _DRAIN_SECONDS
                 process.terminate()
             if now >= kill:
                 _say("the step does not end: killing it")
