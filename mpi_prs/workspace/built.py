@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -34,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.locking import read_holder, this_process, try_lock, write_holder
 from mpi_prs.workspace.records import read_json, write_json
 from mpi_prs.workspace.requirements import without_login
 
@@ -42,7 +40,6 @@ Say = Callable[[str], None]
 _PAUSE = 0.2
 _REMINDER = 60.0  # seconds
 _SHOWN_LINES = 12
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 _threads: dict[Path, threading.Lock] = {}
 _threads_of_threads = threading.Lock()
@@ -159,9 +156,7 @@ def _turn(lock: Path, what: str, say: Say) -> Iterator[bool]:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             alone = _lock(descriptor, what, say)
-            with contextlib.suppress(OSError):  # only words for a message
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(_ours()).encode(), 0)
+            write_holder(descriptor, _ours())
             yield alone
         finally:
             os.close(descriptor)  # the kernel takes the lock back, as it does when we die
@@ -171,36 +166,18 @@ def _turn(lock: Path, what: str, say: Say) -> Iterator[bool]:
 
 def _lock(descriptor: int, what: str, say: Say) -> bool:
     reminder = 0.0
-    while True:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return False
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
+    while (taken := try_lock(descriptor)) is False:
         if time.monotonic() >= reminder:
-            say(f"{what} is being built{_holder(descriptor)}: waiting for it")
+            holder = read_holder(descriptor, " by {user}, process {pid} on {host}, since {since}")
+            say(f"{what} is being built{holder}: waiting for it")
             reminder = time.monotonic() + _REMINDER
         time.sleep(_PAUSE)
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        fields = json.loads(os.pread(descriptor, 4096, 0))
-        return f" by {fields['user']}, process {fields['pid']} on {fields['host']}, since {fields['since']}"
-    except (ValueError, LookupError, TypeError, OSError):
-        return ""
+    return taken is True
 
 
 def _ours() -> dict[str, Any]:
-    return {
-        "user": os.environ.get("USER") or os.environ.get("LOGNAME") or f"user {os.getuid()}",
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"user {os.getuid()}"
+    return {"user": user, **this_process()}
 
 
 # The programs that build

@@ -12,8 +12,6 @@ Standard library only: user processes import this module.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import secrets
 import shutil
@@ -24,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace.records import NO_LOCKS, remove
+from mpi_prs.locking import try_lock
+from mpi_prs.workspace.records import remove
 
 _SUFFIX = ".lock"
 _ours: set[str] = set()
@@ -63,7 +62,7 @@ def _make(base: Path, name: str) -> int:
     lock = base / f"{name}{_SUFFIX}"
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if _lock(descriptor) is not False:
+        if try_lock(descriptor) is not False:
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:
                     break
@@ -82,24 +81,11 @@ def _clear(base: Path) -> None:
         except OSError:  # gone, or somebody else's
             continue
         try:
-            if _lock(descriptor):
+            if try_lock(descriptor):
                 shutil.rmtree(base / name, ignore_errors=True)
                 remove(base / entry)
         finally:
             os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Whether the lock is ours now; ``None``: this filesystem has no locks."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        if error.errno in NO_LOCKS:
-            return None
-        raise
-    return True
 
 
 @dataclass(frozen=True)

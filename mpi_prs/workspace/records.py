@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mpi_prs import locking
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.replacing import sync_folder
 
@@ -39,9 +39,6 @@ _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and s
 _VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")
 _DELETED = re.compile(r"\.deleted-([1-9][0-9]*)")
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What a filesystem without locks answers."""
-
 
 _threads: dict[str, threading.RLock] = {}
 _threads_of_threads = threading.Lock()
@@ -220,11 +217,10 @@ def _open_lock(lock: Path, make_folder: bool) -> int:
     except OSError as error:
         raise WorkspaceError(f"cannot write to {lock.parent}: {error.strerror}. Is it your workspace?") from error
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        locking.lock(descriptor)
     except OSError as error:
-        if error.errno not in NO_LOCKS:
-            os.close(descriptor)
-            raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
+        os.close(descriptor)
+        raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
     return descriptor
 
 
