@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from mpi_prs.errors import PipelineError
 from mpi_prs.pipeline import snapshot
 from mpi_prs.pipeline.snapshot import take_snapshot
 from mpi_prs.workspace.layout import WorkspaceFolder
-from tests.jobs import REPOSITORY, wait_until
+from tests.jobs import REPOSITORY
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, layout: WorkspaceFolder) -
         take_snapshot(source, layout)
     (source / ".amlignore").unlink()
     tree(layout.root, "snapshots")
-    with pytest.raises(PipelineError, match=r"cannot copy .* to .*/snapshots: Not a directory"):
+    with pytest.raises(PipelineError, match=r"cannot copy .* to .*/snapshots: .*Not a directory"):
         take_snapshot(source, layout)
 
 
@@ -169,11 +168,7 @@ def test_a_submitter_that_is_killed_leaves_nothing_half_done(tmp_path: Path, lay
         assert killed.stdout is not None
         killed.stdout.readline()
         killed.send_signal(signal.SIGKILL)
-    [left] = (layout.snapshots / ".incoming").iterdir()
+    assert os.listdir(layout.snapshots / ".incoming") != []
     assert [path.name for path in layout.snapshots.iterdir()] == [".incoming"]
     assert len(content(layout, take_snapshot(source, layout))) == 200
-    assert left.exists()  # it could be another one's, at work
-    os.utime(left, (0, time.time() - 25 * 3600))
-    (source / "0.py").write_text("changed")
-    take_snapshot(source, layout)
-    wait_until(lambda: not left.exists())
+    assert os.listdir(layout.snapshots / ".incoming") == []

@@ -6,26 +6,24 @@
                                                                 └─ no ─► snapshots/.incoming/… ──rename──┘
 
 The name of a snapshot is its content, so those of the same code are one folder, and two submitters at once make the
-same. Whoever is killed on the way leaves a folder in ``.incoming``, which a later one removes.
+same.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import secrets
-import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.errors import PipelineError
+from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.run_directory import RUN_FOLDER
+from mpi_prs.workspace.incoming import incoming_folder
 from mpi_prs.workspace.layout import WorkspaceFolder
+from mpi_prs.workspace.records import move_folder
 
 LIMIT = 300_000_000
 """Bytes of a snapshot; Azure ML's limit."""
@@ -34,7 +32,6 @@ _IGNORE_FILES = (".amlignore", ".gitignore")
 _NEVER = frozenset(["__pycache__", ".git", ".ipynb_checkpoints", RUN_FOLDER])
 _OUTPUTS = "outputs"
 _NOTEBOOK = ".ipynb"
-_STALE = 24 * 3600.0  # seconds; no copy takes so long
 _PIECE = 1 << 20
 _SHOWN = 3
 
@@ -73,19 +70,13 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
     digest = _digest(files, lambda _name, _executable, pieces: _drain(pieces))
     if layout.snapshot(digest).is_dir():
         return digest
-    incoming = layout.snapshots / ".incoming"
     try:
-        _remove_stale(incoming, time.time())
-        temporary = incoming / secrets.token_hex(8)
-        temporary.mkdir(parents=True)
-        try:
+        with incoming_folder(layout.snapshots / ".incoming") as copy:
             # What was copied is what counts: somebody may be editing
-            digest = _digest(files, lambda name, executable, pieces: _copy(temporary / name, executable, pieces))
-            _move(temporary, layout.snapshot(digest))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise PipelineError(f"cannot copy {folder} to {layout.snapshots}: {error.strerror}") from error
+            digest = _digest(files, lambda name, executable, pieces: _copy(copy / name, executable, pieces))
+            move_folder(copy, layout.snapshot(digest))  # unless somebody else was first, with the same
+    except WorkspaceError as error:
+        raise PipelineError(f"cannot copy {folder} to {layout.snapshots}: {error}") from error
     return digest
 
 
@@ -195,21 +186,6 @@ def _copy(target: Path, executable: bool, pieces: Iterator[bytes]) -> None:
         writer.writelines(pieces)
     if executable:
         target.chmod(target.stat().st_mode | stat.S_IXUSR)
-
-
-def _move(temporary: Path, target: Path) -> None:
-    try:
-        os.rename(temporary, target)
-    except OSError as error:  # somebody else was first, with the same
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-
-
-def _remove_stale(incoming: Path, now: float) -> None:
-    with contextlib.suppress(OSError):
-        for folder in incoming.iterdir():
-            if now - folder.stat().st_mtime > _STALE:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _too_large(folder: Path, files: list[SourceFile], total: int) -> PipelineError:

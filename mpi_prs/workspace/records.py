@@ -272,14 +272,30 @@ def add_version_folder(folder: Path, temporary: Path) -> int:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ours = temporary.stat().st_ino
         version = _next_version(folder)
-        while not _move(temporary, folder / str(version), ours):
+        while not move_folder(temporary, folder / str(version)):
             version += 1
         sync_folder(folder)
     except OSError as error:
         raise WorkspaceError(f"cannot write to {folder}: {error.strerror}. Is it your workspace?") from error
     return version
+
+
+def move_folder(temporary: Path, target: Path) -> bool:
+    """Give a folder that is not empty a name that must not exist; whether it has got it. Raises OSError."""
+    ours = temporary.stat().st_ino
+    try:
+        os.rename(temporary, target)
+    except FileNotFoundError:
+        # NFS repeats a call whose answer was lost, and then finds nothing to rename.
+        if target.stat().st_ino == ours:
+            return True
+        raise
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        raise
+    return True
 
 
 def delete_version(folder: Path, version: int) -> bool:
@@ -416,22 +432,6 @@ def _claim_without_links(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     os.rename(temporary, path)
-    return True
-
-
-def _move(temporary: Path, target: Path, ours: int) -> bool:
-    """Give a folder that is not empty a name that must not exist; whether it has got it."""
-    try:
-        os.rename(temporary, target)
-    except FileNotFoundError:
-        # NFS repeats a call whose answer was lost, and then finds nothing to rename.
-        if target.stat().st_ino == ours:
-            return True
-        raise
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            return False
-        raise
     return True
 
 
