@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from mpi_prs import __version__
-from mpi_prs.cli.registry_data import datasets, datastores
+from mpi_prs.cli.registry_datasets import datasets
+from mpi_prs.cli.registry_datastores import datastores
 from mpi_prs.cli.registry_models import models
 from mpi_prs.cli.registry_runs import runs
 from mpi_prs.cli.session import Session

@@ -1,7 +1,7 @@
 """``models``, ``datasets``, ``datastores``, ``runs``: what is in a workspace, from the command line.
 
 This module has what the four share, and is light: the command line imports it for every command. The commands
-themselves stand in ``registry_models.py``, ``registry_data.py`` and ``registry_runs.py``, which ``main.py`` adds.
+themselves stand in ``registry_models.py`` and the like, which ``main.py`` adds.
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mpi_prs.pipeline.run_record import RunRecord
     from mpi_prs.workspace.workspace import Workspace
 
-_KINDS = {"azureml.PipelineRun": "pipeline", "azureml.StepRun": "step", "azureml.Run": "own"}
-
 
 @click.group()
 def runs() -> None:
@@ -141,13 +139,15 @@ def _record(run: Any) -> RunRecord:
 def _about(workspace: Workspace, record: RunRecord, status: str | None = None) -> dict[str, Any]:
     from mpi_prs.pipeline.experiment import Experiment
     from mpi_prs.pipeline.run_base import made
+    from mpi_prs.pipeline.run_record import OWN, PIPELINE, STEP
 
+    kinds = {PIPELINE: "pipeline", STEP: "step", OWN: "own"}
     run = made(Experiment(workspace, record.experiment), record.id)
     outputs = record.step.outputs.values() if record.step is not None else ()
     return {
         "id": record.id,
         "experiment": record.experiment,
-        "kind": _KINDS.get(record.kind, record.kind),
+        "kind": kinds.get(record.kind, record.kind),
         "name": run.display_name,
         "status": status or run.status,
         "created": record.created,
