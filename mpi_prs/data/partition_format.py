@@ -28,6 +28,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Union
 from urllib.parse import unquote_to_bytes
 
 from mpi_prs.errors import InputError
@@ -35,7 +36,7 @@ from mpi_prs.errors import InputError
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """The value of a ``key=value`` folder that stands for no value."""
 
-Value = str | datetime
+Value = Union[str, datetime]  # noqa: UP007  # user processes may run in Python 3.7
 
 _DATE_PARTS = {"yyyy": "year", "MM": "month", "dd": "day", "HH": "hour", "mm": "minute", "ss": "second"}
 _LEAST = {"year": 1, "month": 1, "day": 1, "hour": 0, "minute": 0, "second": 0}
@@ -97,7 +98,7 @@ class PartitionFormat:
         if match is None or (base and _first_key(match) < len(os.fsdecode(base).rstrip("/")) + 1):
             return None
         if not self._dates:
-            return dict(zip(self.keys, match.groups(), strict=True))
+            return dict(zip(self.keys, match.groups()))  # noqa: B905  # strict is not known to Python 3.7
         values: dict[str, Value] = {}
         for number, key in enumerate(self.keys):
             parts = self._dates.get(key)
@@ -216,7 +217,8 @@ def hive_values(path: bytes | str, base: bytes | str = "") -> dict[str, str | No
     Raises:
         InputError: two folders have the same key.
     """
-    below = os.fsencode(path).removeprefix(os.fsencode(base).rstrip(b"/") + b"/")
+    below, above = os.fsencode(path), os.fsencode(base).rstrip(b"/") + b"/"
+    below = below[len(above) :] if below.startswith(above) else below
     values: dict[str, str | None] = {}
     for folder in below.split(b"/")[:-1]:
         name, equals, text = folder.partition(b"=")

@@ -27,11 +27,17 @@ def kill_marked(folder: str) -> None:
     """Kill every process whose mark lies in ``folder``, until there is none. Some 10 µs a process of the node."""
     mark = os.fsencode(f"\0{MARK}={folder.rstrip('/')}/")
     killed: set[int] = set()
-    while found := {pid for pid in _pids() if _has(mark, pid)} - killed:
+    found = _marked(mark)
+    while found:
         killed |= found
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        found = _marked(mark) - killed
+
+
+def _marked(mark: bytes) -> set[int]:
+    return {pid for pid in _pids() if _has(mark, pid)}
 
 
 def _pids() -> set[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import typing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -112,16 +111,19 @@ def read_status(path: Path) -> Status | None:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    kinds: dict[str, Any] = typing.get_type_hints(Status)
+    kinds = Status.__annotations__  # as text, which any Python can read: user processes may run in 3.7
     if not isinstance(found, dict) or not all(_is(found.get(name), kind) for name, kind in kinds.items()):
         return None
     return Status(**{name: found[name] for name in kinds})
 
 
-def _is(value: Any, kind: Any) -> bool:
-    if kind == list[str]:
+_KINDS = {"int": int, "float": float, "str": str, "None": type(None)}
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == "list[str]":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return isinstance(value, kind)
+    return isinstance(value, tuple(_KINDS[name] for name in kind.split(" | ")))
 
 
 def iso_time(seconds: float) -> str:

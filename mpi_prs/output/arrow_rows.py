@@ -44,7 +44,7 @@ def encode_dicts(rows: Sequence[dict[Any, Any]]) -> bytes:
 
 def _stream(names: Sequence[str], columns: Sequence[tuple[Any, bool]], rows: int) -> bytes:
     fields, arrays = [], []
-    for name, (array, is_text) in zip(names, columns, strict=True):
+    for name, (array, is_text) in zip(names, columns):  # noqa: B905  # strict is not known to Python 3.7
         mark = EMPTY if array.null_count == rows else TEXT if is_text else None
         fields.append(pa.field(_clean(name), array.type, metadata={MARK: mark} if mark else None))
         arrays.append(array)
@@ -61,7 +61,7 @@ def _of_series(series: Any) -> tuple[Any, bool]:
     """The column as Arrow has it, and whether its values had to be turned into text."""
 
     def listed() -> list[Any]:
-        return [None if gone else value for gone, value in zip(series.isna(), series, strict=True)]
+        return [None if gone else value for gone, value in zip(series.isna(), series)]  # noqa: B905  # strict is not known to Python 3.7
 
     return _converted(lambda: pa.array(series, from_pandas=True), listed)
 

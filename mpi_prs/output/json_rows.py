@@ -39,14 +39,16 @@ def encode_frame(frame: Any) -> bytes:
     columns = [_listed(frame.iloc[:, number]) for number in range(len(names))]
     if not names:
         return b"{}\n" * len(frame)
-    return b"".join(_line(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True))
+    return b"".join(_line(dict(zip(names, values))) for values in zip(*columns))  # noqa: B905  # strict is not known to Python 3.7
 
 
 def _listed(series: Any) -> Iterable[Any]:
     """The values of a column as Python's own; a missing one is ``None``, and integers stay integers beside it."""
     missing = series.isna()
     values = series.tolist()
-    return [None if gone else value for gone, value in zip(missing, values, strict=True)] if missing.any() else values
+    if not missing.any():
+        return values  # type: ignore[no-any-return]
+    return [None if gone else value for gone, value in zip(missing, values)]  # noqa: B905  # strict is not known to Python 3.7
 
 
 def _line(row: dict[Any, Any]) -> bytes:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Callable, Mapping  # noqa: UP035  # Python 3.7
 
 LARGEST = 2**31 - 1
 YEAR = 365 * 24 * 3600  # seconds; the job config takes no longer timeout
@@ -45,7 +44,7 @@ def percent(value: Any) -> float:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:  # NaN fails too
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:  # NaN fails too
         raise ValueError("expected a number from 0 to 100")
     return float(value)
 
@@ -57,7 +56,7 @@ def seconds(value: Any) -> float:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= YEAR:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= YEAR:
         raise ValueError("expected a number of seconds, more than 0")
     return value if isinstance(value, int) or math.floor(value) != value else int(value)
 
@@ -65,7 +64,7 @@ def seconds(value: Any) -> float:
 def mini_batch_size(value: Any) -> int | str:
     """A number of files or bytes, as an int; or a size such as ``10MB``, in upper case, or ``5000rows``."""
     match = (
-        _SIZE.fullmatch(str(value).strip()) if isinstance(value, int | str) and not isinstance(value, bool) else None
+        _SIZE.fullmatch(str(value).strip()) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
     )
     if match is None or not 0 < int(match[1]) <= LARGEST:
         raise ValueError(
@@ -84,7 +83,7 @@ def partition_keys(value: Any) -> list[str]:
             value = json.loads(value)
         except ValueError:
             value = None
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(key, str) and key for key in value):
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(key, str) and key for key in value):
         raise ValueError(
             'expected a list of names of partition keys such as ["store", "brand"]; in a PipelineParameter, its JSON '
             "text: json.dumps([...])"
@@ -146,7 +145,7 @@ def variables(value: Any) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise ValueError(f"{name!r} is not the name of an environment variable")
-        if isinstance(content, bool) or not isinstance(content, str | int | float):
+        if isinstance(content, bool) or not isinstance(content, (str, int, float)):
             raise ValueError(f"{expected}; that of {name} is a {type(content).__name__}")
         found[name] = str(content)
     return found

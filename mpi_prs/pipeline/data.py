@@ -331,6 +331,6 @@ def _datastore(name: str, datastore: Any) -> Any:
 
 def _columns(columns: object) -> list[str]:
     found = [columns] if isinstance(columns, str) else columns
-    if not isinstance(found, list | tuple) or not found or not all(isinstance(column, str) for column in found):
+    if not isinstance(found, (list, tuple)) or not found or not all(isinstance(column, str) for column in found):
         raise PipelineError(f"expected the name of a column, or a list of names, but got {columns!r}")
     return list(found)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline.run_record import OWN, RunRecord, new_id, run_ids, utc_now, write_record
 from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.records import names_of
@@ -90,6 +91,7 @@ class Experiment(Surface):
 
     # Running
 
+    @own_python("submitting a pipeline")
     def submit(self, config: Any, tags: Mapping[str, str] | None = None, **kwargs: Any) -> Any:
         """Submit a pipeline.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_record import RunFolder, RunRecord
 from mpi_prs.pipeline.runner_record import RunnerRecord, read_runner
@@ -26,6 +27,7 @@ _START_SECONDS = 120.0
 class LocalBackend:
     """Runs pipelines here, and knows where they stand. The methods are those of ``SlurmBackend``."""
 
+    @own_python("submitting a pipeline")
     def check(self, configs: Mapping[str, JobConfig]) -> None:
         """Whether the processes of each step can be divided among ranks. Raises ConfigError."""
         from mpi_prs.job.batch import processes_per_rank

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import config_values as check
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.workspace.records import near
@@ -179,7 +180,8 @@ class ParallelRunConfig(Surface):
 
     def parameters(self) -> dict[str, PipelineParameter]:
         """The settings that a PipelineParameter stands for."""
-        return {name: value for name in PROMOTED if isinstance(value := getattr(self, name), PipelineParameter)}
+        values = {name: getattr(self, name) for name in PROMOTED}
+        return {name: value for name, value in values.items() if isinstance(value, PipelineParameter)}
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All settings as plain values, for one submission; attributes that were set since are checked here.
@@ -209,6 +211,7 @@ class ParallelRunConfig(Surface):
                 "the keys is a mini-batch; remove one of the two"
             )
 
+    @own_python("ParallelRunConfig.save_to_yaml()")
     def save_to_yaml(self, path: str | Path) -> None:
         """Write the settings to a YAML file: the parameters' names are its keys; see :meth:`load_yaml`.
 
@@ -220,6 +223,7 @@ class ParallelRunConfig(Surface):
         save(self, Path(path))
 
     @staticmethod
+    @own_python("ParallelRunConfig.load_yaml()")
     def load_yaml(workspace: Workspace, path: str | Path) -> ParallelRunConfig:
         """The settings in a YAML file that :meth:`save_to_yaml` has written, or somebody by hand.
 

@@ -43,7 +43,7 @@ class PipelineParameter(Surface):
             raise PipelineError(
                 f"PipelineParameter {name!r}: the default value is a text, a number, True or False, a dataset or a "
                 f"DataPath, but got {_shown(default_value)}"
-                + (": give a list as JSON text, json.dumps([...])" if isinstance(default_value, list | tuple) else "")
+                + (": give a list as JSON text, json.dumps([...])" if isinstance(default_value, (list, tuple)) else "")
             )
         self.default_value = self.checked(default_value)
 
@@ -97,7 +97,7 @@ def _kind(value: Any) -> str | None:
 def _convert(value: Any, kind: str | None) -> Any:
     """Raises ValueError; its text, where it has one, says more than that the kind is wrong."""
     if kind == "a text":
-        if isinstance(value, bool | int | float):
+        if isinstance(value, (bool, int, float)):
             value = str(value)
         if not isinstance(value, str):
             raise ValueError
@@ -131,7 +131,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, (str, bool, int, float)):
         return repr(value)
     name = getattr(value, "name", None)
     return f"a {type(value).__name__}{f' {name!r}' if isinstance(name, str) else ''}"

@@ -5,11 +5,11 @@ Standard library only at import: entry scripts may import this module in another
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.step_inputs import output_key
@@ -37,7 +37,7 @@ class StepSequence(Surface):
         """See the class. Raises PipelineError."""
         entries = [list(_flat([entry])) for entry in _list(steps, "StepSequence: steps")]
         self.steps = [step for entry in entries for step in entry]
-        for before, after in itertools.pairwise(entries):
+        for before, after in zip(entries, entries[1:]):  # noqa: B905, RUF007  # Python 3.7
             for step in after:
                 for earlier in before:
                     step.run_after(earlier)
@@ -88,7 +88,8 @@ class Pipeline(Surface):
         from mpi_prs.workspace.datastore import Datastore
         from mpi_prs.workspace.workspace import Workspace
 
-        if unknown := [name for name in kwargs if not name.startswith("_")]:
+        unknown = [name for name in kwargs if not name.startswith("_")]
+        if unknown:
             raise PipelineError(f"Pipeline: there is no parameter {unknown[0]!r}")
         if not isinstance(workspace, Workspace):
             raise PipelineError(f"Pipeline: workspace is a Workspace, but got {type(workspace).__name__}")
@@ -171,6 +172,7 @@ class Pipeline(Surface):
             for name, parameter in known.items()
         }
 
+    @own_python("Pipeline.validate()")
     def validate(self) -> list[str]:
         """What is wrong with the pipeline and its defaults, a text each; nothing: it may be submitted.
 
@@ -272,7 +274,7 @@ class Pipeline(Surface):
 def _list(given: Any, what: str) -> Sequence[Any]:
     if isinstance(given, ParallelRunStep):
         raise PipelineError(f"{what} is a list; put the step into [ ]")
-    if isinstance(given, str | Mapping) or not isinstance(given, Sequence | StepSequence):
+    if isinstance(given, (str, Mapping)) or not isinstance(given, (Sequence, StepSequence)):
         raise PipelineError(f"{what} is a list of steps, but got {type(given).__name__}")
     return [given] if isinstance(given, StepSequence) else given
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_outputs import PortDataReference
@@ -73,10 +74,14 @@ class PipelineRun(Run):
         return self._record.created, max(ends, default=None) if self._look().is_over else None
 
     def _problem(self) -> str:
+        look = self._look()
+        return self._why_failed(look) if look.state == states.FAILED else ""
+
+    @own_python("why a pipeline has failed")
+    def _why_failed(self, look: PipelineLook) -> str:
         from mpi_prs.pipeline.failure_text import why_failed
 
-        look = self._look()
-        return why_failed(look, self._step_logs()) if look.state == states.FAILED else ""
+        return why_failed(look, self._step_logs())
 
     def _step_logs(self) -> dict[str, Any]:
         return {step.id: step._logs() for step in self.get_steps()}
@@ -116,6 +121,7 @@ class PipelineRun(Run):
 
         cancel_steps(self._layout, self.experiment.name, self.id)
 
+    @own_python("PipelineRun.resume()")
     def resume(self) -> None:
         """Start what is left of it, after it was stopped, cancelled or lost; what is finished is kept. Not one of
         Azure's names.
@@ -134,6 +140,7 @@ class PipelineRun(Run):
         """Note why somebody thinks that it has failed. Whether it has, is decided by its steps."""
         super().fail(error_details, error_code)
 
+    @own_python("PipelineRun.wait_for_completion()")
     def wait_for_completion(  # type: ignore[override]  # Azure's own order, which is not that of Run
         self, show_output: bool = True, timeout_seconds: float = float("inf"), raise_on_error: bool = True
     ) -> str:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Union
 
 from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.local_backend import LocalBackend
 from mpi_prs.pipeline.run_record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record
 from mpi_prs.pipeline.slurm_backend import SlurmBackend
-from mpi_prs.pipeline.standing import Blocked, PipelineLook, Standing, StepLook, blocked, overall
+from mpi_prs.pipeline.standing import PipelineLook, Standing, StepLook, blocked, overall
 from mpi_prs.workspace.layout import WorkspaceFolder
 
-Backend = SlurmBackend | LocalBackend
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from mpi_prs.pipeline.standing import Blocked
+
+    class Looking(Protocol):
+        """What of a backend is needed to look."""
+
+        def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> Standing:
+            """Where a step run stands."""
 
 
-class Looking(Protocol):
-    """What of a backend is needed to look."""
-
-    def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> Standing:
-        """Where a step run stands."""
+Backend = Union[SlurmBackend, LocalBackend]  # noqa: UP007  # Python 3.7
 
 
 def backend_of(name: str) -> Backend:
@@ -79,7 +84,8 @@ class PipelineWatch:
 
     def _stand(self, backend: Looking, record: RunRecord, earlier: dict[str, StepLook], given_up: bool) -> Standing:
         assert record.step is not None
-        if (reused := record.step.reused) is not None:
+        reused = record.step.reused
+        if reused is not None:
             return Standing(states.COMPLETED, f"reuses the output of the run {reused.run_id} ({reused.experiment})")
         needs = [earlier[need] for need in record.step.needs if need in earlier]
         folder = RunFolder(self._layout.run(self._experiment, record.id))

@@ -41,7 +41,8 @@ def check_reserved(arguments: Iterable[Any]) -> None:
         PipelineError: one of the arguments has such a name.
     """
     for argument in arguments:
-        if isinstance(argument, str) and (found := _RESERVED.fullmatch(argument)):
+        found = _RESERVED.fullmatch(argument) if isinstance(argument, str) else None
+        if found:
             raise PipelineError(
                 f"ParallelRunStep: arguments: --{found[1]} is a reserved name, since every entry script gets it "
                 f"anyway; use another. Reserved are {', '.join(_PASSED)} and input_fds_0, input_fds_1, …"
@@ -91,7 +92,7 @@ def timeouts_in(arguments: Iterable[str]) -> dict[str, float]:
     words = list(arguments)
     found = {}
     for index, word in enumerate(words):
-        name, equals, value = word.removeprefix("--").partition("=")
+        name, equals, value = word[2:].partition("=")
         if not word.startswith("--") or name not in _TIMEOUTS:
             continue
         if not equals:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_record import RunFolder, RunRecord
 from mpi_prs.pipeline.standing import Blocked, Standing
@@ -79,6 +80,7 @@ class SlurmBackend:
 
     # Starting
 
+    @own_python("submitting a pipeline")
     def check(self, configs: Mapping[str, JobConfig]) -> None:
         """Whether batch jobs can be made of these; nothing is submitted.
 
@@ -96,6 +98,7 @@ class SlurmBackend:
         for config in configs.values():
             _script(config, Path("job.yaml"), [])
 
+    @own_python("submitting a pipeline")
     def start(self, pipeline: RunFolder, steps: Sequence[RunRecord], configs: Mapping[str, JobConfig]) -> None:
         """Submit the steps, each after those that it needs; if one is refused, those before it are called off.
 
@@ -191,6 +194,7 @@ def standing_of(look: Look, cancelled: bool) -> Standing:
     return Standing(states.QUEUED, look.queue, status)
 
 
+@own_python("submitting a pipeline")
 def _script(config: JobConfig, job: Path, after: Sequence[str]) -> str:
     """The batch script of a step; ``after``: the Slurm jobs that must have completed before."""
     from mpi_prs.job.batch import batch_job

@@ -76,6 +76,11 @@ class PipelineLook:
         """Whether nothing will happen any more."""
         return self.state in OVER
 
+    def of_step(self, step_id: str | None) -> PipelineLook:
+        """The same as if the pipeline had this step alone; itself where it has no such step."""
+        step = next((step for step in self.steps if step.record.id == step_id), None)
+        return self if step is None else PipelineLook(self.record, step.standing.state, step.standing.detail, [step])
+
 
 @dataclass(frozen=True)
 class Blocked:

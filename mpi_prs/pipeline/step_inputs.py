@@ -84,7 +84,7 @@ def is_output(value: Any) -> bool:
     """Whether this is what a step writes: a PipelineData or an OutputFileDatasetConfig."""
     from mpi_prs.workspace.consumption import OutputFileDatasetConfig
 
-    return isinstance(value, PipelineData | OutputFileDatasetConfig)
+    return isinstance(value, (PipelineData, OutputFileDatasetConfig))
 
 
 def output_key(output: Any) -> Any:
@@ -138,7 +138,7 @@ def check_both(inputs: Sequence[StepInput], side_inputs: Sequence[StepInput]) ->
 def _each(given: Any, what: str) -> Iterator[Any]:
     if given is None:
         return
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Sequence):
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
         raise PipelineError(f"ParallelRunStep: {what} is a list, but got {type(given).__name__}; put it into [ ]")
     yield from given
 
@@ -147,13 +147,13 @@ def _step_input(value: Any, where: str, index: int) -> StepInput:
     from mpi_prs.workspace.consumption import DatasetConsumptionConfig
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
-    if isinstance(value, FileDataset | TabularDataset):
+    if isinstance(value, (FileDataset, TabularDataset)):
         name = re.sub(r"\W", "_", value.name or f"input_{index}", flags=re.ASCII)
         return StepInput(name, value, value, "direct", isinstance(value, TabularDataset))
     if isinstance(value, DatasetConsumptionConfig):
         if isinstance(value.dataset, PipelineParameter):
             return _parameter(value, where)
-        if isinstance(value.dataset, FileDataset | TabularDataset):
+        if isinstance(value.dataset, (FileDataset, TabularDataset)):
             return StepInput(value.name, value, value.dataset, value.mode, isinstance(value.dataset, TabularDataset))
         found = _of_output(value, value.dataset)
     else:
@@ -168,7 +168,7 @@ def _parameter(value: Any, where: str) -> StepInput:
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
     stands_for = value.dataset.default_value
-    if not isinstance(stands_for, FileDataset | TabularDataset):
+    if not isinstance(stands_for, (FileDataset, TabularDataset)):
         raise PipelineError(
             f"ParallelRunStep: {where}: the PipelineParameter {value.dataset.name!r} has {value.dataset.kind} as its "
             "default, and cannot stand for a dataset"
@@ -181,7 +181,7 @@ def _of_output(given: Any, output: Any) -> StepInput | None:
     from mpi_prs.workspace.consumption import OutputFileDatasetConfig, OutputTabularDatasetConfig
 
     name, mode = getattr(given, "name", ""), getattr(given, "mode", "mount")
-    if isinstance(output, PipelineOutputFileDataset | PipelineOutputTabularDataset):
+    if isinstance(output, (PipelineOutputFileDataset, PipelineOutputTabularDataset)):
         is_tabular = isinstance(output, PipelineOutputTabularDataset)
         return StepInput(name, given, None, mode, is_tabular, output.pipeline_data, output)
     if isinstance(output, InputPortBinding):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_logs import CONSOLE, logs_of
@@ -68,12 +69,11 @@ class StepRun(Run):
     def _pipeline_look(self) -> PipelineLook:
         """The look at the pipeline as if this were its only step: where it stands shows in the whole."""
         from mpi_prs.pipeline.pipeline_watch import PipelineWatch
-        from mpi_prs.pipeline.waiting import only_step
 
         if self._pipeline_watch is None:
             assert self._record.parent is not None
             self._pipeline_watch = PipelineWatch(self._layout, self.experiment.name, self._record.parent)
-        return only_step(self._pipeline_watch.look(), self.id)
+        return self._pipeline_watch.look().of_step(self.id)
 
     def _look(self) -> StepLook:
         return self._pipeline_look().steps[0]
@@ -124,10 +124,14 @@ class StepRun(Run):
         return status.started, None if status.under_way else status.updated
 
     def _problem(self) -> str:
+        look = self._look()
+        return self._failure_text(look) if look.standing.state == states.FAILED else ""
+
+    @own_python("why a step has failed")
+    def _failure_text(self, look: StepLook) -> str:
         from mpi_prs.pipeline.failure_text import failure_text
 
-        look = self._look()
-        return failure_text(look, self._logs()) if look.standing.state == states.FAILED else ""
+        return failure_text(look, self._logs())
 
     # Outputs
 
@@ -211,6 +215,7 @@ class StepRun(Run):
 
         cancel_steps(self._layout, self.experiment.name, str(self._record.parent), only=self.id)
 
+    @own_python("StepRun.wait_for_completion()")
     def wait_for_completion(  # type: ignore[override]  # Azure's own order, which is not that of Run
         self, show_output: bool = True, timeout_seconds: float = float("inf"), raise_on_error: bool = True
     ) -> str:

@@ -93,7 +93,7 @@ def wait_for(
     watch, narrator = PipelineWatch(layout, experiment, run_id), Narrator()
     began, pause = time.monotonic(), _FIRST_PAUSE
     while True:
-        look = only_step(watch.look(), only)
+        look = watch.look().of_step(only)
         if show:
             for line in narrator.lines(look, time.monotonic()):
                 say(f"{time.strftime('%H:%M:%S')}  {line}")
@@ -114,14 +114,6 @@ def wait_for(
     elif show:
         say("\n".join(ending(look)))
     return look
-
-
-def only_step(look: PipelineLook, step_id: str | None) -> PipelineLook:
-    """The look at a pipeline as if it had one step."""
-    step = next((step for step in look.steps if step.record.id == step_id), None)
-    if step is None:
-        return look
-    return PipelineLook(look.record, step.standing.state, step.standing.detail, [step])
 
 
 def _fail(

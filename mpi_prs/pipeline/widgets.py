@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.surface import Surface
 
 _PAUSE = 1.0
@@ -39,7 +40,7 @@ class RunDetails(Surface):
         from mpi_prs.pipeline.pipeline_run import PipelineRun
         from mpi_prs.pipeline.step_run import StepRun
 
-        if not isinstance(run_instance, PipelineRun | StepRun):
+        if not isinstance(run_instance, (PipelineRun, StepRun)):
             raise PipelineError(
                 f"RunDetails shows a PipelineRun or a StepRun, but got {type(run_instance).__name__}; of other runs "
                 "run.get_details() and run.get_metrics() tell what there is"
@@ -47,6 +48,7 @@ class RunDetails(Surface):
         self._run = run_instance
         self._thread: threading.Thread | None = None
 
+    @own_python("RunDetails.show()")
     def show(self, render_lib: object = None, widget_settings: object = None) -> None:
         """Show it: in Jupyter until the run is over, in a terminal once; the program goes on at once in any case.
 
@@ -66,6 +68,7 @@ class RunDetails(Surface):
             self._thread = threading.Thread(target=self._go_on, args=(update,), name="RunDetails", daemon=True)
             self._thread.start()
 
+    @own_python("RunDetails.show()")
     def _view(self) -> Any:
         from mpi_prs.pipeline.run_logs import logs_of
         from mpi_prs.pipeline.run_view import view_of
@@ -74,6 +77,7 @@ class RunDetails(Surface):
         layout = self._run.experiment.workspace.layout
         return view_of(look, {step.record.id: logs_of(layout, step.record) for step in look.steps}, self._run.folder)
 
+    @own_python("RunDetails.show()")
     def _go_on(self, update: Callable[[str], None]) -> None:
         from mpi_prs.pipeline.run_view import as_html
 

@@ -175,7 +175,7 @@ def parse_nodes(text: str) -> list[PartitionNodes]:
     for line in text.splitlines():
         partition, state, count = [*(word.strip() for word in line.rsplit("|", 2)), "", ""][:3]
         if partition and state and count.isdecimal():
-            found.append(PartitionNodes(partition.removesuffix("*"), partition.endswith("*"), state, int(count)))
+            found.append(PartitionNodes(partition.rstrip("*"), partition.endswith("*"), state, int(count)))
     return found
 
 

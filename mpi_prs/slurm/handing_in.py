@@ -45,7 +45,10 @@ def call_off(run: RunDirectory) -> tuple[str | None, bool]:
     job_id = latest_job(run)
     if job_id is None:
         return None, False
-    if has_ended(read_status(run.status), job_id) or (state := job_state(job_id)) is None or state.is_over:
+    if has_ended(read_status(run.status), job_id):
+        return job_id, False
+    state = job_state(job_id)
+    if state is None or state.is_over:
         return job_id, False
     try:
         run.cancelled.touch()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace import dataset_registry as registry
 from mpi_prs.workspace.dataset_sources import Source, one_store
 from mpi_prs.workspace.surface import Surface
@@ -45,12 +46,12 @@ class AbstractDataset(Surface):
         "update": "register another version: register(…, create_new_version=True)",
     }
 
-    sources: tuple[Source, ...] = field(repr=False)
-    partition_format: str | None = field(default=None, repr=False, kw_only=True)
-    keys: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
-    first: int = field(default=0, repr=False, kw_only=True)
-    stop: int | None = field(default=None, repr=False, kw_only=True)
-    registration: Registration | None = field(default=None, repr=False, compare=False, kw_only=True)
+    sources: tuple[Source, ...]
+    partition_format: str | None = None
+    keys: tuple[str, ...] = ()
+    first: int = 0
+    stop: int | None = None
+    registration: Registration | None = field(default=None, compare=False)
 
     # Azure's class methods stand on Dataset, and on the kinds of dataset too
 
@@ -113,6 +114,7 @@ class AbstractDataset(Surface):
 
         return list(PartitionFormat.parse(self.partition_format).keys)
 
+    @own_python("get_partition_key_values()")
     def get_partition_key_values(self, partition_keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The combinations of values that there are, each once; lists all files.
 
@@ -158,7 +160,8 @@ class AbstractDataset(Surface):
         section: dict[str, Any] = {}
         if self.partition_format is not None:
             section["partition_format"] = self.partition_format
-        if storage := self.storage_section():
+        storage = self.storage_section()
+        if storage:
             section["storage"] = storage
         return section
 

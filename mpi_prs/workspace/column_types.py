@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.records import near
 from mpi_prs.workspace.surface import Surface
 
@@ -153,6 +154,7 @@ def column_types_option(types: Any) -> tuple[dict[str, str], str]:
     return found, marks.pop() if marks else "."
 
 
+@own_python("a type of a column as text")
 def _known_type(column: str, text: str) -> str:
     from mpi_prs.data.tables.types import parse_column_type
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.requirements import (
     check_conda_package,
     check_line,
@@ -120,7 +121,7 @@ class CondaDependencies(Surface):
         if found is None:
             return None
         rest = re.sub(r"^(?:[^\s:]+::)?python", "", found, count=1, flags=re.IGNORECASE)
-        return rest.strip().removeprefix("==").removeprefix("=").split("=")[0] if rest.strip()[:1] == "=" else rest
+        return re.sub("^==?", "", rest.strip()).split("=")[0] if rest.strip()[:1] == "=" else rest
 
     python_version = property(get_python_version)
 
@@ -225,6 +226,7 @@ class CondaDependencies(Surface):
             dependencies.append({"pip": list(self._pip)})
         return {"name": self._name, "channels": list(self._channels), "dependencies": dependencies}
 
+    @own_python("a conda environment file")
     def serialize_to_string(self) -> str:
         """As a conda environment file, which is YAML."""
         import yaml
@@ -323,11 +325,12 @@ def from_requirements_file(path: str | Path) -> CondaDependencies:
 def _listed(label: str, value: Any) -> list[Any]:
     if value is None:
         return []
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise EnvironmentProblem(f'{label}: expected a list such as ["numpy"], got {type(value).__name__}')
     return list(value)
 
 
+@own_python("a conda environment file")
 def _read_yaml(path: Path) -> tuple[Any, str]:
     import yaml
 

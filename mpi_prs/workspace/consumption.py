@@ -73,7 +73,7 @@ class DatasetConsumptionConfig(Surface):
         from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
         dataset = self.dataset if dataset is None else dataset
-        if not isinstance(dataset, FileDataset | TabularDataset):
+        if not isinstance(dataset, (FileDataset, TabularDataset)):
             raise WorkspaceError(f"the input {self.name!r} is no dataset yet, but {_described(dataset)}")
         self._check(dataset)
         section = dataset.to_input()
@@ -83,14 +83,14 @@ class DatasetConsumptionConfig(Surface):
         from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
         stands_for = dataset
-        if not isinstance(dataset, FileDataset | TabularDataset) and hasattr(dataset, "default_value"):
+        if not isinstance(dataset, (FileDataset, TabularDataset)) and hasattr(dataset, "default_value"):
             stands_for = dataset.default_value  # of a PipelineParameter
-        if isinstance(stands_for, TabularDataset | OutputTabularDatasetConfig):
+        if isinstance(stands_for, (TabularDataset, OutputTabularDatasetConfig)):
             if self.mode != "direct":
                 raise WorkspaceError(
                     f"the input {self.name!r} is rows, which are always read where they are; leave as_{self.mode}() out"
                 )
-        elif not isinstance(stands_for, FileDataset | OutputFileDatasetConfig):
+        elif not isinstance(stands_for, (FileDataset, OutputFileDatasetConfig)):
             raise WorkspaceError(
                 f"the input {self.name!r} is a dataset, such as Dataset.File.from_files(…), or a PipelineParameter "
                 f"whose default value is one, but got {_described(dataset)}"
@@ -121,8 +121,8 @@ class OutputFileDatasetConfig(Surface):
     destination: tuple[Datastore, str | None] | None = None
     source: Any = None
     partition_format: str | None = None
-    mode: str = field(default="mount", kw_only=True)
-    registered: tuple[str, str | None, Mapping[str, str] | None] | None = field(default=None, kw_only=True, hash=False)
+    mode: str = "mount"
+    registered: tuple[str, str | None, Mapping[str, str] | None] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         """Raises WorkspaceError: the name or the destination is none."""
@@ -134,7 +134,7 @@ class OutputFileDatasetConfig(Surface):
         if self.destination is None:
             return
         given = self.destination if isinstance(self.destination, tuple) else (self.destination, None)
-        if len(given) != 2 or not isinstance(given[0], Datastore) or not isinstance(given[1], str | None):
+        if len(given) != 2 or not isinstance(given[0], Datastore) or not isinstance(given[1], (str, type(None))):
             raise WorkspaceError(
                 f"the destination of the output {self.name!r} is a tuple (datastore, path), but got "
                 f"{self.destination!r}"

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace import dataset_registry as registry
 from mpi_prs.workspace.abstract_dataset import AbstractDataset
 from mpi_prs.workspace.data_path import DataPath
-from mpi_prs.workspace.dataset_factories import FileDatasetFactory, TabularDatasetFactory
+from mpi_prs.workspace.dataset_factories import FileDatasetFactory, TabularDatasetFactory, check_data
 from mpi_prs.workspace.dataset_sources import source_of
 from mpi_prs.workspace.datastore import Datastore
 
@@ -49,6 +50,7 @@ class FileDataset(AbstractDataset):
     def _kind(self) -> str:
         return "file"
 
+    @own_python("a dataset as the input of a step")
     def to_input(self) -> dict[str, Any]:
         from mpi_prs.workspace.dataset_reading import config_pattern, every_file
 
@@ -79,6 +81,7 @@ class FileDataset(AbstractDataset):
     def _unnamed(self) -> DatasetConsumptionConfig:
         return self.as_named_input(f"input__{self.id[:8]}")
 
+    @own_python("FileDataset.to_path()")
     def to_path(self) -> list[str]:
         """The files' paths below what their places have in common, each with a slash at its head.
 
@@ -91,6 +94,7 @@ class FileDataset(AbstractDataset):
 
         return [f"/{name}" for _, name in every_file(self)]
 
+    @own_python("FileDataset.download()")
     def download(
         self,
         target_path: str | os.PathLike[str] | None = None,
@@ -115,6 +119,7 @@ class FileDataset(AbstractDataset):
 
         return download(self, target_path, overwrite)
 
+    @own_python("FileDataset.mount()")
     def mount(self, mount_point: str | os.PathLike[str] | None = None, **kwargs: object) -> MountContext:  # noqa: ARG002
         """The files below a folder, while it is started: ``with dataset.mount() as folder: folder.mount_point``.
 
@@ -161,11 +166,11 @@ class TabularDataset(AbstractDataset):
         "submit_profile_run": "use to_pandas_dataframe().describe()",
     }
 
-    format: str = field(default="", kw_only=True)
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)
-    path_column: str | None = field(default=None, kw_only=True)
-    columns: tuple[str, ...] = field(default=(), kw_only=True)
-    dropped: tuple[str, ...] = field(default=(), kw_only=True)
+    format: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    path_column: str | None = None
+    columns: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     def _kind(self) -> str:
         return "tabular"
@@ -182,6 +187,7 @@ class TabularDataset(AbstractDataset):
                 found[key] = value
         return found
 
+    @own_python("a dataset as the input of a step")
     def to_input(self) -> dict[str, Any]:
         from mpi_prs.workspace.dataset_reading import config_pattern
 
@@ -233,7 +239,8 @@ class TabularDataset(AbstractDataset):
         if self.columns and not kept:
             raise WorkspaceError(f"drop_columns: without {unwanted!r} no column is left")
         more = [name for name in unwanted if name not in self.columns and name != self.path_column]
-        if self.columns and (unknown := [name for name in more if name not in self.partition_keys]):
+        unknown = [name for name in more if name not in self.partition_keys] if self.columns else []
+        if unknown:
             raise WorkspaceError(f"drop_columns: {unknown[0]!r} is none of the columns {', '.join(self.columns)}")
         return self.changed(
             columns=kept,
@@ -246,11 +253,10 @@ class TabularDataset(AbstractDataset):
 
     def _checked(self, validate: bool) -> TabularDataset:
         if validate:
-            from mpi_prs.workspace.dataset_reading import check
-
-            check(self)
+            check_data(self)
         return self
 
+    @own_python("TabularDataset.to_pandas_dataframe()")
     def to_pandas_dataframe(
         self,
         on_error: object = "null",  # noqa: ARG002
@@ -268,6 +274,7 @@ class TabularDataset(AbstractDataset):
 
         return to_pandas(self)
 
+    @own_python("TabularDataset.partition_by()")
     def partition_by(
         self,
         partition_keys: Sequence[str],

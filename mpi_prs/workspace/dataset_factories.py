@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.column_types import (
     PromoteHeadersBehavior,
     check_choice,
@@ -53,9 +54,7 @@ class FileDatasetFactory(Surface):
 
         made = FileDataset(sources(path), partition_format=_partition_format(partition_format))
         if validate:
-            from mpi_prs.workspace.dataset_reading import check
-
-            check(made)
+            check_data(made)
         return made
 
 
@@ -191,7 +190,6 @@ def _table(
     partition_format: str | None,
 ) -> TabularDataset:
     from mpi_prs.workspace.dataset import TabularDataset
-    from mpi_prs.workspace.dataset_reading import check, data_of
 
     made = TabularDataset(
         sources(path),
@@ -201,10 +199,25 @@ def _table(
         partition_format=_partition_format(partition_format),
     )
     if validate:
-        check(made)
+        check_data(made)
     else:
-        data_of(made)  # the options
+        _check_options(made)
     return made
+
+
+@own_python("looking whether the data is there (validate=True)")
+def check_data(dataset: FileDataset | TabularDataset) -> None:
+    """Look whether the data can be had, see :func:`~mpi_prs.workspace.dataset_reading.check`. Raises InputError."""
+    from mpi_prs.workspace.dataset_reading import check
+
+    check(dataset)
+
+
+@own_python("making a TabularDataset")
+def _check_options(dataset: TabularDataset) -> None:
+    from mpi_prs.workspace.dataset_reading import data_of
+
+    data_of(dataset)
 
 
 def _with_types(options: dict[str, Any], types: Mapping[str, str]) -> dict[str, Any]:

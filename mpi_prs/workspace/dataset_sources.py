@@ -120,7 +120,7 @@ def one_store(found: Iterable[Source]) -> dict[str, Any]:
     """How to get at the store of all places that are reached by URL. Raises WorkspaceError: there are several."""
     remote = [source for source in found if _URL.match(source.root()[0])]
     stores = [source.storage() for source in remote]
-    for source, store in zip(remote, stores, strict=True):
+    for source, store in zip(remote, stores):  # noqa: B905  # strict is not known to Python 3.7
         if store != stores[0]:
             raise WorkspaceError(
                 f"{remote[0]} and {source} are in different stores; make a dataset of each: a step may have several "
@@ -134,7 +134,7 @@ def _each(path: Any) -> Iterator[Source]:
         yield _in_datastore(path)
     elif isinstance(path, Datastore):
         yield _in_datastore(path.path())
-    elif isinstance(path, str | os.PathLike):
+    elif isinstance(path, (str, os.PathLike)):
         yield _outside(os.fspath(path))
     elif isinstance(path, tuple) and len(path) == 2 and isinstance(path[0], Datastore):
         below = path[1]
@@ -144,7 +144,7 @@ def _each(path: Any) -> Iterator[Source]:
             raise WorkspaceError(f"path: {path!r}: expected a tuple (datastore, 'mnist/')")
         for each in [below] if isinstance(below, str) else below:
             yield _in_datastore(path[0].path(each))
-    elif isinstance(path, list | tuple):
+    elif isinstance(path, (list, tuple)):
         for each in path:
             yield from _each(each)
     else:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.data_path import DataPath, UploadedPath, checked_path
 from mpi_prs.workspace.datastore_records import (
     DatastoreRecord,
@@ -158,6 +159,7 @@ class Datastore(DatastoreRegistrar):
 
     # Transfer
 
+    @own_python("Datastore.upload()")
     def upload(
         self,
         src_dir: str | os.PathLike[str],
@@ -185,6 +187,7 @@ class Datastore(DatastoreRegistrar):
 
         return self._upload(files_of_folder(src_dir), target_path, overwrite, show_progress)
 
+    @own_python("Datastore.upload_files()")
     def upload_files(
         self,
         files: Sequence[str | os.PathLike[str]],
@@ -205,6 +208,7 @@ class Datastore(DatastoreRegistrar):
 
         return self._upload(named_files(files, relative_root), target_path, overwrite, show_progress)
 
+    @own_python("an upload")
     def _upload(
         self, files: Sequence[tuple[Path, str]], target_path: str | None, overwrite: bool, show_progress: bool
     ) -> UploadedPath:
@@ -214,6 +218,7 @@ class Datastore(DatastoreRegistrar):
         moved = upload(self, files, target, overwrite, show_progress)
         return UploadedPath(self, target, uploaded=moved.done, skipped=moved.skipped)
 
+    @own_python("Datastore.download()")
     def download(
         self,
         target_path: str | os.PathLike[str],

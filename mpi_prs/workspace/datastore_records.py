@@ -67,7 +67,7 @@ def read_record(layout: WorkspaceFolder, name: str) -> DatastoreRecord | None:
         folder = {BLOB_STORE: layout.blob_store, FILE_STORE: layout.file_store}.get(name)
         return None if folder is None else DatastoreRecord("folder", folder=str(folder))
     fields = {key: value for key, value in data.items() if key in DatastoreRecord.__dataclass_fields__}
-    wrong = [key for key, value in fields.items() if not isinstance(value, str | None)]
+    wrong = [key for key, value in fields.items() if not isinstance(value, (str, type(None)))]
     if wrong or fields.get("kind") not in ("blob", "file_share", "folder"):
         raise WorkspaceError(
             f"{what}: {layout.datastore(name)}: {wrong[0] if wrong else 'kind'} is not what it should be. Mend this "
@@ -143,7 +143,8 @@ def storage_values(
         endpoints: the workspace's setting ``storage_endpoints``.
     """
     values: dict[str, Any] = {"account_name": record.account_name}
-    if url := account_url(record, endpoints):
+    url = account_url(record, endpoints)
+    if url:
         values["account_url"] = url
     if record.credentials == ANONYMOUS:
         values["anonymous"] = True
@@ -173,7 +174,7 @@ def mount_point(record: DatastoreRecord, endpoints: Mapping[str, str]) -> Path:
             f"nothing says where the file share {record.container!r} of {account!r} is mounted: give folder=…, or the "
             f'workspace\'s setting: ws.update_settings(storage_endpoints={{"{account}": "file:///mnt/{account}"}})'
         )
-    return Path(url.removeprefix("file://"), str(record.container))
+    return Path(url[len("file://") :], str(record.container))
 
 
 # Secrets
@@ -196,7 +197,8 @@ def _write_secret(path: Path, secret: str) -> None:
                 os.fsync(descriptor)
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
     except OSError as error:
         raise WorkspaceError(
             f"cannot keep a secret in {folder}: {error.strerror}. Leave it in the environment (AZURE_STORAGE_…), and "
@@ -227,4 +229,4 @@ def _remove_secrets(layout: WorkspaceFolder, name: str, keep: str = "") -> None:
     for kind in SECRETS:
         if kind != keep:
             with contextlib.suppress(OSError):
-                layout.secret(name, kind).unlink(missing_ok=True)
+                layout.secret(name, kind).unlink()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import InputError, OutputError, WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.datastore_records import (
     ACCOUNT_KEY,
     ANONYMOUS,
@@ -35,7 +36,7 @@ def text(parameter: str, value: object) -> str:
 
 def folder_path(folder: object) -> str:
     """A folder as an absolute path. Raises WorkspaceError: it is no path of a folder."""
-    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder) or "://" in str(os.fspath(folder)):
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or "://" in str(os.fspath(folder)):
         raise WorkspaceError(f"folder is the path of a folder that all nodes see, but got {folder!r}")
     return os.path.abspath(os.path.expanduser(str(os.fspath(folder))))
 
@@ -141,6 +142,7 @@ def _credentials(sas_token: object, account_key: object, from_environment: bool)
     return given[0], secret.strip()
 
 
+@own_python("a connection string")
 def _fields(connection_string: object) -> dict[str, str]:
     """Account, endpoint and secrets in a connection string; empty: not there. Raises WorkspaceError."""
     wrong = WorkspaceError(
@@ -162,8 +164,9 @@ def _fields(connection_string: object) -> dict[str, str]:
         account = account_at(endpoint)
     if not account:
         raise wrong
-    if not endpoint and (suffix := fields.get("endpointsuffix")):
-        endpoint = f"{fields.get('defaultendpointsprotocol', 'https')}://{account}.blob.{suffix}"
+    if not endpoint and fields.get("endpointsuffix"):
+        scheme = fields.get("defaultendpointsprotocol", "https")
+        endpoint = f"{scheme}://{account}.blob.{fields['endpointsuffix']}"
     return {
         "account": account,
         "endpoint": endpoint or "core.windows.net",
@@ -188,6 +191,7 @@ def register(layout: WorkspaceFolder, name: str, record: DatastoreRecord, secret
         raise WorkspaceError(f"the datastore {name!r} was registered by somebody else meanwhile; try again")
 
 
+@own_python("trying a container (skip_validation=False)")
 def try_out(name: str, record: DatastoreRecord, secret: str | None, values: Mapping[str, Any], create: bool) -> None:
     """Look whether a container can be listed, with the secret from memory; and make it before, where that is wanted.
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.conda_dependencies import CondaDependencies, from_requirements_file
 from mpi_prs.workspace.environment_sections import (
     DEFAULT_CPU_IMAGE,
@@ -144,6 +145,7 @@ class Environment(Section):
         return made
 
     @staticmethod
+    @own_python("Environment.from_existing_conda_environment()")
     def from_existing_conda_environment(name: str, conda_environment_name: str) -> Environment:
         """With the packages of a conda environment on this machine, as ``conda env export`` says them.
 
@@ -240,6 +242,7 @@ class Environment(Section):
         """The latest version of every registered environment, by name."""
         return dict(environments_of(workspace))
 
+    @own_python("Environment.build()")
     def build(self, workspace: Workspace, image_build_compute: object = None) -> EnvironmentBuild:
         """Do now, here, what the submission of a job would do: make the virtual environment, fetch the image, ….
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.own_python import own_python
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -85,6 +86,7 @@ def conda_name(package: str) -> str:
     return found[1].lower() if found else ""
 
 
+@own_python("comparing requirements")
 def requirement_of(line: str) -> Requirement | None:
     """A line as ``packaging`` reads it; ``None``: an option, a place, or nothing that can be read."""
     from packaging.requirements import InvalidRequirement, Requirement
@@ -108,11 +110,18 @@ def check_line(label: str, line: Any) -> str:
     line = line.strip()
     if not line or not line.isprintable():
         raise EnvironmentProblem(f"{label}: expected one requirement such as 'numpy>=1.24', got {line!r}")
-    if is_option(line) or is_place(line) or requirement_of(line) is not None:
+    if is_option(line) or is_place(line) or _is_requirement(line):
         return str(line)
     single = re.fullmatch(r"([A-Za-z0-9._-]+)\s*=\s*([^=].*)", line)
     hint = f"did you mean {single[1]}=={single[2]}?" if single else "write it as in a requirements file"
     raise EnvironmentProblem(f"{label}: {line!r} is no requirement that pip understands; {hint}")
+
+
+def _is_requirement(line: str) -> bool:
+    try:
+        return requirement_of(line) is not None
+    except WorkspaceError:  # a user process may have no `packaging`; lines that were written down have been checked
+        return name_of(line) != ""
 
 
 def check_conda_package(label: str, package: Any) -> str:
@@ -202,7 +211,7 @@ def local_path(line: str) -> str:
     if not is_place(line) and " @ " in bare:
         bare = bare.split(" @ ", 1)[1].strip()
     if bare.startswith("file:"):
-        return bare.removeprefix("file://").removeprefix("file:")
+        return re.sub(r"^file:(//)?", "", bare)
     return re.sub(r"\[[^\]]*\]$", "", bare) if is_place(line) and "://" not in bare else ""
 
 
@@ -245,6 +254,7 @@ def tensorflow1(lines: Iterable[str]) -> str | None:
     return next((line for line in lines if name_of(line) in _TENSORFLOW and _below_2(line)), None)
 
 
+@own_python("comparing versions")
 def _below_2(line: str) -> bool:
     from packaging.version import InvalidVersion, Version
 

@@ -121,7 +121,7 @@ def texts(label: str, value: Any) -> list[str]:
     """A list of texts; None is an empty one. Raises EnvironmentProblem; a single text is a slip, too."""
     if value is None:
         return []
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise wrong(label, 'a list of texts, such as ["numpy"]', value)
     return [text(f"{label}[{index}]", each) for index, each in enumerate(value)]
 
@@ -136,7 +136,7 @@ def variables(label: str, value: Any) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise EnvironmentProblem(f"{label}: {name!r} is no name of an environment variable")
-        if not isinstance(content, str | int | float):
+        if not isinstance(content, (str, int, float)):
             raise wrong(f"{label}[{name!r}]", "a text", content)
         if "\0" in str(content):
             raise EnvironmentProblem(f"{label}[{name!r}]: an environment variable cannot hold a NUL character")

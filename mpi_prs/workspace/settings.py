@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.own_python import own_python
 from mpi_prs.workspace.records import near
 
 LOW_PRIORITY = "lowpriority"
@@ -73,6 +74,7 @@ def _check_vm_size(size: str, section: Any) -> None:
     check_slurm(section, where, _OF_A_NODE)
 
 
+@own_python("checking Slurm's settings")
 def check_slurm(section: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> None:
     """Check keys and values of a job config's ``slurm`` section. Raises WorkspaceError naming the first that is wrong.
 
