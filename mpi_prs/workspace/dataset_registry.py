@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from mpi_prs.workspace.records import (
     names_with_versions,
     not_found,
     read_json,
+    time_stamp,
     versions,
 )
 from mpi_prs.workspace.surface import Registered
@@ -62,7 +62,7 @@ def register(
         "id": dataset.id,
         "description": description,
         "tags": tags,
-        "registered": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "registered": time_stamp(),
         "definition": dataset.definition(),
     }
     with contextlib.nullcontext() if create_new_version else locked(folder):

@@ -18,6 +18,7 @@ Standard library only, and for Python 3.7 as well: user processes import this mo
 from __future__ import annotations
 
 import contextlib
+import datetime
 import difflib
 import errno
 import json
@@ -340,6 +341,11 @@ def names_of(folder: Path, suffix: str = "") -> list[str]:
 def names_with_versions(folder: Path) -> list[str]:
     """The names in a folder of folders of versions that have at least one, sorted."""
     return [name for name in names_of(folder) if latest_version(folder / name) is not None]
+
+
+def time_stamp() -> str:
+    """Now, as it is kept with what is registered: ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def remove(file: Path) -> None:

@@ -6,33 +6,24 @@
     Workspace(…), get(…)     HOME/SUBSCRIPTION/GROUP/NAME                                ├─► a folder
     Workspace.at(folder)     as a job finds its workspace                                ─┘
 
-A folder with a ``workspace.json`` is a workspace. HOME is ``$MPI_PRS_HOME``, else ``~/.mpi_prs/workspaces``; on a
-cluster it has to be on a filesystem that all nodes see. Standard library only at the top: user processes import this.
+A folder with a ``workspace.json`` is a workspace; what HOME is stands in ``home.py``. Standard library only at the top:
+user processes import this.
 """
 
 # ruff: noqa: ARG002, ARG003, ARG004  # parameters of Azure's that mean nothing here
 
 from __future__ import annotations
 
-import datetime
 import logging
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace import config_file, settings
+from mpi_prs.workspace import config_file, home, settings
 from mpi_prs.workspace.layout import BLOB_STORE, WorkspaceFolder
-from mpi_prs.workspace.records import (
-    add_json,
-    check_name,
-    names_of,
-    near,
-    read_json,
-    update_json,
-)
+from mpi_prs.workspace.records import check_name, names_of, near, read_json, update_json
 from mpi_prs.workspace.script_context import script_context
 from mpi_prs.workspace.surface import Surface
 
@@ -46,8 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mpi_prs.workspace")
 
-_SUBSCRIPTION = "local"
-_GROUP = "default"
 _DEFAULT_DATASTORE = "default_datastore"
 _IGNORED_AT_CREATION = frozenset(
     [
@@ -111,7 +100,7 @@ class Workspace(Surface):
         Raises:
             WorkspaceError: there is none.
         """
-        self.layout = _layout(subscription_id, resource_group, workspace_name)
+        self.layout = home.layout_of(subscription_id, resource_group, workspace_name)
         if not self.layout.is_workspace:
             known = names_of(self.layout.root.parent)
             raise WorkspaceError(
@@ -166,7 +155,7 @@ class Workspace(Surface):
             if context is not None and path is None:
                 return cls.at(context.workspace)
             raise config_file.none_found(path, _file_name)
-        layout = WorkspaceFolder(found.folder) if found.folder else _layout(*found.names)
+        layout = WorkspaceFolder(found.folder) if found.folder else home.layout_of(*found.names)
         if not layout.is_workspace:
             if layout.root.exists() and not _is_empty(layout.root):
                 raise WorkspaceError(
@@ -174,7 +163,7 @@ class Workspace(Surface):
                     "not empty either. Correct the file, or make one with Workspace.create"
                 )
             subscription, group, name = found.names
-            _make(layout, name or layout.root.name, subscription or _SUBSCRIPTION, group or _GROUP, "", {})
+            home.make(layout, name or layout.root.name, subscription or home.SUBSCRIPTION, group or home.GROUP)
             _say(f"made the workspace {layout.root}, which {found.file} names", _logger)
         return cls.at(layout.root)
 
@@ -213,13 +202,13 @@ class Workspace(Surface):
         for unknown in azure.keys() - _IGNORED_AT_CREATION:
             raise TypeError(f"Workspace.create() has no parameter {unknown!r}{near(unknown, _IGNORED_AT_CREATION)}")
         check_name(name, "a workspace")
-        subscription, group = subscription_id or _SUBSCRIPTION, resource_group or _GROUP
+        subscription, group = subscription_id or home.SUBSCRIPTION, resource_group or home.GROUP
         if folder is None:
-            layout = _layout(subscription, group, name)
+            layout = home.layout_of(subscription, group, name)
         else:
             layout = WorkspaceFolder(Path(os.path.abspath(folder)))
         more = {key: value for key, value in (("tags", tags), ("friendly_name", friendly_name)) if value}
-        if _make(layout, name, subscription, group, location or "", more):
+        if home.make(layout, name, subscription, group, location or "", **more):
             if show_output:
                 _say(f"made the workspace {name!r} in {layout.root}", None)
         elif not exist_ok:
@@ -251,7 +240,7 @@ class Workspace(Surface):
         known = cls.list(subscription_id, resource_group=resource_group)
         found = known.get(name, [])
         if not found:
-            raise WorkspaceError(f"there is no workspace {name!r} below {_home()}{near(name, known)}")
+            raise WorkspaceError(f"there is no workspace {name!r} below {home.folder()}{near(name, known)}")
         if len(found) > 1:
             places = ", ".join(str(ws.folder) for ws in found)
             raise WorkspaceError(
@@ -264,14 +253,9 @@ class Workspace(Surface):
         subscription_id: str | None = None, auth: object = None, resource_group: str | None = None
     ) -> dict[str, list[Workspace]]:
         """All workspaces below HOME, by name; ``auth`` is ignored."""
-        home = _home()
         found: dict[str, list[Workspace]] = {}
-        for subscription in [subscription_id] if subscription_id else names_of(home):
-            for group in [resource_group] if resource_group else names_of(home / subscription):
-                for name in names_of(home / subscription / group):
-                    layout = WorkspaceFolder(home / subscription / group / name)
-                    if layout.is_workspace:
-                        found.setdefault(name, []).append(Workspace.at(layout.root))
+        for layout in home.workspaces(subscription_id, resource_group):
+            found.setdefault(layout.root.name, []).append(Workspace.at(layout.root))
         return found
 
     # What it is
@@ -338,7 +322,7 @@ class Workspace(Surface):
         base = Path(os.path.abspath(path or "."))
         about = self._description()
         names = (str(about["subscription_id"]), str(about["resource_group"]), str(about["name"]))
-        config_file.write(base, file_name, self.folder, names, is_below_home=self.folder == _layout(*names).root)
+        config_file.write(base, file_name, self.folder, names, is_below_home=self.folder == home.layout_of(*names).root)
 
     def __repr__(self) -> str:
         return (
@@ -456,50 +440,13 @@ class Workspace(Surface):
             about = read_json(self.layout.description, what)
         except FileNotFoundError:
             raise WorkspaceError(f"{what} is gone: there is no {self.layout.description}") from None
-        return {**_NOTHING_KNOWN, "name": self.folder.name, **about}
+        return home.completed(about, self.folder)
 
     def _change(self, change: Any) -> None:
         try:
             update_json(self.layout.description, f"the workspace in {self.folder}", change)
         except FileNotFoundError:
             raise WorkspaceError(f"{self.folder} is no workspace any more: it has no workspace.json") from None
-
-
-_NOTHING_KNOWN = {"id": "", "subscription_id": _SUBSCRIPTION, "resource_group": _GROUP, "location": "", "created": ""}
-
-
-def _home() -> Path:
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("MPI_PRS_HOME") or "~/.mpi_prs/workspaces")))
-
-
-def _layout(subscription: str, group: str, name: str) -> WorkspaceFolder:
-    check_name(subscription, "a subscription")
-    check_name(group, "a resource group")
-    return WorkspaceFolder(_home() / subscription / group / check_name(name, "a workspace"))
-
-
-def _make(
-    layout: WorkspaceFolder, name: str, subscription: str, group: str, location: str, more: Mapping[str, Any]
-) -> bool:
-    """Make a workspace unless there is one; whether it was made, of several at once by one."""
-    if layout.is_workspace:
-        return False
-    about = {
-        "name": name,
-        "id": str(uuid.uuid4()),
-        "subscription_id": subscription,
-        "resource_group": group,
-        "location": location,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **more,
-        "settings": {},
-    }
-    try:
-        for folder in (layout.blob_store, layout.file_store):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"cannot make the workspace {layout.root}: {error.strerror}") from error
-    return add_json(layout.description, about)  # last: whoever sees it sees a workspace
 
 
 def _is_empty(folder: Path) -> bool:
