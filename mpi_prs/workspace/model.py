@@ -2,8 +2,7 @@
 
 ::
 
-    Model.register ─► models/.incoming/… (copied, on disk) ─► rename ─► models/NAME/VERSION/model.json
-                                                                                            content/ENTRY
+    Model.register ─► models/NAME/VERSION/content/ENTRY   see model_registration.py
     Model.get_model_path ─► the path of ENTRY: on a node that sees the workspace, nothing is copied or downloaded
 
 Standard library only: user processes import this module.
@@ -21,17 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.workspace import model_paths
-from mpi_prs.workspace.incoming import copy_into, incoming_folder
+from mpi_prs.workspace.incoming import copy_into
 from mpi_prs.workspace.layout import layout_of
+from mpi_prs.workspace.model_registration import add_model, source_of
 from mpi_prs.workspace.records import (
-    add_version_folder,
     check_name,
     delete_version,
     names_with_versions,
-    near,
     update_json,
     versions,
-    write_json,
 )
 from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 from mpi_prs.workspace.tags import matches, text_pairs
@@ -171,7 +168,7 @@ class Model(Surface):
         """
         layout = layout_of(workspace)
         check_name(model_name, "a model")
-        source = _source(model_path)
+        source = source_of(model_path)
         record: dict[str, Any] = {
             "entry": source.name,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(),
@@ -183,19 +180,7 @@ class Model(Surface):
             "run_id": run_id or "",
             "experiment_name": experiment_name or "",
         }
-        with incoming_folder(layout.incoming) as folder:
-            content = folder / "content"
-            content.mkdir()
-            if child_paths is None:
-                parts = [copy_into(source, content / source.name, layout.root)]
-            else:
-                parts = [
-                    copy_into(source / child, _with_parents(content / source.name / child), layout.root)
-                    for child in _children(source, child_paths)
-                ]
-            record.update(files=sum(part.files for part in parts), size=sum(part.size for part in parts))
-            write_json(folder / "model.json", record)
-            version = add_version_folder(layout.model(model_name), folder)
+        version = add_model(layout, model_name, source, child_paths, record)
         found = cls.__new__(cls)
         found._take(workspace, model_name, version, record)
         return found
@@ -493,39 +478,3 @@ def _has(
         and run_id in (None, record.get("run_id"))
         and framework in (None, record.get("framework"))
     )
-
-
-def _source(model_path: str | os.PathLike[str]) -> Path:
-    if not isinstance(model_path, (str, os.PathLike)) or not os.fspath(model_path):
-        raise WorkspaceError(f"model_path is the path of a file or folder, but got {model_path!r}")
-    path = Path(os.path.abspath(model_path))
-    if not path.exists():
-        try:
-            beside = os.listdir(path.parent)
-        except OSError:
-            beside = []
-        raise WorkspaceError(f"model_path: there is no file and no folder {path}{near(path.name, beside)}")
-    if not path.name:
-        raise WorkspaceError("model_path: the root folder is no model")
-    return path
-
-
-def _children(source: Path, child_paths: Sequence[str]) -> list[Path]:
-    if isinstance(child_paths, str) or not child_paths:
-        raise WorkspaceError(f"child_paths is a list of files in {source}, but got {child_paths!r}")
-    if not source.is_dir():
-        raise WorkspaceError(f"child_paths are files in the folder model_path, but {source} is a file")
-    children = []
-    for child in child_paths:
-        relative = Path(os.path.relpath(source / child, source))
-        if ".." in relative.parts or relative == Path("."):
-            raise WorkspaceError(f"child_paths are files in {source}, but got {child!r}")
-        if not (source / relative).exists():
-            raise WorkspaceError(f"child_paths: there is no {source / relative}")
-        children.append(relative)
-    return children
-
-
-def _with_parents(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
