@@ -238,6 +238,29 @@ def test_a_side_input_is_one_file_or_one_folder(files: Any, tmp_path: Path, comp
             path_of(several)
 
 
+def test_a_dollar_in_a_path_is_a_dollar(
+    compiled: Compiled, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    data, earlier = PipelineData("earlier"), tmp_path / "$HOME" / "earlier"
+    make_step("make", [make_files(tmp_path)], output=data)
+    step = make_step(
+        "take",
+        [Dataset.File.from_files(str(tmp_path / "${x} $HOME" / "*.txt"), validate=False), data],
+        side_inputs=[Dataset.File.from_files(f"{tmp_path}/$HOME/model", validate=False).as_named_input("m").as_mount()],
+        arguments=["$HOME", "${x}", "$$"],
+    )
+    code = tmp_path / "$code"
+    source.rename(code)
+    config = compiled(
+        step, source_directory=code, output=tmp_path / "$out", upstream={data: str(earlier)}, interpreter=sys.executable
+    )
+    assert [section.files for section in config.inputs] == [(f"{tmp_path}/${{x}} $HOME/*.txt",), (str(earlier),)]
+    assert config.side_inputs["m"].path == f"{tmp_path}/$HOME/model"
+    assert (config.source_directory, config.output) == (code, tmp_path / "$out")
+    assert config.arguments[-3:] == ("$HOME", "${x}", "$$")
+
+
 def test_an_earlier_output_is_an_input_a_side_input_and_a_table(compiled: Compiled, tmp_path: Path) -> None:
     data = PipelineData("between")
     make_step("first", [make_files(tmp_path)], output=data)

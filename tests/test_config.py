@@ -117,6 +117,13 @@ def test_home_and_variables_in_paths_are_expanded(folder: Path, monkeypatch: pyt
     assert (config.entry_script, config.source_directory) == (folder / "score.py", folder)
 
 
+def test_two_dollars_in_a_path_are_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load(folder, text_of(output="/a$$HOME/$$$$b/$HOME$$", inputs=["/$${HOME}/*.png"]))
+    assert config.output == Path("/a$HOME/$$b/home/someone$")
+    assert config.inputs[0].files == ("/${HOME}/*.png",)
+
+
 def test_dots_are_taken_out_of_paths_unless_a_link_gives_them_another_meaning(folder: Path) -> None:
     (folder / "elsewhere" / "deep").mkdir(parents=True)
     (folder / "link").symlink_to("elsewhere/deep")

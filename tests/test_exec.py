@@ -290,6 +290,49 @@ def test_a_cell_that_is_meant_to_raise_ends_nothing(runner: Runner) -> None:
     assert "ZeroDivisionError" in stderr
 
 
+MISTAKE = """
+from azureml.core import Workspace, Dataset
+def look(ws):
+    return ws.datasets["mnist"]
+ws = Workspace.create("ws", folder="ws", show_output=False)
+try:
+    1 / 0
+except ZeroDivisionError:
+    look(ws)
+"""
+
+
+@pytest.mark.parametrize("kind", ["script", "notebook", "jupyter"])
+def test_of_a_mistake_the_users_own_lines_are_shown_and_the_message(runner: Runner, kind: str) -> None:
+    command = EXEC
+    if kind == "script":
+        runner.write("n.py", MISTAKE)
+    elif kind == "notebook":
+        runner.notebook("n.ipynb", MISTAKE)
+    else:
+        runner.write("n.ipy", f"%load_ext mpi_prs\n{MISTAKE}")
+        command = [sys.executable, "-m", "IPython", "--colors=nocolor"]
+    file = next(path.name for path in runner.folder.glob("n.*"))
+    code, stdout, stderr = runner.run(file, command=command)
+    assert code == 1
+    shown = stdout + stderr
+    assert 'return ws.datasets["mnist"]' in shown
+    assert "1 / 0" in shown
+    assert "NotRegistered: there is no dataset 'mnist'; there is none yet" in shown
+    assert "surface.py" not in shown
+
+
+def test_a_cause_inside_of_us_is_not_shown(runner: Runner) -> None:
+    runner.write("config.json", "{")
+    runner.write("script.py", "from azureml.core import Workspace\nWorkspace.from_config()\n")
+    code, _, stderr = runner.run("script.py")
+    assert code == 1
+    assert "WorkspaceError" in stderr
+    assert "config.json" in stderr
+    assert stderr.count("Traceback") == 1
+    assert "mpi_prs/workspace" not in stderr
+
+
 def test_a_notebook_may_exit(runner: Runner) -> None:
     runner.notebook("n.ipynb", "import sys\nsys.exit(3)", "print('never')")
     assert runner.run("n.ipynb") == (3, "", "")

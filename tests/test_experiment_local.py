@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import InputError, PipelineError, RunFailed
+from mpi_prs.errors import InputError, PipelineError, RunFailed, ScriptError
 from mpi_prs.pipeline import local_runner, submission
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.experiment import Experiment
@@ -357,7 +358,7 @@ def test_a_mistake_is_found_before_anything_starts(lab: Lab, monkeypatch: pytest
     with pytest.raises(PipelineError, match="there is no parameter 'pipeline_parameter'"):
         lab.submit(lab.step("names", NAMES, [lab.files()]), pipeline_parameter={})
     lab.step("broken", "def run(mini_batch:\n", [lab.files()])
-    with pytest.raises(Exception, match=r"broken\.py"):
+    with pytest.raises(ScriptError, match=re.escape(f"{lab.source}/broken.py: the entry script has a syntax error")):
         lab.submit(lab.step("broken", "def run(mini_batch:\n", [lab.files()]))
     (lab.source / ".amlignore").write_text("names.py\n")
     with pytest.raises(PipelineError, match=r"names\.py is left out of the copy"):

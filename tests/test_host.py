@@ -515,6 +515,16 @@ def test_a_script_that_does_not_get_to_its_first_mini_batch_says_why(
     assert "mpi_prs/entry_script" not in failure.traceback
 
 
+def test_what_argparse_has_said_is_told(user: User, start: Callable[[str], EntryScript | None]) -> None:
+    text = "import argparse\ndef init():\n    parser = argparse.ArgumentParser()\n"
+    text += "    parser.add_argument('--model', required=True)\n    parser.parse_known_args([])\ndef run(b): return b"
+    assert start(text) is None
+    (failure,) = user.failures
+    said = "argparse says: the following arguments are required: --model"
+    assert failure.message == f"the script called sys.exit(2); {said}"
+    assert failure.traceback.endswith(f"SystemExit: 2\n{said}\n")
+
+
 # The channel
 
 

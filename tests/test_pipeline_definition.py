@@ -286,6 +286,8 @@ def wrong_steps(files: Any, table: Any, data: PipelineData) -> list[tuple[dict[s
         ({"output": "out"}, ["output is a PipelineData", "str"]),
         ({"output": [data]}, ["output is a PipelineData", "list"]),
         ({"allow_reuse": "yes"}, ["allow_reuse is True or False"]),
+        ({"tags": "night"}, ["tags is a dict", "'night'"]),
+        ({"properties": [1]}, ["properties is a dict", "[1]"]),
         ({"side_inputs": named}, ["side_inputs is a list"]),
         ({"side_inputs": ["labels"]}, ["side_inputs[0]", "str"]),
         ({"arguments": "--a b"}, ["arguments is a list"]),

@@ -28,6 +28,7 @@ import click
 
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, ScriptError
 from mpi_prs.shims import finder
+from mpi_prs.shims.tracebacks import show_in, without_our_frames
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -87,8 +88,9 @@ def _run_script(file: Path, source: bytes) -> int:
         raise
     except BaseException as error:
         frames = error.__traceback__ and error.__traceback__.tb_next  # from the script's first one on
+        without_our_frames(error.with_traceback(frames))
         sys.stdout.flush()
-        sys.excepthook(type(error), error.with_traceback(frames), frames)
+        sys.excepthook(type(error), error, error.__traceback__)
         return EXIT_FAILED
     return EXIT_COMPLETE
 
@@ -193,4 +195,6 @@ def _make_shell(file: Path, folder: str) -> Any:
     if not sys.stderr.isatty():
         config.InteractiveShell.colors = "nocolor"
     InteractiveShell.clear_instance()
-    return Shell.instance(config=config)
+    shell = Shell.instance(config=config)
+    show_in(shell)
+    return shell

@@ -55,7 +55,13 @@ from mpi_prs.entry_script.mini_batch import (
     has_no_rows,
     import_table_libraries,
 )
-from mpi_prs.entry_script.script import EntryScript, import_script, prepare_interpreter, user_traceback
+from mpi_prs.entry_script.script import (
+    EntryScript,
+    argparse_says,
+    import_script,
+    prepare_interpreter,
+    user_traceback,
+)
 from mpi_prs.output.header import agreed_header
 from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
@@ -309,7 +315,8 @@ def _one_line(error: BaseException) -> str:
     name = type(error).__name__
     try:
         if isinstance(error, SystemExit):
-            text = f"the script called sys.exit({error.code!r})"
+            said = argparse_says(error)
+            text = f"the script called sys.exit({error.code!r})" + (f"; argparse says: {said}" if said else "")
         elif isinstance(error, WrongReturnType):
             text = str(error)
         else:

@@ -87,7 +87,21 @@ def user_traceback(error: BaseException) -> str:
     frames: types.TracebackType | None = error.__traceback__
     while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    said = argparse_says(error)
+    return "".join(traceback.format_exception(type(error), error, frames)) + (
+        f"argparse says: {said}\n" if said else ""
+    )
+
+
+def argparse_says(error: BaseException) -> str:
+    """What argparse has printed before it ended the script, which the exception does not tell; empty: it has not."""
+    frames = error.__traceback__ if isinstance(error, SystemExit) else None
+    while frames is not None:
+        code = frames.tb_frame.f_code
+        if code.co_name == "error" and code.co_filename.endswith("/argparse.py"):
+            return str(frames.tb_frame.f_locals.get("message", ""))
+        frames = frames.tb_next
+    return ""
 
 
 def _is_ours(file: str) -> bool:

@@ -1,7 +1,8 @@
 """The kinds of value that keys of the job config take.
 
 Relative paths are relative to ``info.context["folder"]`` (the config file's folder), or to the working directory where
-there is no context. A path given as text is expanded (``~``, ``$VAR``); one given as a ``Path`` is taken as it is.
+there is no context. A path given as text is expanded (``~``, ``$VAR``; ``$$`` is a ``$``); one given as a ``Path`` is
+taken as it is.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ _YEAR = 365 * 24 * 3600
 
 
 def expand(text: str) -> str:
-    """``text`` with ``~``, ``$VAR`` and ``${VAR}`` replaced. Raises ValueError naming what is not known."""
+    """``text`` with ``~``, ``$VAR`` and ``${VAR}`` replaced, and ``$$`` by ``$``. Raises ValueError naming what is not
+    known."""
 
     def value_of(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
         name = match[1] or match[2]
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set; set it, or write the path out")
@@ -35,7 +39,7 @@ def expand(text: str) -> str:
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise ValueError(f"the home folder of {text.partition('/')[0]} is not known; write the path out")
-    return re.sub(r"\$(?:(\w+)|\{([^}]*)\})", value_of, expanded, flags=re.ASCII)
+    return re.sub(r"\$(?:\$|(\w+)|\{([^}]*)\})", value_of, expanded, flags=re.ASCII)
 
 
 def absolute(folder: Path, path: str) -> str:

@@ -28,6 +28,7 @@ from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.script_settings import to_csv_options
 from mpi_prs.pipeline.service_arguments import service_arguments, timeouts_in
 from mpi_prs.pipeline.step_inputs import StepInput
+from mpi_prs.storage.credentials import is_url
 from mpi_prs.workspace.records import near
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _DEFAULT_FILES = 10
 _DEFAULT_ROWS = "1MB"
 _MOST_DEFINITIONS = 48 << 10  # Linux takes 128 KiB for one environment variable
 _VARIABLE = "AZUREML_DATAREFERENCE_"
+_PATHS = ("source_directory", "entry_script", "output", "environment", "path", "account_key_file", "sas_token_file")
+"""Keys of a job config and its sections that are paths; those of the inputs' files come as a job config takes them."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,22 @@ def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPl
         "azureml": "always",  # what Azure's own package would find is not here
         "slurm": _slurm(target, settings, place.workspace),
     }
-    return {key: value for key, value in job.items() if value is not None and value != {}}
+    return _literally({key: value for key, value in job.items() if value is not None and value != {}})
+
+
+def _literally(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a job config, or the whole, with ``$$`` for each ``$`` in its paths: ``$VAR`` would be expanded."""
+    found = {}
+    for key, value in section.items():
+        if key in _PATHS:
+            found[key] = value if is_url(value) else value.replace("$", "$$")
+        elif key == "inputs":
+            found[key] = [_literally(each) for each in value]
+        elif key == "side_inputs":
+            found[key] = {name: _literally(each) for name, each in value.items()}
+        else:
+            found[key] = _literally(value) if key == "storage" else value
+    return found
 
 
 def _is_path(step: ParallelRunStep, value: StepInput) -> bool:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from mpi_prs.errors import PipelineError
+from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.service_arguments import check_reserved, timeouts_in
 from mpi_prs.pipeline.step_inputs import StepInput, check_both, is_output, output_key, step_inputs, step_side_inputs
 from mpi_prs.workspace.surface import Surface
+from mpi_prs.workspace.tags import text_pairs
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _BARE = (str, int, float, Path)
@@ -117,8 +118,8 @@ class ParallelRunStep(Surface):
         self.arguments: list[Any] = _arguments(arguments)
         self.allow_reuse = allow_reuse
         self.models: list[Any] = _models(models)
-        self.tags = dict(tags or {})
-        self.properties = dict(properties or {})
+        self.tags = _pairs(name, "tags", tags)
+        self.properties = _pairs(name, "properties", properties)
         self.earlier: list[ParallelRunStep] = []
         for index, argument in enumerate(self.arguments):
             self._check_argument(index, argument)
@@ -234,7 +235,7 @@ def check_size(size: Any, inputs: Sequence[StepInput], step: str) -> None:
 def _arguments(given: Any) -> list[Any]:
     if given is None:
         return []
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Sequence):
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
         raise PipelineError(
             f"ParallelRunStep: arguments is a list, such as ['--threshold', 0.5], but got {type(given).__name__}"
         )
@@ -244,14 +245,21 @@ def _arguments(given: Any) -> list[Any]:
     return list(given)
 
 
+def _pairs(step: str, what: str, given: Any) -> dict[str, str]:
+    try:
+        return text_pairs(what, given)
+    except WorkspaceError as error:
+        raise PipelineError(f"ParallelRunStep {step!r}: {error}") from None
+
+
 def _models(given: Any) -> list[Any]:
     from mpi_prs.workspace.model import Model
 
     if given is None:
         return []
-    if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
         raise PipelineError(f"ParallelRunStep: models is a list of Models, but got {type(given).__name__}")
     for model in given:
-        if not isinstance(model, Model | str):
+        if not isinstance(model, (Model, str)):
             raise PipelineError(f"ParallelRunStep: models has Models, or their names, but got {type(model).__name__}")
     return list(given)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import InputError, PipelineError
+from mpi_prs.errors import InputError, PipelineError, ScriptError
 from mpi_prs.pipeline import reuse
 from mpi_prs.pipeline.compiling import StepPlace, compile_step
 from mpi_prs.pipeline.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
@@ -131,7 +131,10 @@ class Planning:
         destinations = [self._destination(output, self._ids[step]) for output in step.outputs]
         place = self._place(step, self._layout.snapshot(snapshot), source.script, destinations)
         folder = RunFolder(self._layout.run(self._request.experiment, place.run_id))
-        config = _config(compile_step(step, self._values, place), folder)
+        try:
+            config = _config(compile_step(step, self._values, place), folder)
+        except ScriptError as error:  # it is the user's own file that is to be mended, and not its copy
+            raise ScriptError(str(error).replace(str(place.source_directory), str(source.folder))) from None
         part = StepPart(
             needs=[self._ids[need] for need in self._pipeline.needs(step)],
             folder=str(config.output),

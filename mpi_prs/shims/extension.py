@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mpi_prs.shims import finder
+from mpi_prs.shims import finder, tracebacks
 
 
 def load(ipython: Any) -> None:
     """Install the modules, over the real ones where there are any: whoever loads the extension wants ours."""
-    del ipython
+    tracebacks.show_in(ipython)
     earlier = [
         name for name, module in sys.modules.items() if name.startswith("azureml") and not finder.is_ours(module)
     ]
@@ -25,6 +25,6 @@ def load(ipython: Any) -> None:
 
 def unload(ipython: Any) -> None:
     """Remove them."""
-    del ipython
+    tracebacks.hide_from(ipython)
     finder.uninstall()
     print("azureml… and azureml_user… are no longer mpi_prs")

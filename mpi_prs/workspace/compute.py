@@ -433,7 +433,10 @@ def _section(settings: Mapping[str, Any], vm_size: str, vm_priority: str) -> dic
 
 def _unknown(layout: WorkspaceFolder, name: str) -> ComputeTargetException:
     known = names_of(layout.computes, ".json")
-    return UnknownComputeTarget(f"there is no compute target {name!r}{near(name, known)}")
+    message = f"there is no compute target {name!r}{near(name, known)}"
+    if not known:
+        message += f": ComputeTarget.create(ws, {name!r}, AmlCompute.provisioning_configuration(vm_size=…)) makes one"
+    return UnknownComputeTarget(message)
 
 
 def _configuration(record: Mapping[str, Any], path: Path) -> AmlComputeProvisioningConfiguration:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import os
 import re
 import shutil
@@ -165,11 +164,7 @@ def config_pattern(pattern: str) -> str:
         raise WorkspaceError(
             f"{pattern!r}: this name is no valid text, and no job config can hold it; rename the file"
         ) from None
-    if "$" not in pattern:
-        return pattern
-    if os.path.lexists(pattern):
-        pattern = glob.escape(pattern) + ("/**" if os.path.isdir(pattern) else "")
-    return pattern.replace("$", "[$]")
+    return pattern.replace("$", "$$")
 
 
 def local_pairs(dataset: FileDataset, target: Path) -> list[tuple[str, Path]]:
