@@ -26,10 +26,9 @@ def __getattr__(name: str) -> _Any:
     if name in PUBLIC:
         value = globals()[name] = resolve(PUBLIC[name])
         return value
-    import difflib
+    from mpi_prs.near_names import did_you_mean
 
-    near = difflib.get_close_matches(name, PUBLIC, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else "dir(mpi_prs) lists what it has"
+    hint = did_you_mean(name, PUBLIC, "dir(mpi_prs) lists what it has", most=2)
     raise AttributeError(f"mpi_prs has no {name!r}; {hint}")
 
 

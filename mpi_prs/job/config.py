@@ -11,7 +11,6 @@ The keys bear the names of Azure ML's ParallelRunConfig where it has them.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,6 +53,7 @@ from mpi_prs.job.config_types import (
     path_text,
 )
 from mpi_prs.job.config_yaml import Document, read_document
+from mpi_prs.near_names import did_you_mean
 from mpi_prs.output.form import Form, default_to_csv, form_of
 
 # Below these keys `1.10` and `007` mean the text, not the number.
@@ -385,8 +385,7 @@ def _check_code_is_there(config: JobConfig, source: str, document: Document) -> 
         return
     if script.exists():
         raise ScriptError(f"{at('entry_script')}: {script} is not a file; give the Python file that defines run()")
-    near = difflib.get_close_matches(script.name, [file.name for file in script.parent.glob("*.py")], n=1)
-    hint = f"did you mean {near[0]}?" if near else "correct the path"
+    hint = did_you_mean(script.name, (file.name for file in script.parent.glob("*.py")), "correct the path")
     based_on = "source_directory" if is_folder_named else "the config file's folder"
     raise ScriptError(f"{at('entry_script')}: there is no file {script} (relative to {based_on}); {hint}")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import config_values as check
 from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.workspace.records import near
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:

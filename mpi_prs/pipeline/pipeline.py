@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.step_inputs import output_key
-from mpi_prs.workspace.records import near
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:

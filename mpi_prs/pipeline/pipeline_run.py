@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_outputs import PortDataReference
 from mpi_prs.pipeline.step_run import StepRun
-from mpi_prs.workspace.records import near
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.experiment import Experiment

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace.records import near
+from mpi_prs.near_names import near
 
 
 def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) -> Path:

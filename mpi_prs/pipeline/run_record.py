@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.workspace.layout import WorkspaceFolder
-from mpi_prs.workspace.records import names_of, near, read_json, write_json
+from mpi_prs.workspace.records import names_of, read_json, write_json
 
 PIPELINE = "azureml.PipelineRun"
 STEP = "azureml.StepRun"

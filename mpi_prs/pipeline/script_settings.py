@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import PipelineError
-from mpi_prs.workspace.records import near
+from mpi_prs.near_names import near
 
 FILE_NAME = "parallel_run_step.settings.json"
 _SECTION = "append_row"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.data import (
     InputPortBinding,
     PipelineData,
@@ -19,7 +20,6 @@ from mpi_prs.pipeline.data import (
     PipelineOutputTabularDataset,
 )
 from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.workspace.records import near
 
 _TAKEN = (
     "a DatasetConsumptionConfig, such as dataset.as_named_input('images').as_mount(), a dataset, "

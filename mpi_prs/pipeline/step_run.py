@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_logs import CONSOLE, logs_of
 from mpi_prs.pipeline.run_outputs import PortDataReference, StepRunOutput, output_of
 from mpi_prs.pipeline.run_record import StepPart
-from mpi_prs.workspace.records import near
 from mpi_prs.workspace.script_context import script_context
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
-from mpi_prs.workspace.records import near
 from mpi_prs.workspace.surface import Surface
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
 from mpi_prs.workspace.conda_dependencies import CondaDependencies, from_requirements_file
 from mpi_prs.workspace.environment_sections import (
@@ -40,7 +41,6 @@ from mpi_prs.workspace.records import (
     check_name,
     latest_version,
     names_with_versions,
-    near,
     not_found,
     read_json,
     versions,

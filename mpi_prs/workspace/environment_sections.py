@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.near_names import near
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
-from mpi_prs.workspace.records import near
 from mpi_prs.workspace.sections import Field, Section, optional_text, text, texts, truth, wrong
 
 DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.workspace.incoming import copy_into, incoming_folder
 from mpi_prs.workspace.layout import WorkspaceFolder
-from mpi_prs.workspace.records import add_version_folder, near, write_json
+from mpi_prs.workspace.records import add_version_folder, write_json
 
 
 def source_of(model_path: str | os.PathLike[str]) -> Path:

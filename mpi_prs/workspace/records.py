@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import difflib
 import errno
 import json
 import os
@@ -34,6 +33,7 @@ from typing import Any
 
 from mpi_prs import locking
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near as near  # noqa: PLC0414  # until the last who import it from here are mended
 from mpi_prs.replacing import sync_folder
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
@@ -68,19 +68,6 @@ def check_name(name: object, what: str) -> str:
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise WorkspaceError(f"the name of {what} has at most {_LONGEST_NAME} bytes, but got {name!r}")
     return name
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: ``; did you mean 'mnist'?``, or which there are."""
-    names = sorted(known)
-    by_lower = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    if close:
-        return f"; did you mean {' or '.join(repr(by_lower[other]) for other in close)}?"
-    if not names:
-        return "; there is none yet"
-    shown = ", ".join(map(repr, names[:8]))
-    return f"; there is {shown}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
 
 
 def not_found(what: str, name: str, known: Iterable[str]) -> WorkspaceError:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.own_python import own_python
-from mpi_prs.workspace.records import near
 
 LOW_PRIORITY = "lowpriority"
 """A key of a VM size's section: what differs when the compute target's ``vm_priority`` is this."""

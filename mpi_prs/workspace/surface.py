@@ -5,13 +5,12 @@ Standard library only: user processes import this module.
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace.records import near
+from mpi_prs.near_names import did_you_mean, near
 
 T = TypeVar("T")
 
@@ -21,8 +20,7 @@ def _missing(owner: type, name: str) -> AttributeError:
     advice = next((kind.__dict__["_INSTEAD"][name] for kind in owner.__mro__ if name in _advice(kind)), "")
     if not advice:
         public = [known for known in dir(owner) if not known.startswith("_")]
-        close = difflib.get_close_matches(name, public, n=2)
-        advice = f"did you mean {' or '.join(close)}?" if close else "see docs/azureml.md for what there is"
+        advice = did_you_mean(name, public, "see docs/azureml.md for what there is", most=2)
     return AttributeError(f"mpi_prs's {owner.__name__} has no {name!r}; {advice}")
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.workspace import config_file, home, settings
 from mpi_prs.workspace.layout import BLOB_STORE, WorkspaceFolder
-from mpi_prs.workspace.records import check_name, names_of, near, read_json, update_json
+from mpi_prs.workspace.records import check_name, names_of, read_json, update_json
 from mpi_prs.workspace.script_context import script_context
 from mpi_prs.workspace.surface import Surface
 

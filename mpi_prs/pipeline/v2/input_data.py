@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.v2.bindings import only_expression, shown
 from mpi_prs.pipeline.v2.mltable import FILE_NAME, read_mltable, section_of
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.parse import Step
 from mpi_prs.pipeline.v2.resolving import Assets, Data, Found, Resolver, plain_url
 from mpi_prs.storage.credentials import Storage, is_url
-from mpi_prs.workspace.records import near
 
 _MODES = {"download": "download", "eval_download": "download", "direct": "direct"}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import ConfigError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.v2.assets import WorkspaceAssets
 from mpi_prs.pipeline.v2.bindings import expressions_in
 from mpi_prs.pipeline.v2.nodes import OURS, read_nodes
@@ -17,7 +18,6 @@ from mpi_prs.pipeline.v2.other_steps import check_upstream
 from mpi_prs.pipeline.v2.parse import PARALLEL_KEYS, PIPELINE_KEYS, Pipeline, Step, parse_pipeline
 from mpi_prs.pipeline.v2.resolving import Resolver
 from mpi_prs.pipeline.v2.translate import translate
-from mpi_prs.workspace.records import near
 
 if TYPE_CHECKING:
     from mpi_prs.job.config import JobConfig

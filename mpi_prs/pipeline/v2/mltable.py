@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import ConfigError, InputError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.v2.nodes import Node, read_nodes
 from mpi_prs.pipeline.v2.resolving import Found
 from mpi_prs.storage.credentials import Storage, is_url
-from mpi_prs.workspace.records import near
 
 FILE_NAME = "MLTable"
 _PATH_COLUMN = "Path"

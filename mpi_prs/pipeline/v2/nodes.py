@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import ConfigError
-from mpi_prs.workspace.records import near
+from mpi_prs.near_names import near
 
 if TYPE_CHECKING:
     from mpi_prs.job.config_yaml import Document, KeyPath, Place

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import ConfigError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.v2.bindings import only_expression
 from mpi_prs.pipeline.v2.nodes import OURS, Node, read_nodes
-from mpi_prs.workspace.records import near
 
 DATA_TYPES = ("uri_folder", "uri_file", "mltable", "custom_model", "mlflow_model", "triton_model")
 LITERAL_TYPES = ("string", "integer", "number", "boolean")

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.v2.bindings import Parts, only_expression, replaced, shown
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.parse import DATA_TYPES, Input, Output, Pipeline, Step
 from mpi_prs.storage.credentials import is_url
-from mpi_prs.workspace.records import near
 
 DEFAULT_FILE = "parallel_run_step.txt"
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.config_values import mini_batch_size
 from mpi_prs.pipeline.v2 import environments
 from mpi_prs.pipeline.v2.arguments import split, understand
@@ -37,7 +38,6 @@ from mpi_prs.pipeline.v2.nodes import OURS, Node
 from mpi_prs.pipeline.v2.parse import Output, Step
 from mpi_prs.pipeline.v2.resolving import DEFAULT_FILE, Resolver, appended_output, file_name, plain_url
 from mpi_prs.storage.credentials import is_url
-from mpi_prs.workspace.records import near
 
 if TYPE_CHECKING:
     from mpi_prs.job.config_yaml import KeyPath, Place
