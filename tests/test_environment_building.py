@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -20,10 +19,10 @@ from mpi_prs.workspace import conda_building, environment_building, venv_buildin
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
 from mpi_prs.workspace.environment import DEFAULT_GPU_IMAGE, Environment
 from mpi_prs.workspace.environment_building import POLICY_VARIABLE, Prepared, policy_of, prepare
-from mpi_prs.workspace.interpreter import OLDEST, Interpreter, ask, this_interpreter
+from mpi_prs.workspace.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.workspace.workspace import Workspace
 from tests import stand_ins
-from tests.jobs import REPOSITORY, Job, assert_every_row_once
+from tests.jobs import Job, assert_every_row_once
 
 
 @pytest.fixture(autouse=True)
@@ -507,16 +506,3 @@ def test_micromamba_has_another_command(ws: Workspace, tmp_path: Path) -> None:
     ws.update_settings(conda=str(path))
     assert prepare(environment_of("tinylib", policy="conda"), ws, print).interpreter is not None
     assert stand_ins.notes_of(path)[0][:2] == ["create", "--prefix"]
-
-
-def test_user_processes_can_be_as_old_as_it_is_said() -> None:
-    """What they import is at least of the syntax of that Python; its library may still lack something."""
-    code = (
-        "import sys, mpi_prs.entry_script.host, mpi_prs.entry_script.check, mpi_prs.workspace.environment\n"
-        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'mpi_prs'))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    files = [Path(line) for line in done.stdout.splitlines()]
-    assert len(files) > 20
-    for file in files:
-        ast.parse(file.read_text(), str(file), feature_version=OLDEST)

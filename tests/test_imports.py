@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -74,18 +75,64 @@ LAYERS = [
 ]
 SIDEWAYS = {("entry_script", "output"), ("entry_script", "data")}
 SIDEWAYS |= {("workspace", "pipeline")}  # Workspace.experiments
+PACKAGE = REPOSITORY / "mpi_prs"
+
+
+def rooms_of(source: str, package: str) -> set[str]:
+    """The rooms of ours that a module imports from, wherever in it.
+
+    Args:
+        source: of the module.
+        package: that it lies in, such as ``mpi_prs.pipeline.v2``.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("mpi_prs.")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("from mpi_prs.job.config import load_config", {"job"}),
+        ("import mpi_prs.job.config as config, os", {"job"}),
+        ("from mpi_prs import engine", {"engine"}),
+        ("def f():\n    from mpi_prs.cli.main import main", {"cli"}),
+        ("from .nodes import Node", {"pipeline"}),
+        ("from ..data import PipelineData", {"pipeline"}),
+        ("from ...cli import main", {"cli"}),
+        ("import mpi_prs, json", set()),
+    ],
+)
+def test_imports_are_seen_in_every_form(source: str, rooms: set[str]) -> None:
+    assert rooms_of(source, "mpi_prs.pipeline.v2") == rooms
 
 
 def test_rooms_import_downwards_only() -> None:
     layer = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+    files = {path: path.relative_to(PACKAGE).parts for path in sorted(PACKAGE.glob("*/**/*.py"))}
+    assert {parts[0] for parts in files.values()} == set(layer), "every room has its layer"
+    assert any(parts[:2] == ("pipeline", "v2") for parts in files.values())
     wrong = []
-    for path in sorted((REPOSITORY / "mpi_prs").glob("*/*.py")):
-        room = path.parent.name
-        for line in path.read_text().splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] in ("from", "import") and words[1].startswith("mpi_prs."):
-                other = words[1].split(".")[1]
-                allowed = other not in layer or other == room or (room, other) in SIDEWAYS
-                if not allowed and layer[other] <= layer[room]:
-                    wrong.append(f"{path}: {line.strip()}")
+    for path, parts in files.items():
+        room = parts[0]
+        for other in rooms_of(path.read_text(), ".".join(("mpi_prs", *parts[:-1]))):
+            allowed = other not in layer or other == room or (room, other) in SIDEWAYS
+            if not allowed and layer[other] <= layer[room]:
+                wrong.append(f"{path}: {other}")
     assert not wrong
+
+
+def test_what_lies_outside_the_rooms_imports_from_none_of_them() -> None:
+    """But for the ways in: the program, the package's names, and what entry scripts import by its own name."""
+    ways_in = {"__init__.py": {"shims"}, "__main__.py": {"cli", "engine", "slurm"}, "parallel_run.py": {"workspace"}}
+    layer = {room for rooms in LAYERS for room in rooms}
+    found = {path.name: rooms_of(path.read_text(), "mpi_prs") & layer for path in PACKAGE.glob("*.py")}
+    assert {name: rooms for name, rooms in found.items() if rooms} == ways_in

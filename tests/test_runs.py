@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import multiprocessing
@@ -31,7 +30,6 @@ from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.watch import Look
 from mpi_prs.workspace.workspace import Workspace
 from tests.experiments import Lab, marked_processes
-from tests.jobs import REPOSITORY
 
 
 @pytest.fixture
@@ -339,30 +337,6 @@ def test_outside_a_run_everything_is_printed(capsys: pytest.CaptureFixture[str])
         _ = run.experiment
     with pytest.raises(PipelineError, match="allow_offline is False"):
         Run.get_context(allow_offline=False)
-
-
-WITHOUT_PACKAGES = """
-import sys
-class Nothing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in sys.stdlib_module_names | {"mpi_prs"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Nothing())
-import mpi_prs.pipeline.run, mpi_prs.pipeline.experiment, mpi_prs.pipeline.offline_run
-print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("mpi_prs") and module.__file__))
-"""
-
-
-def test_entry_scripts_can_import_it_in_another_interpreter_without_our_packages() -> None:
-    """No pydantic, no yaml; and TensorFlow 1 needs Python 3.7."""
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", WITHOUT_PACKAGES], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    files = [Path(file) for file in done.stdout.split()]
-    assert any(file.name == "step_run.py" for file in files)
-    for file in files:
-        ast.parse(file.read_text(), str(file), feature_version=(3, 7))
 
 
 # Where steps and pipelines stand

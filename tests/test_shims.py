@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import os
 import subprocess
@@ -18,7 +17,6 @@ import pytest
 import mpi_prs
 from mpi_prs.shims import finder, names
 from mpi_prs.workspace import authentication
-from mpi_prs.workspace.interpreter import OLDEST
 from tests.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, make_job, nothing_left_of
 
 NewJob = Callable[..., Job]
@@ -152,14 +150,6 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     before, after = map(str.split, printed.splitlines())
     assert before == ["mpi_prs", "mpi_prs.shims", "mpi_prs.shims.finder"]
     assert after == [*before, "mpi_prs.shims.names"]
-
-
-def test_user_processes_may_be_as_old_as_it_is_said() -> None:
-    """At least of the syntax of that Python is what gives them the names."""
-    files = [*(REPOSITORY / "mpi_prs" / "shims").glob("*.py"), *(REPOSITORY / "mpi_prs").glob("*.py")]
-    assert len(files) > 10
-    for file in files:
-        ast.parse(file.read_text(), str(file), feature_version=OLDEST)
 
 
 @pytest.mark.usefixtures("installed")

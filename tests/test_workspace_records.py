@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
 import shutil
@@ -38,6 +37,7 @@ from mpi_prs.workspace.records import (
 from mpi_prs.workspace.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
 from mpi_prs.workspace.surface import NotRegistered, Registered
 from tests.jobs import REPOSITORY
+from tests.old_python import old_pythons
 from tests.together import together
 
 
@@ -333,45 +333,7 @@ def test_the_context_of_this_process_follows_its_environment(monkeypatch: pytest
     assert script_context() is found
 
 
-IN_USER_PROCESSES = ["workspace", "compute", "model", "script_context"]
-WITHOUT_PACKAGES = """
-import sys
-class Nothing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in sys.stdlib_module_names | {"mpi_prs"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Nothing())
-import importlib
-for name in sys.argv[1:]:
-    importlib.import_module(f"mpi_prs.workspace.{name}")
-print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("mpi_prs") and module.__file__))
-"""
-
-
-def test_user_processes_can_import_it_in_another_interpreter_without_our_packages() -> None:
-    """No pydantic, no yaml, no fsspec; and TensorFlow 1 needs Python 3.7."""
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", WITHOUT_PACKAGES, *IN_USER_PROCESSES],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    files = [Path(file) for file in done.stdout.split()]
-    assert len(files) > 10
-    for file in files:
-        ast.parse(file.read_text(), str(file), feature_version=(3, 7))
-
-
-def _answers(python: str) -> bool:
-    return subprocess.run([python, "-V"], capture_output=True, check=False).returncode == 0
-
-
-OLD_PYTHONS = [python for minor in (7, 8, 9) if (python := shutil.which(f"python3.{minor}")) and _answers(python)]
-
-
-@pytest.mark.parametrize("python", [sys.executable, *OLD_PYTHONS])
+@pytest.mark.parametrize("python", [sys.executable, *old_pythons()])
 def test_an_entry_script_in_an_old_python_finds_its_model(tmp_path: Path, python: str) -> None:
     code = """
 import os, sys
