@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi_prs.errors import PipelineError
+from mpi_prs.near_names import near
 from mpi_prs.pipeline.compiling_inputs import check_partition_keys, definition_of, input_section, side_input_section
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.pipeline.parameter import PipelineParameter
@@ -29,7 +30,6 @@ from mpi_prs.pipeline.script_settings import to_csv_options
 from mpi_prs.pipeline.service_arguments import service_arguments, timeouts_in
 from mpi_prs.pipeline.step_inputs import StepInput
 from mpi_prs.storage.credentials import is_url
-from mpi_prs.workspace.records import near
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.compute import AmlCompute

@@ -13,7 +13,6 @@ status is that of the partition. Standard library only at the top: user processe
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import ComputeTargetException, SlurmError, WorkspaceError
+from mpi_prs.near_names import near
 from mpi_prs.workspace import settings as workspace_settings
 from mpi_prs.workspace.compute_configuration import (
     AmlComputeProvisioningConfiguration,
@@ -35,7 +35,7 @@ from mpi_prs.workspace.compute_status import (
     counts_of_partition,
 )
 from mpi_prs.workspace.layout import WorkspaceFolder, layout_of
-from mpi_prs.workspace.records import add_json, check_name, names_of, near, read_json, update_json
+from mpi_prs.workspace.records import add_json, check_name, names_of, read_json, time_stamp, update_json
 from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ComputeTarget(Surface):
         path = layout.compute(name)
         if workspace_settings.backend(workspace.settings) == "slurm":
             _section(workspace.settings, config.vm_size, config.vm_priority)
-        now = _now()
+        now = time_stamp()
         if not add_json(path, {**asdict(config), "created": now, "modified": now}):
             there = AmlCompute(workspace, name)
             if there._configuration() != config:
@@ -340,7 +340,7 @@ class AmlCompute(ComputeTarget):
         def change(record: dict[str, Any]) -> dict[str, Any]:
             before = asdict(_configuration(record, self._path))
             after = {**before, **{name: value for name, value in given.items() if value is not None}}
-            return {**record, **asdict(configuration(**after)), "modified": _now()}
+            return {**record, **asdict(configuration(**after)), "modified": time_stamp()}
 
         try:
             self._record = update_json(self._path, self._what, change)
@@ -445,10 +445,6 @@ def _configuration(record: Mapping[str, Any], path: Path) -> AmlComputeProvision
         return configuration(**{name: record[name] for name in names if name in record})
     except ComputeTargetException as error:
         raise ComputeTargetException(f"{path}: {error}. Mend or remove this file") from None
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _nothing(text: str) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +42,7 @@ from mpi_prs.workspace.records import (
     names_with_versions,
     not_found,
     read_json,
+    time_stamp,
     versions,
     write_json,
 )
@@ -208,8 +208,7 @@ class Environment(Section):
         folder = workspace.layout.environment(self.name)
         latest = latest_version(folder)
         if latest is None or _read(workspace, self.name, latest) != definition:
-            registered = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            latest = add_version(folder, {"registered": registered, "definition": definition})
+            latest = add_version(folder, {"registered": time_stamp(), "definition": definition})
         self.version = str(latest)
         return self
 

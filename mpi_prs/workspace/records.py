@@ -33,7 +33,7 @@ from typing import Any
 
 from mpi_prs import locking
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near as near  # noqa: PLC0414  # until the last who import it from here are mended
+from mpi_prs.near_names import near
 from mpi_prs.replacing import sync_folder
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
