@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import builtins
-import difflib
 import io
 import json
 import os
@@ -27,6 +26,7 @@ from typing import Any
 import click
 
 from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, ScriptError
+from mpi_prs.near_names import did_you_mean
 from mpi_prs.shims import finder
 from mpi_prs.shims.tracebacks import show_in, without_our_frames
 
@@ -63,8 +63,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        near = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.*")], n=1)
-        hint = f"did you mean {near[0]}?" if near else "correct the path"
+        hint = did_you_mean(file.name, (path.name for path in file.parent.glob("*.*")), "correct the path")
         raise ScriptError(f"there is no file {file}; {hint}") from None
     except IsADirectoryError:
         raise ScriptError(f"{file} is a folder; give a Python file or a notebook (.ipynb)") from None

@@ -5,7 +5,6 @@ Standard library only at import: entry scripts may import this module in another
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.near_names import did_you_mean
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.service_arguments import check_reserved, timeouts_in
@@ -188,8 +188,8 @@ class ParallelRunStep(Surface):
                 "relative to it"
             )
         if not os.path.isfile(whole):
-            near = difflib.get_close_matches(Path(whole).name, [p.name for p in Path(whole).parent.glob("*.py")], n=1)
-            hint = f"did you mean {near[0]}?" if near else "write it, or correct entry_script or source_directory"
+            beside = (path.name for path in Path(whole).parent.glob("*.py"))
+            hint = did_you_mean(Path(whole).name, beside, "write it, or correct entry_script or source_directory")
             raise PipelineError(f"step {self.name!r}: entry_script: there is no file {whole}; {hint}")
         return Source(Path(folder), PurePosixPath(relative))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from mpi_prs.errors import PipelineError, WorkspaceError
@@ -106,9 +105,3 @@ class PipelineWatch:
 def folder_of(layout: WorkspaceFolder, record: RunRecord) -> RunFolder:
     """The folder of a run."""
     return RunFolder(layout.run(record.experiment, record.id))
-
-
-def output_folder(record: RunRecord) -> Path:
-    """The job's output folder of a step run, where its ``_run`` is."""
-    assert record.step is not None
-    return Path(record.step.folder)
