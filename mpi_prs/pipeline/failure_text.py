@@ -10,6 +10,7 @@ from mpi_prs.errors import EXIT_RESUMABLE, MpiPrsError
 from mpi_prs.monitor.failed import main_reason
 from mpi_prs.monitor.units import printable
 from mpi_prs.pipeline import standing as states
+from mpi_prs.pipeline.run_files import end_of_text
 from mpi_prs.pipeline.run_logs import CONSOLE
 from mpi_prs.run_directory import RunDirectory
 
@@ -62,7 +63,7 @@ def _last_traceback(logs: Mapping[str, Path]) -> str:
     """Of the user processes, when no mini-batch has failed: that of ``init()``, say."""
     for name in sorted(logs):
         if name.startswith(_ERRORS):
-            text = _tail(logs[name])
+            text = end_of_text(logs[name], _TAIL)
             at = text.rfind(_TRACEBACK)
             if at >= 0:
                 return printable(text[at:].strip(), keep="\n\t")
@@ -71,14 +72,5 @@ def _last_traceback(logs: Mapping[str, Path]) -> str:
 
 def _last_lines(console: Path | None) -> Iterator[str]:
     if console is not None:
-        lines = [line for line in _tail(console).splitlines() if line.strip()]
+        lines = [line for line in end_of_text(console, _TAIL).splitlines() if line.strip()]
         yield from (printable(line) for line in lines[-_LAST_LINES:])
-
-
-def _tail(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""

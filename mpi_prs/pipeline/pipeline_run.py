@@ -56,8 +56,7 @@ class PipelineRun(Run):
     def get_status(self) -> str:
         """``Preparing``, ``NotStarted``, ``Queued``, ``Running``, ``CancelRequested``, ``Finished``, ``Failed`` or
         ``Canceled``."""
-        state = self._state()
-        return states.FINISHED if state == states.COMPLETED else state
+        return states.finished(self._state())
 
     def _own_properties(self) -> dict[str, str]:
         part = self._record.pipeline

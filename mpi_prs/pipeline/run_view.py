@@ -131,15 +131,9 @@ def _step_view(step: StepLook) -> StepView:
 
 def _last_lines(path: Path | None) -> Iterator[str]:
     from mpi_prs.monitor.units import printable
+    from mpi_prs.pipeline.run_files import end_of_text
 
-    if path is None:
-        return
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return
+    text = "" if path is None else end_of_text(path, _TAIL)
     yield from (printable(line, keep="\t") for line in text.splitlines()[-_LOG_LINES:])
 
 
@@ -148,9 +142,9 @@ def _last_lines(path: Path | None) -> Iterator[str]:
 
 def as_text(view: RunView) -> str:
     """For terminals."""
-    lines = [f"{view.title}  {view.run_id}: {_word(view.state)}"]
+    lines = [f"{view.title}  {view.run_id}: {states.finished(view.state)}"]
     for step in view.steps:
-        lines.append(f"  {step.name}: {_word(step.state)}{f'  {step.detail}' if step.detail else ''}")
+        lines.append(f"  {step.name}: {states.finished(step.state)}{f'  {step.detail}' if step.detail else ''}")
         if step.done is not None:
             filled = int(_BAR * step.done)
             facts = ", ".join(f"{name} {value}" for name, value in step.facts.items())
@@ -195,13 +189,9 @@ def _bar(done: float, state: str) -> str:
 
 def _badge(state: str) -> str:
     style = f"background:{_COLOURS.get(state, _GREY)};color:#fff;border-radius:3px;padding:1px 6px;font-size:90%"
-    return f'<span style="{style}">{escape(_word(state))}</span>'
+    return f'<span style="{style}">{escape(states.finished(state))}</span>'
 
 
 def _pre(text: str, colour: str = "inherit") -> str:
     style = f"color:{colour};white-space:pre-wrap;margin:4px 0;font-size:90%"
     return f'<pre style="{style}">{escape(text)}</pre>'
-
-
-def _word(state: str) -> str:
-    return states.FINISHED if state == states.COMPLETED else state

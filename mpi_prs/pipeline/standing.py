@@ -23,8 +23,10 @@ CANCELED = "Canceled"
 OVER = frozenset([COMPLETED, FAILED, CANCELED])
 """What a run ends as."""
 
-FINISHED = "Finished"
-"""What ``get_status()`` of pipeline runs and step runs says for ``Completed``, as in Azure."""
+
+def finished(state: str) -> str:
+    """The word for a state that ``get_status()`` of pipeline runs and step runs has: ``Finished`` for ``Completed``."""
+    return "Finished" if state == COMPLETED else state
 
 
 @dataclass(frozen=True)

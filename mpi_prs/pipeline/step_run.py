@@ -84,8 +84,7 @@ class StepRun(Run):
     def get_status(self) -> str:
         """``NotStarted``, ``Queued``, ``Preparing``, ``Running``, ``CancelRequested``, ``Finished``, ``Failed`` or
         ``Canceled``."""
-        state = self._state()
-        return states.FINISHED if state == states.COMPLETED else state
+        return states.finished(self._state())
 
     @property
     def is_reused(self) -> bool:

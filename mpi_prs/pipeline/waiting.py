@@ -52,7 +52,7 @@ class Narrator:
         if is_new_state:
             said.intervals = _Said().intervals
         said.state, said.text, said.due = standing.state, text, now + next(said.intervals)
-        yield f"{step.record.name}: {_word(standing.state)}{f'  {text}' if text else ''}"
+        yield f"{step.record.name}: {states.finished(standing.state)}{f'  {text}' if text else ''}"
 
 
 def _text(step: StepLook) -> str:
@@ -60,10 +60,6 @@ def _text(step: StepLook) -> str:
     if step.standing.state in (states.RUNNING, states.COMPLETED, states.CANCEL_REQUESTED) and status is not None:
         return printable(progress_line(status))
     return printable(step.standing.detail)
-
-
-def _word(state: str) -> str:
-    return states.FINISHED if state == states.COMPLETED else state
 
 
 def wait_for(
@@ -101,7 +97,8 @@ def wait_for(
             break
         left = timeout - (time.monotonic() - began)
         if left <= 0:
-            say(f"waited {duration(timeout)} for the run {only or run_id}, which goes on ({_word(look.state)})")
+            state = states.finished(look.state)
+            say(f"waited {duration(timeout)} for the run {only or run_id}, which goes on ({state})")
             return look
         try:
             time.sleep(min(pause, left))
@@ -138,4 +135,4 @@ def ending(look: PipelineLook) -> Iterator[str]:
             yield RunDirectory(Path(part.folder)).job_result.read_text("utf-8", "replace").rstrip()
         except OSError:
             yield f"  output in {part.folder}"
-    yield f"the run {look.record.id} is {_word(look.state).lower()}"
+    yield f"the run {look.record.id} is {states.finished(look.state).lower()}"
