@@ -327,7 +327,16 @@ def test_only_what_is_complete_and_still_there_is_used_again(lab: Lab) -> None:
     again = submit()
     assert reuses(again)
     assert lab.rows(again, "waiting") == items()
-    Path(first.get_steps()[0].get_output_data("out").url, "rows.txt").unlink()
+    rows = Path(first.get_steps()[0].get_output_data("out").url, "rows.txt")
+    content = rows.read_text()
+    rows.write_text(content[:-1])  # somebody's editor, say
+    cut = submit()
+    assert not reuses(cut)
+    assert cut.wait_for_completion(show_output=False) == "Finished"
+    Path(cut.get_steps()[0].get_output_data("out").url, "rows.txt").unlink()
+    rows.write_text(content)
+    assert reuses(submit())
+    rows.unlink()
     last = submit()
     assert not reuses(last)
     assert last.wait_for_completion(show_output=False) == "Finished"

@@ -133,11 +133,23 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
             storage = storage_of(output.datastore)
             if storage is None or not _blobs_are_there(output.url, uploaded_files(run), storage):
                 return False
-        elif not run.output.is_dir() or (
-            record.step.rows is not None and not run.output_file(record.step.rows).is_file()
-        ):
+        elif not run.output.is_dir() or (record.step.rows is not None and not _rows_are_there(run, record.step.rows)):
             return False
     return True
+
+
+def _rows_are_there(run: RunDirectory, name: str) -> bool:
+    """Whether the file of the rows is as large as it was at the end; how large one is that was made of them at the end,
+    is not on record."""
+    from mpi_prs.monitor.status import read_status
+    from mpi_prs.output.form import form_of
+
+    status = read_status(run.status)
+    try:
+        size = run.output_file(name).stat().st_size
+    except OSError:
+        return False
+    return size > 0 if form_of(name).is_made_at_the_end else status is not None and size == status.output_bytes
 
 
 def _blobs_are_there(url: str, expected: Mapping[str, int], storage: Storage) -> bool:
