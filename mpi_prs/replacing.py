@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +36,26 @@ def replacing(path: Path, *, lasting: bool = False) -> Iterator[BinaryIO]:
         raise
     if lasting:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` for the block to make a file at, whoever else makes one for the same name; when the block
+    ends well, the file takes the name ``path``, and else it is removed.
+
+    The folder is made where it is missing. The place has a name of its own, ``.….part``, which listings of ours skip.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        yield partial
+        os.replace(str(partial), str(path))
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.near_names import near
+from mpi_prs.replacing import arriving
 
 
 def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) -> Path:
@@ -24,18 +24,12 @@ def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) 
         WorkspaceError: it cannot be read or written, or the name leads out of the folder.
     """
     target = folder / checked_name(name)
-    partial = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with arriving(target) as partial:
             if hasattr(source, "read"):
                 _write_stream(partial, source)
             else:
                 shutil.copyfile(os.fspath(source), str(partial))
-            os.replace(str(partial), str(target))
-        finally:
-            if partial.exists():
-                partial.unlink()
     except OSError as error:
         what = getattr(source, "name", "the stream") if hasattr(source, "read") else source
         raise WorkspaceError(f"cannot copy {what} to {target}: {error.strerror or error}") from error

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.locking import try_lock
+from mpi_prs.replacing import arriving
 from mpi_prs.workspace.records import remove
 
 _SUFFIX = ".lock"
@@ -138,17 +139,13 @@ def _copy(source: Path, target: Path, above: tuple[tuple[int, int], ...]) -> Cop
 
 
 def _copy_file(source: Path, target: Path, *, executable: bool) -> None:
-    partial = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}")
-    try:
+    with arriving(target) as partial:
         shutil.copyfile(source, partial)
         with open(partial, "rb+") as file:
             if executable:  # for whoever may read it
                 mode = os.fstat(file.fileno()).st_mode
                 os.fchmod(file.fileno(), mode | (mode & 0o444) >> 2)
             os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        remove(partial)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

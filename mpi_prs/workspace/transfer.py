@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import sys
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.replacing import arriving
 from mpi_prs.run_directory import RUN_FOLDER
 
 _COPIES_AT_ONCE = 8
@@ -151,22 +151,16 @@ def copy_file(source: Path, target: Path) -> int:
     Raises:
         WorkspaceError: it cannot be read or written.
     """
-    partial = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial)
-        size = partial.stat().st_size
-        os.chmod(partial, source.stat().st_mode & 0o777 | 0o200)
-        os.replace(partial, target)
+        with arriving(target) as partial:
+            shutil.copyfile(source, partial)
+            os.chmod(partial, source.stat().st_mode & 0o777 | 0o200)
+            return partial.stat().st_size
     except (OSError, shutil.Error) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         advice = ": free some space, or raise the quota" if full else ""
         raise WorkspaceError(f"cannot copy {source} to {target}: {reason}{advice}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return size
 
 
 @dataclass
