@@ -15,11 +15,12 @@ import yaml
 from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.job.config import JobConfig, load_config
-from mpi_prs.pipeline.compiling import StepPlace, compile_step
+from mpi_prs.pipeline.compiling import compile_step
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.pipeline import Pipeline
+from mpi_prs.pipeline.step_place import StepPlace
 from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
 from mpi_prs.workspace.dataset import Dataset
 from mpi_prs.workspace.datastore import Datastore

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi_prs.errors import PipelineError
@@ -32,6 +30,7 @@ from mpi_prs.pipeline.step_inputs import StepInput
 from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
+    from mpi_prs.pipeline.step_place import StepPlace
     from mpi_prs.workspace.compute import AmlCompute
     from mpi_prs.workspace.workspace import Workspace
 
@@ -41,40 +40,6 @@ _MOST_DEFINITIONS = 48 << 10  # Linux takes 128 KiB for one environment variable
 _VARIABLE = "AZUREML_DATAREFERENCE_"
 _PATHS = ("source_directory", "entry_script", "output", "environment", "path", "account_key_file", "sas_token_file")
 """Keys of a job config and its sections that are paths; those of the inputs' files come as a job config takes them."""
-
-
-@dataclass(frozen=True)
-class StepPlace:
-    """Where one run of a step happens.
-
-    Attributes:
-        run_id: of the step run.
-        experiment: its name.
-        workspace: the Workspace.
-        output: the job's output folder.
-        source_directory: the snapshot of the step's ``source().folder``.
-        output_url: where the output file goes when it is complete; ``None``: it stays in ``output``.
-        output_storage: the job's ``storage`` section, for ``output_url``.
-        upstream: output of an earlier step → its folder or URL.
-        upstream_storage: output of an earlier step → how to get at its URL.
-        interpreter: of the user processes; ``None``: the one at hand.
-        environment_variables: of the user processes, from the environment.
-        script: the entry script in the snapshot, relative to it; ``None``: as the step's ``source()`` says, which must
-            be given where the pipeline has a ``default_source_directory``.
-    """
-
-    run_id: str
-    experiment: str
-    workspace: Workspace
-    output: Path
-    source_directory: Path
-    output_url: str | None = None
-    output_storage: Mapping[str, Any] = field(default_factory=dict)
-    upstream: Mapping[Any, str] = field(default_factory=dict)
-    upstream_storage: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
-    interpreter: str | None = None
-    environment_variables: Mapping[str, str] = field(default_factory=dict)
-    script: str | PurePosixPath | None = None
 
 
 class _Checked(NamedTuple):

@@ -12,7 +12,7 @@ from mpi_prs.pipeline.step_inputs import StepInput, output_key
 from mpi_prs.workspace.data_path import DataPath
 
 if TYPE_CHECKING:
-    from mpi_prs.pipeline.compiling import StepPlace
+    from mpi_prs.pipeline.step_place import StepPlace
 
 _BELOW = re.compile(r"/\*\*(/\*)?$")
 _GLOB = re.compile(r"[*?[]")

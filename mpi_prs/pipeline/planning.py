@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import InputError, PipelineError, ScriptError
 from mpi_prs.pipeline import reuse
-from mpi_prs.pipeline.compiling import StepPlace, compile_step
+from mpi_prs.pipeline.compiling import compile_step
 from mpi_prs.pipeline.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.pipeline.snapshot import take_snapshot
+from mpi_prs.pipeline.step_place import StepPlace
 
 if TYPE_CHECKING:
     from mpi_prs.job.config import JobConfig
