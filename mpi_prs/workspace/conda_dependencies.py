@@ -19,6 +19,7 @@ from mpi_prs.workspace.requirements import (
     is_option,
     name_of,
     read_requirements,
+    read_text,
 )
 from mpi_prs.workspace.surface import Surface
 
@@ -334,13 +335,7 @@ def _listed(label: str, value: Any) -> list[Any]:
 def _read_yaml(path: Path) -> tuple[Any, str]:
     import yaml
 
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise EnvironmentProblem(f"there is no conda environment file {path}; correct the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise EnvironmentProblem(f"the conda environment file {path} cannot be read: {reason}") from None
+    content = read_text(path, "conda environment file")
     try:
         return yaml.safe_load(content), str(path)
     except yaml.YAMLError as error:

@@ -165,21 +165,25 @@ def read_requirements(path: Path, _above: tuple[Path, ...] = ()) -> list[str]:
     path = path.absolute()
     if path in _above:
         raise EnvironmentProblem(f"{path}: this requirements file includes itself")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise EnvironmentProblem(f"there is no requirements file {path}; correct the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise EnvironmentProblem(f"the requirements file {path} cannot be read: {reason}") from None
     lines: list[str] = []
-    for number, line in _logical_lines(content):
+    for number, line in _logical_lines(read_text(path, "requirements file")):
         option, value = _option(line)
         if option in ("-r", "--requirement"):
             lines += read_requirements(path.parent / value, (*_above, path))
         else:
             lines.append(anchored(check_line(f"{path}, line {number}", line), path.parent))
     return lines
+
+
+def read_text(path: Path, what: str) -> str:
+    """A file that the user has written; ``what``: for the message. Raises EnvironmentProblem."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise EnvironmentProblem(f"there is no {what} {path}; correct the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise EnvironmentProblem(f"the {what} {path} cannot be read: {reason}") from None
 
 
 def _logical_lines(content: str) -> Iterable[tuple[int, str]]:
