@@ -39,26 +39,28 @@ def whole_number(lowest: int, highest: int = LARGEST) -> Check:
 
 def percent(value: Any) -> float:
     """A number from 0 to 100."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:  # NaN fails too
+    number = _number(value)
+    if number is None or not 0 <= number <= 100:  # NaN fails too
         raise ValueError("expected a number from 0 to 100")
-    return float(value)
+    return float(number)
 
 
 def seconds(value: Any) -> float:
     """A time above 0."""
+    number = _number(value)
+    if number is None or not 0 < number <= YEAR:
+        raise ValueError("expected a number of seconds, more than 0")
+    return number if isinstance(number, int) or math.floor(number) != number else int(number)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number, or what its text says; ``None``: it is neither."""
     if isinstance(value, str):
         try:
-            value = float(value)
+            return float(value)
         except ValueError:
-            value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= YEAR:
-        raise ValueError("expected a number of seconds, more than 0")
-    return value if isinstance(value, int) or math.floor(value) != value else int(value)
+            return None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def mini_batch_size(value: Any) -> int | str:
