@@ -34,5 +34,5 @@ def test_the_start_may_take_ten_minutes_or_what_the_variable_says() -> None:
     assert start_seconds({}) == start_seconds({"MPI_PRS_START_TIMEOUT": ""}) == 600
     assert start_seconds({"MPI_PRS_START_TIMEOUT": "2.5"}) == 2.5
     for wrong in ("soon", "0", "-1", "nan", "inf"):
-        with pytest.raises(LaunchError, match="MPI_PRS_START_TIMEOUT: got .* expected seconds"):
+        with pytest.raises(LaunchError, match=r"MPI_PRS_START_TIMEOUT: got .* expected seconds"):
             start_seconds({"MPI_PRS_START_TIMEOUT": wrong})
