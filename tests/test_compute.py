@@ -315,6 +315,13 @@ def test_it_waits_for_nodes(ws: Workspace, monkeypatch: pytest.MonkeyPatch, caps
     ]
 
 
+def test_it_waits_for_no_further_machine_than_this_one(ws: Workspace) -> None:
+    target = make(ws, min_nodes=3)
+    target.wait_for_completion(min_node_count=4, pause=lambda _: pytest.fail("it has waited"))
+    with pytest.raises(ComputeTargetException, match="timeout_in_minutes is a number, but got 'long'"):
+        target.wait_for_completion(timeout_in_minutes="long")  # type: ignore[arg-type]
+
+
 def test_it_does_not_wait_longer_than_it_may(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -525,17 +525,24 @@ def test_bad_uploads_are_named(ws: Workspace, tmp_path: Path) -> None:
         (tmp_path / "no", "is not there"),
         (tmp_path / "file", "is a file: use upload_files"),
         (tmp_path / "empty", "no files"),
+        (None, "src_dir is the path of a file or folder of this machine, but got None"),
     ):
         with pytest.raises(WorkspaceError, match=words):
             store.upload(folder)
     for files, words in (
         ("file", "files is a list"),
         ([], "it is empty"),
+        ([3], r"files\[0\] is the path of a file"),
         ([tmp_path / "no"], "is not there"),
         ([tmp_path / "empty"], "is a folder: use upload"),
     ):
         with pytest.raises(WorkspaceError, match=words):
             store.upload_files(files)  # type: ignore[arg-type]
+    with pytest.raises(WorkspaceError, match=r"target_path is the path of a file or folder .* but got ''"):
+        store.download("")
+    for use in (Datastore.get, Datastore.register_folder):
+        with pytest.raises(WorkspaceError, match=r"expected a Workspace, such as .*, but got 'ws'"):
+            use("ws", "x", **({"folder": "/"} if use is Datastore.register_folder else {}))  # type: ignore[operator]
     with pytest.raises(WorkspaceError, match="is not below relative_root"):
         store.upload_files([tmp_path / "file"], relative_root=tmp_path / "empty")
     with pytest.raises(WorkspaceError, match="does not lead upwards"):

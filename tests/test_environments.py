@@ -401,6 +401,16 @@ def test_an_environment_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert other.python.conda_dependencies_file == str(tmp_path / "other.yml")
 
 
+def test_what_is_no_path_is_named() -> None:
+    for read in (Environment.from_pip_requirements, Environment.from_conda_specification):
+        with pytest.raises(WorkspaceError, match=r"file_path is the path of a file .* but got 5"):
+            read("batch", 5)  # type: ignore[arg-type]
+    with pytest.raises(WorkspaceError, match=r"path is the path of a file .* but got 5"):
+        CondaDependencies().save(5)  # type: ignore[arg-type]
+    with pytest.raises(WorkspaceError, match=r"expected a Workspace, such as .*, but got 'ws'"):
+        Environment.get("ws", "batch")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -369,6 +369,11 @@ def test_a_mistake_is_found_before_anything_starts(lab: Lab, monkeypatch: pytest
     lab.step("broken", "def run(mini_batch:\n", [lab.files()])
     with pytest.raises(ScriptError, match=re.escape(f"{lab.source}/broken.py: the entry script has a syntax error")):
         lab.submit(lab.step("broken", "def run(mini_batch:\n", [lab.files()]))
+    settings = lab.source / "parallel_run_step.settings.json"
+    settings.write_text("{")
+    with pytest.raises(PipelineError, match=re.escape(f"{settings}, line 1, column 2: not JSON")):
+        lab.submit(lab.step("names", NAMES, [lab.files()]))
+    settings.unlink()
     (lab.source / ".amlignore").write_text("names.py\n")
     with pytest.raises(PipelineError, match=r"names\.py is left out of the copy"):
         lab.submit(lab.step("names", NAMES, [lab.files()]))

@@ -420,6 +420,10 @@ def test_a_model_is_downloaded(ws: Workspace, tmp_path: Path) -> None:
     assert (target / "models" / "mnist-tf.model.meta").read_text() == "changed"
     model.download(target, exist_ok=True)
     assert (target / "models" / "mnist-tf.model.meta").read_text() == "graph"
+    with pytest.raises(WorkspaceError, match=r"target_dir is the path of a file or folder .* but got 5"):
+        model.download(5)  # type: ignore[arg-type]
+    with pytest.raises(WorkspaceError, match=r"tags to find is a list .* but got 5"):
+        Model.list(ws, tags=5)  # type: ignore[arg-type]
     with pytest.raises(WorkspaceError, match=r"cannot make .*labels\.txt"):
         model.download(target / "models" / "assets" / "labels.txt" / "x")
 

@@ -293,6 +293,7 @@ def test_a_yaml_file_by_hand_names_a_registered_environment(ws: Workspace, tmp_p
         ("entry_scrip: a.py\n", ["unknown key 'entry_scrip'", "did you mean 'entry_script'"]),
         ("entry_script: a.py\n", ["error_threshold is missing"]),
         ("mini_batch_size: {pipeline_parameter: x}\n", ["mini_batch_size", "default_value"]),
+        ("mini_batch_size: {pipeline_parameter: a b, default_value: 1}\n", ["mini_batch_size", "'a b'"]),
         ("environment: 3\n", ["environment", "name of a registered environment"]),
     ],
 )
@@ -312,3 +313,7 @@ def test_yaml_files_that_cannot_be_read_or_written(ws: Workspace, tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(PipelineError, match=r"cannot write .*file/config\.yml"):
         make_config().save_to_yaml(tmp_path / "file" / "config.yml")
+    with pytest.raises(PipelineError, match=r"load_yaml: path: got Workspace.*; expected a text"):
+        ParallelRunConfig.load_yaml(str(tmp_path), ws)  # type: ignore[arg-type]
+    with pytest.raises(PipelineError, match=r"save_to_yaml: path: got None; expected a text"):
+        make_config().save_to_yaml(None)  # type: ignore[arg-type]

@@ -267,9 +267,14 @@ def test_unknown_names_and_versions_get_the_near_ones(ws: Workspace, folder: Dat
 
 def test_bad_registrations_are_told(ws: Workspace, folder: Datastore, tmp_path: Path) -> None:
     dataset = Dataset.File.from_files(folder)
-    for given in ({"tags": {"a": 1}}, {"description": 5}, {"name": "a/b"}, {"name": None}):
+    for given in ({"tags": {"a": [1]}}, {"tags": "night"}, {"description": 5}, {"name": "a/b"}, {"name": None}):
         with pytest.raises(WorkspaceError):
             dataset.register(ws, **{"name": "x", **given})  # type: ignore[arg-type]
+    for use in (dataset.register, Dataset.get_by_name, Dataset.get_by_id):
+        with pytest.raises(WorkspaceError, match=r"expected a Workspace, such as .*, but got 'ws'"):
+            use("ws", "x")  # type: ignore[arg-type]
+    with pytest.raises(WorkspaceError, match=r"target_path is the path of a file or folder .* but got 5"):
+        dataset.download(5)  # type: ignore[arg-type]
     other = Workspace.create("other", folder=tmp_path / "other", show_output=False)
     with pytest.raises(WorkspaceError, match="datastore 'folder' of another workspace"):
         dataset.register(other, "x")

@@ -79,7 +79,10 @@ def _object(path: Path, key: str, value: Any, workspace: Any) -> Any:
                 f"ParallelRunConfig.load_yaml: {path}: {key}: a pipeline parameter has the keys {_PARAMETER} and "
                 "default_value"
             )
-        return PipelineParameter(value[_PARAMETER], value["default_value"])
+        try:
+            return PipelineParameter(value[_PARAMETER], value["default_value"])
+        except PipelineError as error:
+            raise PipelineError(f"ParallelRunConfig.load_yaml: {path}: {key}: {error}") from None
     return value
 
 

@@ -220,7 +220,7 @@ class ParallelRunConfig(Surface):
         """
         from mpi_prs.pipeline.config_yaml import save
 
-        save(self, Path(path))
+        save(self, _file(path, "save_to_yaml"))
 
     @staticmethod
     @own_python("ParallelRunConfig.load_yaml()")
@@ -236,7 +236,14 @@ class ParallelRunConfig(Surface):
         """
         from mpi_prs.pipeline.config_yaml import load
 
-        return load(workspace, Path(path))
+        return load(workspace, _file(path, "load_yaml"))
+
+
+def _file(path: Any, method: str) -> Path:
+    try:
+        return Path(check.path(path))
+    except ValueError as error:
+        raise PipelineError(f"ParallelRunConfig.{method}: path: got {path!r}; {error}") from None
 
 
 def _checked(name: str, value: Any) -> Any:

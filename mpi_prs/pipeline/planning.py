@@ -134,8 +134,8 @@ class Planning:
         folder = RunFolder(self._layout.run(self._request.experiment, place.run_id))
         try:
             config = _config(compile_step(step, self._values, place), folder)
-        except ScriptError as error:  # it is the user's own file that is to be mended, and not its copy
-            raise ScriptError(str(error).replace(str(place.source_directory), str(source.folder))) from None
+        except (ScriptError, PipelineError) as error:  # it is the user's own file that is to be mended, not its copy
+            raise type(error)(str(error).replace(str(place.source_directory), str(source.folder))) from None
         part = StepPart(
             needs=[self._ids[need] for need in self._pipeline.needs(step)],
             folder=str(config.output),

@@ -14,6 +14,7 @@ from mpi_prs.errors import WorkspaceError
 from mpi_prs.own_python import own_python
 from mpi_prs.workspace import dataset_registry as registry
 from mpi_prs.workspace.dataset_sources import Source, one_store
+from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ class AbstractDataset(Surface):
         Raises:
             WorkspaceError: the name is taken, or cannot be one.
         """
+        layout_of(workspace)
         for source in self.sources:
             if source.workspace is not None and source.workspace != workspace:
                 raise WorkspaceError(

@@ -167,7 +167,7 @@ def _known_type(column: str, text: str) -> str:
 
 def check_choice(what: str, value: Any, known: Mapping[str, Any]) -> Any:
     """What a word stands for. Raises WorkspaceError naming those that there are."""
-    if value not in known:
+    if value not in list(known):  # unhashable things, too
         raise WorkspaceError(
             f"{what} is one of {', '.join(map(repr, known))}, but got {value!r}{near(str(value), known)}"
         )

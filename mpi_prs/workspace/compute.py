@@ -297,8 +297,13 @@ class AmlCompute(ComputeTarget):
                 size.
         """
         wanted = self.min_nodes if min_node_count is None else whole_number("min_node_count", min_node_count, 0)
+        if isinstance(timeout_in_minutes, bool) or not isinstance(timeout_in_minutes, (int, float)):
+            raise ComputeTargetException(f"timeout_in_minutes is a number, but got {timeout_in_minutes!r}")
         say: Callable[[str], None] = print if show_output else _nothing
-        say(f"{self.name}: registered{'' if self.backend() == 'local' else f', waiting for {wanted} nodes of Slurm'}")
+        is_here = self.backend() == "local"
+        if is_here:  # this machine is all that there will be
+            wanted = min(wanted, 1)
+        say(f"{self.name}: registered{'' if is_here else f', waiting for {wanted} nodes of Slurm'}")
         deadline = time.monotonic() + timeout_in_minutes * 60
         while True:
             status = self.get_status()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from mpi_prs.errors import EnvironmentProblem
 from mpi_prs.own_python import own_python
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.requirements import (
     check_conda_package,
     check_line,
@@ -56,7 +57,7 @@ class CondaDependencies(Surface):
         self._pip: list[str] = []
         self._name = _NAME
         if conda_dependencies_file_path is not None:
-            self._fill(*_read_yaml(Path(conda_dependencies_file_path)))
+            self._fill(*_read_yaml(given_path("conda_dependencies_file_path", conda_dependencies_file_path)))
 
     @staticmethod
     def create(
@@ -249,12 +250,12 @@ class CondaDependencies(Surface):
             EnvironmentProblem: it cannot be written.
         """
         name = str(conda_file_path or DEFAULT_FILE)
-        self._write(Path(base_directory) / name)
+        self._write(given_path("base_directory", base_directory) / name)
         return name
 
     def save(self, path: str | Path | None = None) -> str:
         """Write the environment file to ``path``, default ``conda_dependencies.yml``, and return its path."""
-        target = Path(path or DEFAULT_FILE)
+        target = given_path("path", path or DEFAULT_FILE)
         if target.is_dir():
             target = target / DEFAULT_FILE
         self._write(target)
@@ -319,7 +320,7 @@ class CondaDependencies(Surface):
 def from_requirements_file(path: str | Path) -> CondaDependencies:
     """The packages that a requirements file asks for. Raises EnvironmentProblem."""
     made = CondaDependencies()
-    made._pip = read_requirements(Path(path))
+    made._pip = read_requirements(given_path("file_path", path))
     return made
 
 

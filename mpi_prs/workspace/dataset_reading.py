@@ -21,6 +21,7 @@ from mpi_prs.errors import OutputError, WorkspaceError
 from mpi_prs.workspace.data_path import DataPath
 from mpi_prs.workspace.dataset_sources import Source
 from mpi_prs.workspace.datastore import Datastore
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.transfer import Progress, bring, files_below, put, storage_of
 
 if TYPE_CHECKING:
@@ -180,8 +181,11 @@ def local_pairs(dataset: FileDataset, target: Path) -> list[tuple[str, Path]]:
 
 def download(dataset: FileDataset, target_path: str | os.PathLike[str] | None, overwrite: bool) -> list[str]:
     """See :meth:`FileDataset.download`."""
-    target = tempfile.mkdtemp(prefix="mpi_prs-") if target_path is None else os.path.expanduser(os.fspath(target_path))
-    pairs = local_pairs(dataset, Path(os.path.abspath(target)))
+    if target_path is None:
+        target = Path(tempfile.mkdtemp(prefix="mpi_prs-"))
+    else:
+        target = given_path("target_path", target_path)
+    pairs = local_pairs(dataset, target)
     there = [path for _, path in pairs if os.path.lexists(path)]
     if there and not overwrite:
         raise WorkspaceError(f"{there[0]} is there already; give overwrite=True, or another target_path")
@@ -199,7 +203,7 @@ class MountContext:
 
     def __init__(self, dataset: FileDataset, mount_point: str | os.PathLike[str] | None) -> None:
         self._dataset = dataset
-        self._wanted = None if mount_point is None else os.path.abspath(os.path.expanduser(os.fspath(mount_point)))
+        self._wanted = None if mount_point is None else str(given_path("mount_point", mount_point))
         self._undo = contextlib.ExitStack()
         self._mount_point = self._wanted
         self._started = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.records import (
     add_json,
     add_version,
@@ -22,6 +23,7 @@ from mpi_prs.workspace.records import (
     versions,
 )
 from mpi_prs.workspace.surface import Registered
+from mpi_prs.workspace.tags import text_pairs
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.abstract_dataset import AbstractDataset
@@ -52,10 +54,8 @@ def register(
     create_new_version: bool,
 ) -> Registration:
     """Write a version down. Raises WorkspaceError."""
-    folder = workspace.layout.dataset(name)
-    tags = dict(tags or {})
-    if not all(isinstance(text, str) for pair in tags.items() for text in pair):
-        raise WorkspaceError(f"tags is a dict of texts such as {{'year': '2020'}}, but got {tags!r}")
+    folder = layout_of(workspace).dataset(name)
+    tags = text_pairs("tags", tags)
     if description is not None and not isinstance(description, str):
         raise WorkspaceError(f"description is text, but got {description!r}")
     record = {
@@ -84,14 +84,14 @@ def unregister(registration: Registration) -> None:
 
 def save(workspace: Workspace, dataset: AbstractDataset) -> None:
     """Keep a dataset under its id. Raises WorkspaceError."""
-    path = workspace.layout.datasets / _SAVED / f"{dataset.id}.json"
+    path = layout_of(workspace).datasets / _SAVED / f"{dataset.id}.json"
     if not path.exists():
         add_json(path, {"id": dataset.id, "definition": dataset.definition()})
 
 
 def by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> FileDataset | TabularDataset:
     """A version of a name. Raises WorkspaceError."""
-    folder = workspace.layout.dataset(name)
+    folder = layout_of(workspace).dataset(name)
     known = versions(folder)
     if not known:
         raise not_found("dataset", name, names_with_versions(workspace.layout.datasets))
@@ -112,7 +112,7 @@ def by_id(workspace: Workspace, id: str) -> FileDataset | TabularDataset:
     from mpi_prs.workspace.dataset import from_definition
 
     check_name(id, "a dataset's id")
-    layout, what = workspace.layout, f"the dataset of id {id}"
+    layout, what = layout_of(workspace), f"the dataset of id {id}"
     for name in names_with_versions(layout.datasets):
         for version in reversed(versions(layout.dataset(name))):
             try:

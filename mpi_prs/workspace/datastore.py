@@ -30,7 +30,8 @@ from mpi_prs.workspace.datastore_records import (
     storage_values,
 )
 from mpi_prs.workspace.datastore_registrar import DatastoreRegistrar
-from mpi_prs.workspace.layout import BLOB_STORE, FILE_STORE
+from mpi_prs.workspace.given_path import given_path
+from mpi_prs.workspace.layout import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.workspace.records import not_found
 from mpi_prs.workspace.surface import Registered
 
@@ -94,9 +95,10 @@ class Datastore(DatastoreRegistrar):
         Raises:
             WorkspaceError: there is none; names the near ones.
         """
-        record = read_record(workspace.layout, datastore_name)
+        layout = layout_of(workspace)
+        record = read_record(layout, datastore_name)
         if record is None:
-            raise not_found("datastore", datastore_name, record_names(workspace.layout))
+            raise not_found("datastore", datastore_name, record_names(layout))
         return _made(workspace, datastore_name, record)
 
     @staticmethod
@@ -244,7 +246,9 @@ class Datastore(DatastoreRegistrar):
         """
         from mpi_prs.workspace.datastore_transfer import download
 
-        return download(self, os.fspath(target_path), checked_path(prefix or ""), overwrite, show_progress).done
+        return download(
+            self, given_path("target_path", target_path), checked_path(prefix or ""), overwrite, show_progress
+        ).done
 
 
 class AzureBlobDatastore(Datastore):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.workspace import datastore_registration as registration
 from mpi_prs.workspace.datastore_records import DatastoreRecord, mount_point, storage_values
+from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class DatastoreRegistrar(Surface):
             WorkspaceError: the name is taken, a value does not fit, or the container cannot be listed or made; no
                 secret is in the text.
         """
+        layout = layout_of(workspace)
         record, secret = registration.blob_record(
             container_name,
             account_name,
@@ -80,12 +82,12 @@ class DatastoreRegistrar(Surface):
             connection_string=connection_string,
             from_environment=credentials_from_environment,
         )
-        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        registration.check_is_free(layout, datastore_name, overwrite)
         if create_if_not_exists or not skip_validation:
             endpoints = workspace.settings["storage_endpoints"]
-            values = storage_values(workspace.layout, datastore_name, record, endpoints)
+            values = storage_values(layout, datastore_name, record, endpoints)
             registration.try_out(datastore_name, record, secret, values, create_if_not_exists)
-        registration.register(workspace.layout, datastore_name, record, secret, overwrite)
+        registration.register(layout, datastore_name, record, secret, overwrite)
         from mpi_prs.workspace.datastore import AzureBlobDatastore
 
         return AzureBlobDatastore(workspace, datastore_name)
@@ -121,6 +123,7 @@ class DatastoreRegistrar(Surface):
         Raises:
             WorkspaceError: the name is taken, or nothing says where the share is mounted, or there is no such folder.
         """
+        layout = layout_of(workspace)
         path = None if folder is None else registration.folder_path(folder)
         record = DatastoreRecord(
             "file_share",
@@ -129,9 +132,9 @@ class DatastoreRegistrar(Surface):
             account_name=registration.text("account_name", account_name),
         )
         place = mount_point(record, workspace.settings["storage_endpoints"])
-        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        registration.check_is_free(layout, datastore_name, overwrite)
         registration.check_folder(place, create_if_not_exists, skip_validation)
-        registration.register(workspace.layout, datastore_name, record, None, overwrite)
+        registration.register(layout, datastore_name, record, None, overwrite)
         from mpi_prs.workspace.datastore import AzureFileDatastore
 
         return AzureFileDatastore(workspace, datastore_name)
@@ -150,11 +153,12 @@ class DatastoreRegistrar(Surface):
         Raises:
             WorkspaceError: the name is taken, or there is no such folder.
         """
+        layout = layout_of(workspace)
         path = registration.folder_path(folder)
-        registration.check_is_free(workspace.layout, datastore_name, overwrite)
+        registration.check_is_free(layout, datastore_name, overwrite)
         registration.check_folder(Path(path), create_if_not_exists, skip_validation)
         record = DatastoreRecord("folder", folder=path)
-        registration.register(workspace.layout, datastore_name, record, None, overwrite)
+        registration.register(layout, datastore_name, record, None, overwrite)
         from mpi_prs.workspace.datastore import FolderDatastore
 
         return FolderDatastore(workspace, datastore_name)

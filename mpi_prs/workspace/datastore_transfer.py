@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.errors import InputError, WorkspaceError
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.transfer import Moved, Progress, bring, files_below, put, storage_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def files_of_folder(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     Raises:
         WorkspaceError: it is no folder, cannot be read, or has no files.
     """
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(folder))))
+    path = given_path("src_dir", folder)
     if not path.is_dir():
         what = "is a file: use upload_files" if path.exists() else "is not there"
         raise WorkspaceError(f"src_dir is the folder to upload, but {path} {what}")
@@ -38,11 +39,11 @@ def named_files(
     Raises:
         WorkspaceError: one is no file, or not below the root.
     """
-    if isinstance(files, str | os.PathLike) or not isinstance(files, Sequence):
+    if isinstance(files, str | bytes | os.PathLike) or not isinstance(files, Sequence):
         raise WorkspaceError(f"files is a list of paths, but got {files!r}")
     if not files:
         raise WorkspaceError("files is a list of paths, but it is empty")
-    paths = [Path(os.path.abspath(os.path.expanduser(os.fspath(file)))) for file in files]
+    paths = [given_path(f"files[{index}]", file) for index, file in enumerate(files)]
     for path in paths:
         if not path.is_file():
             what = "is a folder: use upload" if path.is_dir() else "is not there"
@@ -50,7 +51,7 @@ def named_files(
     if relative_root is None:
         root = Path(os.path.commonpath([path.parent for path in paths]))
     else:
-        root = Path(os.path.abspath(os.path.expanduser(os.fspath(relative_root))))
+        root = given_path("relative_root", relative_root)
     for path in paths:
         if root not in path.parents:
             raise WorkspaceError(f"files: {path} is not below relative_root, {root}")
@@ -68,9 +69,8 @@ def upload(datastore: Datastore, files: Sequence[tuple[Path, str]], target: str,
     return put(pairs, datastore.storage_section(), overwrite=overwrite, progress=progress)
 
 
-def download(datastore: Datastore, target: str, prefix: str, overwrite: bool, show: bool) -> Moved:
+def download(datastore: Datastore, root: Path, prefix: str, overwrite: bool, show: bool) -> Moved:
     """Download what is at a prefix. Raises as :meth:`Datastore.download`."""
-    root = Path(os.path.abspath(os.path.expanduser(target)))
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"target_path is the folder to download to, but {root} is a file")
     found = _files_at(datastore, prefix)

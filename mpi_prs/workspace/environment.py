@@ -35,6 +35,7 @@ from mpi_prs.workspace.environment_sections import (
     SparkSection,
     check_policy,
 )
+from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.records import (
     add_version,
     check_name,
@@ -225,7 +226,7 @@ class Environment(Section):
         """
         if label not in (None, "Latest", "latest"):
             raise WorkspaceError(f"there is no label {label!r}: the only one is Latest; give a version")
-        known = versions(workspace.layout.environment(name))
+        known = versions(layout_of(workspace).environment(name))
         if not known:
             raise _unknown(workspace, name)
         wanted = str(known[-1] if version is None else version)
@@ -332,7 +333,7 @@ class EnvironmentBuild(Surface):
 
 def environments_of(workspace: Workspace) -> Registered[Environment]:
     """The registered environments of a workspace, by name: the latest version of each."""
-    folder = workspace.layout.environments
+    folder = layout_of(workspace).environments
 
     def find(name: str) -> Environment | None:
         return Environment.get(workspace, name) if name in names_with_versions(folder) else None

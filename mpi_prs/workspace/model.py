@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.workspace import model_paths
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.incoming import copy_into
 from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.model_registration import add_model, source_of
@@ -353,7 +354,7 @@ class Model(Surface):
         """
         if not self.path.exists():
             raise self._gone()
-        target = Path(target_dir).absolute() / self.path.name
+        target = given_path("target_dir", target_dir) / self.path.name
         if os.path.lexists(target) and not (exist_ok or exists_ok):
             raise WorkspaceError(f"there is {target} already; give exist_ok=True to replace it, or another target_dir")
         try:

@@ -41,8 +41,14 @@ def matches(pairs: Mapping[str, str], wanted: Sequence[Any] | Mapping[str, Any] 
         return True
     if isinstance(wanted, str):
         wanted = [wanted]
+    if not isinstance(wanted, (Mapping, list, tuple, set)):
+        raise WorkspaceError(f"{what} to find is a list such as ['a', ['b', 'value of b']], but got {wanted!r}")
     entries = [list(pair) for pair in wanted.items()] if isinstance(wanted, Mapping) else list(wanted)
     for entry in entries:
+        if not isinstance(entry, (str, list, tuple)) or not entry:
+            raise WorkspaceError(
+                f"{what} to find are keys or pairs, such as ['a', ['b', 'value of b']], but got {entry!r}"
+            )
         key, *value = [entry] if isinstance(entry, str) else list(entry)
         if not isinstance(key, str) or len(value) > 1:
             raise WorkspaceError(
