@@ -129,7 +129,7 @@ def test_an_unknown_attribute_says_what_is_near() -> None:
 # Whole jobs
 
 SCRIPT = """
-import json, os
+import json, os, time
 from pathlib import Path
 from azureml_user.parallel_run import EntryScript
 
@@ -148,10 +148,16 @@ def run(mini_batch):
     return [os.path.basename(path) for path in mini_batch]
 """
 
+WAITS_FOR_BOTH = """
+    while len(list(Path(EntryScript().output_dir).glob("*.json"))) < 2:
+        time.sleep(0.01)
+"""
+SCRIPT_OF_TWO = SCRIPT.replace("def run(mini_batch):", f"def run(mini_batch):{WAITS_FOR_BOTH.rstrip()}")
+
 
 @pytest.mark.parametrize("way", ["local", "mpich"])
 def test_it_works_in_every_job(new_job: NewJob, way: str, request: pytest.FixtureRequest) -> None:
-    job = new_job(SCRIPT, items=8, mini_batch_size=1)
+    job = new_job(SCRIPT_OF_TWO, items=8, mini_batch_size=1)
     (job.folder / "helper.txt").write_text("yes")
     if way == "local":
         done = job.local()
