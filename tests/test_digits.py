@@ -6,6 +6,7 @@ TensorFlow runs in child processes alone: what it warns about at import is not o
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -28,9 +29,13 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that ``prepare.py`` has filled; tests leave it as it is."""
-    folder = tmp_path_factory.mktemp("digits")
-    python(DIGITS / "prepare.py", "--build", folder)
+    """A folder that ``prepare.py`` has filled, one for all processes of the tests; they leave it as it is."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "digits"
+    with open(shared / "digits.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python(DIGITS / "prepare.py", "--build", folder)  # the second one finds everything there
     return folder
 
 
