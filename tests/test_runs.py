@@ -213,6 +213,22 @@ def test_ids_sort_by_time_and_are_many(experiment: Experiment) -> None:
 # Files
 
 
+def test_what_cannot_be_kept_is_named(experiment: Experiment) -> None:
+    run = experiment.start_logging()
+    for mistake, words in (
+        (lambda: run.log_list("x", 5), "the metric 'x' is a list of values here, but got int"),
+        (lambda: run.log_table("x", [1]), "the metric 'x' is a dict of columns here"),
+        (lambda: run.upload_file("x", 5), "the file is the path of a file"),
+        (lambda: run.upload_folder("x", None), "path is the path of a file or folder"),
+        (lambda: Run.get("ws", run.id), "expected a Workspace"),
+        (lambda: Workspace.create("x", folder=5), "folder is the path of a file or folder"),
+        (lambda: Workspace.from_config(5), "path is the path of a file or folder"),
+        (lambda: experiment.workspace.write_config(5), "path is the path of a file or folder"),
+    ):
+        with pytest.raises(WorkspaceError, match=words):
+            mistake()
+
+
 def test_files_are_kept_and_found(experiment: Experiment, tmp_path: Path) -> None:
     run = experiment.start_logging()
     source = tmp_path / "source"

@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,9 @@ def scalar(name: str, value: Any, step: int | None = None) -> dict[str, Any]:
 
 
 def values(name: str, value: Any) -> dict[str, Any]:
-    """For :func:`add`: a list of values at once."""
+    """For :func:`add`: a list of values at once. Raises WorkspaceError: it is none."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise WorkspaceError(f"the metric {name!r} is a list of values here, but got {type(value).__name__}")
     return {"name": name, "form": _LIST, "value": [plain(each) for each in value]}
 
 
@@ -111,7 +113,11 @@ def row(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(name: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """For :func:`add`: a table as a whole, a value or a list of values for each column."""
+    """For :func:`add`: a table as a whole, a value or a list of values for each column. Raises WorkspaceError."""
+    if not isinstance(columns, Mapping):
+        raise WorkspaceError(
+            f"the metric {name!r} is a dict of columns here, as {{'size': [1, 2]}}, but got {type(columns).__name__}"
+        )
     value = {
         str(key): [plain(each) for each in column] if isinstance(column, (list, tuple)) else plain(column)
         for key, column in columns.items()

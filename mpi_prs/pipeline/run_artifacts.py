@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Mapping, Sequence  # noqa: UP035  # P
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.pipeline.run_files import all_files, copy_files, put_file, put_folder
 from mpi_prs.pipeline.run_record import RunFolder
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RunArtifacts(Surface):
     def upload_folder(self, name: str, path: str | os.PathLike[str], datastore_name: object = None) -> Path:
         """Keep all files of a folder with the run, below ``name``; returns where they are. Raises WorkspaceError."""
         del datastore_name
-        return put_folder(self._folder.artifacts, name, Path(path))
+        return put_folder(self._folder.artifacts, name, given_path("path", path))
 
     def _logs(self) -> dict[str, Path]:
         """Name → file, of what was logged by the program."""

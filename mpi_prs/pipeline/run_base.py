@@ -29,7 +29,7 @@ from mpi_prs.pipeline.run_record import (
     utc_now,
     write_record,
 )
-from mpi_prs.workspace.layout import WorkspaceFolder
+from mpi_prs.workspace.layout import WorkspaceFolder, layout_of
 from mpi_prs.workspace.records import check_name, names_of
 from mpi_prs.workspace.script_context import script_context
 from mpi_prs.workspace.tags import matches
@@ -93,7 +93,7 @@ class Run(RunMetrics, RunArtifacts):
         """The run of an id, whatever experiment it belongs to. Raises WorkspaceError: there is none."""
         from mpi_prs.pipeline.experiment import Experiment
 
-        return made(Experiment(workspace, find_experiment(workspace.layout, run_id)), run_id)
+        return made(Experiment(workspace, find_experiment(layout_of(workspace), run_id)), run_id)
 
     @staticmethod
     def list(

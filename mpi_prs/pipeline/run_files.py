@@ -10,6 +10,7 @@ from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.near_names import near
 from mpi_prs.replacing import arriving
+from mpi_prs.workspace.given_path import given_path
 
 
 def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) -> Path:
@@ -24,12 +25,14 @@ def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) 
         WorkspaceError: it cannot be read or written, or the name leads out of the folder.
     """
     target = folder / checked_name(name)
+    if not hasattr(source, "read"):
+        source = given_path("the file", source)
     try:
         with arriving(target) as partial:
             if hasattr(source, "read"):
                 _write_stream(partial, source)
             else:
-                shutil.copyfile(os.fspath(source), str(partial))
+                shutil.copyfile(str(source), str(partial))
     except OSError as error:
         what = getattr(source, "name", "the stream") if hasattr(source, "read") else source
         raise WorkspaceError(f"cannot copy {what} to {target}: {error.strerror or error}") from error

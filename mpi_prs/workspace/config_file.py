@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.errors import WorkspaceError
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.records import parse_json, write_json
 
 _FOLDER = "workspace_folder"
@@ -39,7 +40,7 @@ def find(path: str | os.PathLike[str] | None, file_name: str | None) -> ConfigFi
     Raises:
         WorkspaceError: a file cannot be read, is broken, or says only half of what it should; or ``path`` is not there.
     """
-    start = Path(os.path.abspath(path if path is not None else "."))
+    start = given_path("path", "." if path is None else path)
     if start.is_file():
         found = _parse(start)
         if found is None:
@@ -56,7 +57,7 @@ def find(path: str | os.PathLike[str] | None, file_name: str | None) -> ConfigFi
 
 def none_found(path: str | os.PathLike[str] | None, file_name: str | None) -> WorkspaceError:
     """The error when there is none, which names files of the same name that are about something else."""
-    start = Path(os.path.abspath(path if path is not None else "."))
+    start = given_path("path", "." if path is None else path)
     others = [str(file) for file in _candidates(start, file_name) if file.is_file()]
     passed = f" ({', '.join(others)} names no workspace)" if others else ""
     return WorkspaceError(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpi_prs.errors import WorkspaceError
 from mpi_prs.near_names import near
 from mpi_prs.workspace import config_file, home, settings
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.layout import BLOB_STORE, WorkspaceFolder
 from mpi_prs.workspace.records import check_name, names_of, read_json, update_json
 from mpi_prs.workspace.script_context import script_context
@@ -116,7 +117,7 @@ class Workspace(Surface):
         Raises:
             WorkspaceError: there is none.
         """
-        layout = WorkspaceFolder(Path(os.path.abspath(folder)))
+        layout = WorkspaceFolder(given_path("folder", folder))
         if not layout.is_workspace:
             raise WorkspaceError(
                 f"there is no workspace in {layout.root}, which has no workspace.json; Workspace.create(NAME, "
@@ -207,7 +208,7 @@ class Workspace(Surface):
         if folder is None:
             layout = home.layout_of(subscription, group, name)
         else:
-            layout = WorkspaceFolder(Path(os.path.abspath(folder)))
+            layout = WorkspaceFolder(given_path("folder", folder))
         more = {key: value for key, value in (("tags", tags), ("friendly_name", friendly_name)) if value}
         if home.make(layout, name, subscription, group, location or "", **more):
             if show_output:
@@ -320,7 +321,7 @@ class Workspace(Surface):
         Raises:
             WorkspaceError: it cannot be written.
         """
-        base = Path(os.path.abspath(path or "."))
+        base = given_path("path", path or ".")
         about = self._description()
         names = (str(about["subscription_id"]), str(about["resource_group"]), str(about["name"]))
         config_file.write(base, file_name, self.folder, names, is_below_home=self.folder == home.layout_of(*names).root)
