@@ -266,6 +266,14 @@ def test_what_a_program_says_is_kept_and_its_steps_are_told(tmp_path: Path) -> N
     assert kept == "step\nhttps://…@example.org/simple\n\ufffd\n"
 
 
+def test_modules_in_this_folder_are_none_of_a_builders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "venv.py").write_text("raise SystemExit('this is not the module')\n")
+    (tmp_path / "built").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "venv", "--help"]
+    run_builder(command, "python -m venv", tmp_path / "built" / "log", lambda _: None, environ=os.environ)
+
+
 def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem) as caught:
         shell(tmp_path, "for i in $(seq 30); do echo line $i; done; echo; exit 3")

@@ -416,6 +416,14 @@ def test_a_submitter_that_is_killed_leaves_a_run_that_says_so(lab: Lab) -> None:
         run.wait_for_completion(show_output=False)
 
 
+def test_modules_in_the_submitters_folder_are_none_of_ours(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("yaml", "pydantic", "random", "mpi_prs"):
+        (lab.folder / f"{name}.py").write_text("raise SystemExit('this is not the module')\n")
+    monkeypatch.chdir(lab.folder)
+    run = lab.submit(lab.step("names", NAMES, [lab.files()], PipelineData("out")))
+    assert run.wait_for_completion(show_output=False) == "Finished"
+
+
 def test_several_may_submit_at_once(lab: Lab) -> None:
     lab.go.touch()
     lab.step("names", NAMES, [lab.files()])

@@ -55,6 +55,7 @@ class LocalBackend:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    cwd=pipeline.root,  # what Python imports first is not the user's random.py
                     start_new_session=True,
                     timeout=_START_SECONDS,
                     check=False,

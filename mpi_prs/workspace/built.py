@@ -219,6 +219,7 @@ def run_builder(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            cwd=log.parent,  # what Python imports first is not the user's venv.py
             env=dict(environ),
             start_new_session=True,
         )
