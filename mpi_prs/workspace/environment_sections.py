@@ -33,7 +33,7 @@ def check_policy(label: str, value: Any) -> str | None:
     if policy is None or policy in POLICIES or "/" in policy:
         return policy
     raise EnvironmentProblem(
-        f"{label}: {policy!r} is no policy{near(policy, POLICIES)} The path of a Python interpreter is one, too"
+        f"{label}: {policy!r} is no policy{near(policy, POLICIES)} (the path of a Python interpreter is one, too)"
     )
 
 
