@@ -55,8 +55,8 @@ def _options(path: Path, data: Any) -> dict[str, Any]:
         for name, value in options.items():
             if name not in ("sep", "header", "index"):
                 raise PipelineError(
-                    f"{path}: {where}.{name}: mpi_prs sets sep, header and index of to_csv. Remove it, or format the rows "
-                    f"in run(){near(name, ('sep', 'header', 'index'))}"
+                    f"{path}: {where}.{name}: mpi_prs sets sep, header and index of to_csv. Remove it, or format the "
+                    f"rows in run(){near(name, ('sep', 'header', 'index'))}"
                 )
             if name == "sep":
                 if not isinstance(value, str) or len(value) != 1 or value in '\r\n"':
