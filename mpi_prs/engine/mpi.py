@@ -20,7 +20,6 @@ _CLOSE_SECONDS = 20.0
 _START_VARIABLE = "MPI_PRS_START_TIMEOUT"
 _START_SECONDS = 600.0
 """For MPI_Init, which waits for the slowest of all ranks to have read its files."""
-_NETMODS = ("MPIR_CVAR_CH4_NETMOD", "MPIR_PARAM_CH4_NETMOD", "MPICH_CH4_NETMOD")
 _LAUNCHERS = (
     # rank, size, who sets them
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
@@ -212,7 +211,6 @@ def connect() -> MpiTransport:
     library = library_name(mpi)
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
-    os.environ.update(safe_start(mpi.Get_library_version(), os.environ))
     with _not_for_ever(start_seconds(os.environ)):
         mpi.Init_thread(mpi.THREAD_FUNNELED)
     transport = MpiTransport(mpi)
@@ -222,24 +220,6 @@ def connect() -> MpiTransport:
             f"launcher belongs to another MPI. {RIGHT_LAUNCHER}"
         )
     return transport
-
-
-def safe_start(library: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables with which MPI starts safely.
-
-    What MPICH's UCX module tells the others of itself need not fit into a line of Slurm's PMI (1024 bytes): it is half
-    heap garbage, whose length is a matter of chance, and now and then all ranks hang in MPI_Init
-    (https://github.com/pmodels/mpich/issues/6924). An MPICH that has the module OFI as well is told to use that one.
-
-    Args:
-        library: as of ``MPI_Get_library_version``.
-        environ: the variables of this rank.
-    """
-    of_slurm = environ.get("PMI_JOBID") == f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
-    device = next((line for line in library.splitlines() if "Device:" in line), "").split()
-    if of_slurm and {"ch4:ucx", "ofi"} <= set(device) and not any(name in environ for name in _NETMODS):
-        return {_NETMODS[0]: "ofi"}
-    return {}
 
 
 def start_seconds(environ: Mapping[str, str]) -> float:
