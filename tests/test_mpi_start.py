@@ -7,6 +7,7 @@ import pytest
 from mpi_prs.engine.mpi import start_seconds
 from mpi_prs.errors import LaunchError
 
+
 def test_the_start_may_take_ten_minutes_or_what_the_variable_says() -> None:
     assert start_seconds({}) == start_seconds({"MPI_PRS_START_TIMEOUT": ""}) == 600
     assert start_seconds({"MPI_PRS_START_TIMEOUT": "2.5"}) == 2.5
