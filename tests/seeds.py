@@ -75,6 +75,27 @@ def _names(block: str) -> tuple[set[str], list[str]]:
     return bound, list(needed)
 
 
+_OTHERS = frozenset(  # of numpy, pandas, TensorFlow, Pillow and the standard library
+    "Session argmax array basename columns delimiter eval extractall feed_dict format get_tensor_by_name graph head header"
+    " import_meta_graph isdir join mkdir mkdtemp open read_csv realpath request reset_default_graph reshape restore session"
+    " shape train urlretrieve environ append".split()
+)
+
+
+def sdk_names(tutorial: Sequence[str]) -> set[str]:
+    """The classes, methods, attributes and parameters of the SDK in the blocks."""
+    found = set()
+    for block in tutorial:
+        for node in ast.walk(ast.parse(re.sub(r"^%%.*\n", "", block))):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.keyword) and node.arg:
+                found.add(node.arg)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("azureml"):
+                found.update(alias.name for alias in node.names)
+    return found - _OTHERS
+
+
 def write_notebook(path: Path, sources: Sequence[str]) -> None:
     """A notebook with these cells."""
     notebook: Mapping[str, object] = {

@@ -19,7 +19,7 @@ import pytest
 from mpi_prs.workspace.workspace import Workspace
 from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.jobs import MARK, REPOSITORY, Job, nothing_left_of
-from tests.seeds import blocks, cells, entry_script, write_notebook
+from tests.seeds import blocks, cells, entry_script, sdk_names, write_notebook
 from tests.slurm_cluster import SlurmCluster
 from tests.test_digits import build, labels  # noqa: F401  # fixtures
 
@@ -53,6 +53,13 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the tutorials are n
 def test_all_four_tutorials_are_there() -> None:
     assert len(TUTORIALS) == 4
     assert sum(FULLEST in path.read_text() for path in TUTORIALS) == 1
+
+
+def test_the_page_for_users_of_azure_explains_every_name_in_them() -> None:
+    page = (REPOSITORY / "docs" / "azureml.md").read_text()
+    names = set().union(*(sdk_names(blocks(path.read_text())) for path in TUTORIALS))
+    assert {"ParallelRunStep", "pipeline_parameters", "path_on_datastore"} <= names
+    assert sorted(name for name in names if name not in page) == []
 
 
 @pytest.fixture(scope="module")
