@@ -75,11 +75,11 @@ def _names(block: str) -> tuple[set[str], list[str]]:
     return bound, list(needed)
 
 
-_OTHERS = frozenset(  # of numpy, pandas, TensorFlow, Pillow and the standard library
-    "Session argmax array basename columns delimiter eval extractall feed_dict format get_tensor_by_name graph head header"
-    " import_meta_graph isdir join mkdir mkdtemp open read_csv realpath request reset_default_graph reshape restore session"
-    " shape train urlretrieve environ append".split()
-)
+_OTHERS = """
+Session append argmax array basename columns delimiter environ eval extractall feed_dict format get_tensor_by_name graph
+head header import_meta_graph isdir join mkdir mkdtemp open read_csv realpath request reset_default_graph reshape restore
+session shape train urlretrieve
+"""  # of numpy, pandas, TensorFlow, Pillow and the standard library
 
 
 def sdk_names(tutorial: Sequence[str]) -> set[str]:
@@ -93,7 +93,7 @@ def sdk_names(tutorial: Sequence[str]) -> set[str]:
                 found.add(node.arg)
             elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("azureml"):
                 found.update(alias.name for alias in node.names)
-    return found - _OTHERS
+    return found - set(_OTHERS.split())
 
 
 def write_notebook(path: Path, sources: Sequence[str]) -> None:
