@@ -77,8 +77,8 @@ def _names(block: str) -> tuple[set[str], list[str]]:
 
 _OTHERS = """
 Session append argmax array basename columns delimiter environ eval extractall feed_dict format get_tensor_by_name graph
-head header import_meta_graph isdir join mkdir mkdtemp open read_csv realpath request reset_default_graph reshape restore
-session shape train urlretrieve
+head header import_meta_graph isdir join mkdir mkdtemp open read_csv realpath request reset_default_graph reshape
+restore session shape train urlretrieve
 """  # of numpy, pandas, TensorFlow, Pillow and the standard library
 
 

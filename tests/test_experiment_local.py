@@ -366,6 +366,8 @@ def test_a_mistake_is_found_before_anything_starts(lab: Lab, monkeypatch: pytest
         lab.experiment.submit(3)
     with pytest.raises(PipelineError, match="there is no parameter 'pipeline_parameter'"):
         lab.submit(lab.step("names", NAMES, [lab.files()]), pipeline_parameter={})
+    with pytest.raises(PipelineError, match="process_count_per_node: got 1000000, but this machine, on which"):
+        lab.submit(lab.step("names", NAMES, [lab.files()], process_count_per_node=1_000_000))
     lab.step("broken", "def run(mini_batch:\n", [lab.files()])
     with pytest.raises(ScriptError, match=re.escape(f"{lab.source}/broken.py: the entry script has a syntax error")):
         lab.submit(lab.step("broken", "def run(mini_batch:\n", [lab.files()]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mpi_prs.monitor.status import Status
 
 _START_SECONDS = 120.0
+_MOST_PROCESSES = 64
 
 
 class LocalBackend:
@@ -29,11 +31,23 @@ class LocalBackend:
 
     @own_python("submitting a pipeline")
     def check(self, configs: Mapping[str, JobConfig]) -> None:
-        """Whether the processes of each step can be divided among ranks. Raises ConfigError."""
+        """Whether this machine can have the processes of each step.
+
+        Raises:
+            ConfigError: they cannot be divided among ranks.
+            PipelineError: they are too many.
+        """
         from mpi_prs.job.batch import processes_per_rank
 
+        most = max(_MOST_PROCESSES, 4 * (os.cpu_count() or 1))
         for config in configs.values():
             processes_per_rank(config)
+            if config.process_count_per_node > most:
+                raise PipelineError(
+                    f"step {config.name!r}: process_count_per_node: got {config.process_count_per_node}, but this "
+                    f"machine, on which the step would run, takes at most {most}; ask for fewer, or submit on a login "
+                    "node of the cluster"
+                )
 
     def start(
         self,
