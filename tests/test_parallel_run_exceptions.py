@@ -538,7 +538,8 @@ def test_restart_gives_a_fresh_process_and_loses_no_row(new_job: NewJob, finish:
     started = {line.split()[-1] for line in logs.splitlines() if line.startswith("init of")}
     ended = {line.split()[-1] for line in logs.splitlines() if line.startswith("shutdown of")}
     assert len(started) >= 2 + 3  # mini-batches 0, 3, 6, 9 cost a process each; the last may need no other any more
-    assert ended == started
+    assert {pid for _, pid in rows} <= ended <= started  # one that is still starting at the end is not needed any more
+    assert len(ended) >= 4
     assert [event["attempt"] for event in failures(job)] == [1, 1, 1, 1]
 
 
