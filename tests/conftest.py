@@ -37,10 +37,11 @@ def _need(mpi: Mpi | None, advice: str) -> Mpi:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs a cluster mostly waits for it, so that ``-m slurm -n 3`` saves time."""
+    """Whatever needs a cluster mostly waits for it, so that ``-m slurm -n 4`` saves time; what takes minutes begins."""
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")

@@ -144,6 +144,7 @@ def submit(slurm: SlurmCluster, new_job: Callable[..., Job], request: pytest.Fix
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("submit", "minutes"), [("mpich", 3), ("openmpi", 1.2)], indirect=["submit"])
 def test_a_job_longer_than_its_time_limit_requeues_itself_until_it_is_complete(submit: Submit, minutes: float) -> None:
     submission = submit("--time=1", seconds=60 * minutes, each=0.5)
