@@ -42,7 +42,7 @@ demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accur
 	@$(VENV)/bin/python configs/digits/accuracy.py
 
 test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
-	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 2
+	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 3
 	@echo "And those with a Slurm cluster, which mostly wait: four at a time"
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4
 
