@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.experiment import Experiment
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.pipeline.run import PipelineRun, PortDataReference, Run, StepRun
-from mpi_prs.pipeline.run_record import RunRecord, new_id, utc_now
+from mpi_prs.pipeline.run_outputs import output_of
+from mpi_prs.pipeline.run_record import Output, RunRecord, new_id, utc_now
 from mpi_prs.pipeline.runner_record import RunnerRecord, StepProgress
 from mpi_prs.pipeline.standing import Blocked, Standing, overall
 from mpi_prs.slurm.control import JobState
@@ -91,6 +92,28 @@ def test_a_figure_is_kept_with_the_run(experiment: Experiment) -> None:
     run.log_image("figure", plot=Figure())
     [name] = run.get_file_names()
     assert (run.folder / "artifacts" / name).read_bytes() == b"drawn"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        pytest.param(lambda run: run.remove_tags(5), "remove_tags: expected a key or .* but got 5", id="tags"),
+        pytest.param(lambda run: run.download_file(5), "a run's file is a relative path .* but got 5", id="a file"),
+        pytest.param(lambda run: run.download_file("a", 5), "output_file_path is the path", id="target"),
+        pytest.param(lambda run: run.download_files(output_directory=5), "output_directory is the path", id="files"),
+        pytest.param(lambda run: run.get_all_logs(5), "destination is the path", id="logs"),
+        pytest.param(lambda run: run.log_image("a", 5), "log_image: path is the path", id="an image"),
+    ],
+)
+def test_wrong_types_are_named(experiment: Experiment, call: Callable[[Run], object], words: str) -> None:
+    with pytest.raises(WorkspaceError, match=words):
+        call(experiment.start_logging())
+
+
+def test_an_output_is_asked_for_by_its_name_alone() -> None:
+    rows = Output("store", "azureml/1/rows", "/data/azureml/1/rows")
+    assert output_of({"rows": rows}, "rows") == ("rows", rows)
+    assert output_of({"rows": rows}, ["rows"]) is None
 
 
 def test_tags_can_change_and_properties_cannot(experiment: Experiment) -> None:

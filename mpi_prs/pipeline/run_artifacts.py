@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
 from mpi_prs.errors import WorkspaceError
-from mpi_prs.pipeline.run_files import all_files, copy_files, put_file, put_folder
+from mpi_prs.pipeline.run_files import all_files, checked_name, copy_files, put_file, put_folder
 from mpi_prs.pipeline.run_record import RunFolder
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.surface import Surface
@@ -80,7 +80,8 @@ class RunArtifacts(Surface):
             WorkspaceError: there is no such file (names near ones), or it cannot be written.
         """
         del azure
-        target = Path(output_file_path or os.path.basename(name))
+        name = checked_name(name)
+        target = given_path("output_file_path", output_file_path) if output_file_path else Path(os.path.basename(name))
         copy_files(self._files(), {name: target / os.path.basename(name) if target.is_dir() else target}, self.id)
 
     def download_files(
@@ -112,13 +113,13 @@ class RunArtifacts(Surface):
                 f"download_files: got {len(output_paths)} output_paths for {len(names)} files: {names}"
             )
         paths = output_paths or [name if append_prefix else name[len(prefix or "") :].lstrip("/") for name in names]
-        base = Path(output_directory or ".")
+        base = given_path("output_directory", output_directory) if output_directory else Path()
         copy_files(files, {name: base / path for name, path in zip(names, paths)}, self.id)  # noqa: B905
 
     def get_all_logs(self, destination: str | None = None) -> list[str]:
         """Copy all logs to a folder (default: the working directory); returns their paths there."""
         logs = self._logs()
-        base = Path(destination or ".")
+        base = given_path("destination", destination) if destination else Path()
         copy_files(logs, {name: base / name for name in logs}, self.id)
         return [str(base / name) for name in sorted(logs)]
 

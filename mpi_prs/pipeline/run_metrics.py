@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
@@ -10,6 +9,7 @@ from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline import facts as facts_of_run
 from mpi_prs.pipeline.run_files import put_file
 from mpi_prs.pipeline.run_record import RunFolder
+from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.surface import Surface
 from mpi_prs.workspace.tags import text_pairs
 
@@ -63,7 +63,7 @@ class RunMetrics(Surface):
         del description
         if (path is None) == (plot is None):
             raise PipelineError(f"log_image({name!r}): give the path of an image or a plot, one of them")
-        suffix = ".png" if path is None else os.path.splitext(path)[1]
+        suffix = ".png" if path is None else given_path("log_image: path", path).suffix
         stored = f"{name}_{time.time_ns()}{suffix}"
         if path is None:
             target = self._folder.artifacts / stored
@@ -108,8 +108,15 @@ class RunMetrics(Surface):
         facts_of_run.add(self._folder.facts, facts_of_run.TAGS, set=text_pairs("tags", tags))
 
     def remove_tags(self, tags: Any) -> dict[str, str]:
-        """Take tags away, by their keys; returns those that are left."""
-        keys = [tags] if isinstance(tags, str) else list(tags)
+        """Take tags away, by their keys; returns those that are left.
+
+        Raises:
+            WorkspaceError: it is neither a key nor a list of keys.
+        """
+        keys = [tags] if isinstance(tags, str) else tags
+        if not isinstance(keys, (list, tuple, set, dict)) or not all(isinstance(key, str) for key in keys):
+            raise WorkspaceError(f"remove_tags: expected a key or a list of keys, but got {tags!r}")
+        keys = list(keys)
         facts_of_run.add(self._folder.facts, facts_of_run.TAGS, removed=keys)
         return self.tags
 

@@ -112,6 +112,5 @@ class StepRunOutput(Surface):
 
 def output_of(outputs: Mapping[str, Output], name: Any) -> tuple[str, Output] | None:
     """The output of a name, which is that of the PipelineData, or the ``output_name`` that it was given."""
-    if name in outputs:
-        return name, outputs[name]
-    return next(((key, each) for key, each in outputs.items() if each.path.rpartition("/")[2] == name), None)
+    by_name = next(((key, each) for key, each in outputs.items() if key == name), None)
+    return by_name or next(((key, each) for key, each in outputs.items() if each.path.rpartition("/")[2] == name), None)
