@@ -251,16 +251,26 @@ class Datastore(DatastoreRegistrar):
         ).done
 
 
-class AzureBlobDatastore(Datastore):
-    """A container of Azure's blob storage, or of anything that speaks like it."""
+class _OfAnAccount(Datastore):
+    """Something of a storage account."""
 
     @property
     def container_name(self) -> str:
+        """Of the container, or the file share; Azure calls it so."""
         return str(self._record.container)
 
     @property
     def account_name(self) -> str:
         return str(self._record.account_name)
+
+    @property
+    def _endpoints(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.workspace.settings["storage_endpoints"]
+        return found
+
+
+class AzureBlobDatastore(_OfAnAccount):
+    """A container of Azure's blob storage, or of anything that speaks like it."""
 
     @property
     def protocol(self) -> str:
@@ -288,11 +298,6 @@ class AzureBlobDatastore(Datastore):
     def storage_section(self) -> dict[str, Any]:
         return storage_values(self.workspace.layout, self.name, self._record, self._endpoints)
 
-    @property
-    def _endpoints(self) -> Mapping[str, str]:
-        found: Mapping[str, str] = self.workspace.settings["storage_endpoints"]
-        return found
-
 
 class FolderDatastore(Datastore):
     """A folder that all nodes see."""
@@ -305,21 +310,12 @@ class FolderDatastore(Datastore):
         return str(self.folder / checked_path(path))
 
 
-class AzureFileDatastore(FolderDatastore):
+class AzureFileDatastore(_OfAnAccount, FolderDatastore):
     """An Azure file share: the folder that it is mounted at."""
 
     @property
-    def container_name(self) -> str:
-        """The share's name; Azure calls it so."""
-        return str(self._record.container)
-
-    @property
-    def account_name(self) -> str:
-        return str(self._record.account_name)
-
-    @property
     def folder(self) -> Path:
-        return mount_point(self._record, self.workspace.settings["storage_endpoints"])
+        return mount_point(self._record, self._endpoints)
 
 
 def datastores_of(workspace: Workspace) -> Mapping[str, Datastore]:
