@@ -28,7 +28,8 @@ from mpi_prs.storage.upload import check_upload, upload, upload_all
 _log = logging.getLogger("mpi_prs.job")
 
 _FILES_A_RECORD = 500
-"""So many files are uploaded between two updates of the record."""
+"""So many files at least are uploaded between two updates of the record, and an eighth of those that it has already: it
+is written as a whole, so that a million files would otherwise write it two thousand times."""
 
 
 def check_destination(config: JobConfig) -> None:
@@ -54,7 +55,7 @@ def upload_output(config: JobConfig, directory: RunDirectory) -> None:
         record = _Record(directory.uploaded, config.output_url)
         storage = config.storage.storage()
         left = (name for name in _names_below(directory) if name != rows and record.is_new(directory.output / name))
-        while names := list(islice(left, _FILES_A_RECORD)):
+        while names := list(islice(left, max(_FILES_A_RECORD, len(record) // 8))):
             _log.info("uploading %d files of the output folder to %s", len(names), config.output_url)
             paths = [directory.output / name for name in names]
             states = [_state(path) for path in paths]
@@ -96,6 +97,9 @@ class _Record:
         known_url, files = _read(path)
         self._files = files if known_url == self._url else {}
         self._folder = path.parent.parent
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def is_new(self, file: Path) -> bool:
         """Whether a file has not been uploaded as it is now."""
