@@ -178,7 +178,7 @@ def test_output_is_not_kept_back(runner: Runner) -> None:
     assert process.communicate(timeout=30)[0] == "last\n"
 
 
-WAITS = "import time\nopen('ready', 'w').close()\ntry:\n    time.sleep(100)\nfinally:\n    print('cleaned up')\n"
+WAITS = "import time\ntry:\n    open('ready', 'w').close()\n    time.sleep(100)\nfinally:\n    print('cleaned up')\n"
 
 
 @pytest.mark.parametrize("kind", ["script", "notebook"])
