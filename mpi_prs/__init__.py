@@ -26,7 +26,7 @@ def __getattr__(name: str) -> _Any:
     if name in PUBLIC:
         value = globals()[name] = resolve(PUBLIC[name])
         return value
-    from mpi_prs.near_names import did_you_mean
+    from mpi_prs.core.words import did_you_mean
 
     hint = did_you_mean(name, PUBLIC, "dir(mpi_prs) lists what it has", most=2)
     raise AttributeError(f"mpi_prs has no {name!r}; {hint}")

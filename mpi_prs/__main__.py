@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     place = launched_as(os.environ)
     if place is not None and _runs_under_mpi(arguments):
-        from mpi_prs.errors import LaunchError
+        from mpi_prs.core.errors import LaunchError
 
         try:
             transport = connect()

@@ -14,8 +14,8 @@ import threading
 from io import TextIOWrapper
 from typing import Any
 
-from mpi_prs.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
-from mpi_prs.workspace.surface import Surface, SurfaceType
+from mpi_prs.core.azure_names import Surface, SurfaceType
+from mpi_prs.core.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
 
 LONGEST_PAUSE = 3600.0
 """Seconds: a longer ``Sleep`` is cut to this."""

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.output.ledger import Ledger, read_ledger
-from mpi_prs.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).parent.parent
 MARK = "MPI_PRS_TEST_MARK"

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.errors import JobStopped, OutputError
+from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, take_up
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, read_ledger
@@ -455,7 +455,7 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
 def test_the_limit_of_a_file_s_size_is_said_to_be_that(tmp_path: Path) -> None:
     code = f"""
 import resource, pathlib
-from mpi_prs.errors import JobStopped
+from mpi_prs.core.errors import JobStopped
 from mpi_prs.output.append_row import AppendRow, Ledger
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 output = AppendRow(pathlib.Path({str(tmp_path / "rows.part")!r}), pathlib.Path({str(tmp_path / "journal")!r}), Ledger())

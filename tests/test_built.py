@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.workspace.built import built, outside, run_builder
 from tests.jobs import REPOSITORY, wait_until
 from tests.together import together

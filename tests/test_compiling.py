@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.errors import PipelineError, WorkspaceError
 from mpi_prs.job.config import JobConfig, load_config
 from mpi_prs.pipeline.compiling import compile_step
 from mpi_prs.pipeline.data import PipelineData

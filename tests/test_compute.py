@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import ComputeTargetException, SlurmError, WorkspaceError
+from mpi_prs.core.errors import ComputeTargetException, SlurmError, WorkspaceError
 from mpi_prs.slurm.control import PartitionNodes, parse_nodes
 from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
 from mpi_prs.workspace.compute_status import AmlComputeNodeStateCounts, counts_of_partition
@@ -103,7 +103,7 @@ def test_a_name_is_given_once(ws: Workspace) -> None:
 
 CREATING = """
 import sys
-from mpi_prs.errors import ComputeTargetException
+from mpi_prs.core.errors import ComputeTargetException
 from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
 from mpi_prs.workspace.workspace import Workspace
 config = AmlCompute.provisioning_configuration(max_nodes=int(sys.argv[2]) + 1)

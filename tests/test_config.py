@@ -12,9 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
 from mpi_prs.data.datasets import TabularDataset
 from mpi_prs.data.files import FileInput
-from mpi_prs.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
 from mpi_prs.job.config import (
     JobConfig,
     SlurmSection,

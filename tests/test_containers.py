@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.script_variables import TABLES_IN_FILES
+from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.workspace import container
 from mpi_prs.workspace.environment import DEFAULT_CPU_IMAGE, Environment
 from mpi_prs.workspace.environment_building import Prepared, prepare

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import InputError, OutputError, UserMistake, WorkspaceError
+from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
 from mpi_prs.storage import stores
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import Patience

@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables import delimited_file, delimited_records, delimited_survey
 from mpi_prs.data.tables.delimited import Delimited
 from mpi_prs.data.tables.format import Batch, BatchSize, Part
-from mpi_prs.errors import InputError
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 from tests.test_delimited_random import by_pandas, frames_of, same
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mpi_prs.cli.main import commands
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE
 from mpi_prs.job.config import JobConfig, SlurmSection, load_config
 from mpi_prs.job.execute import _MASTER_PATIENCE
 from tests.jobs import REPOSITORY

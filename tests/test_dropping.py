@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.datasets import HIVE, TabularDataset
 from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import Manifest, write_manifest
 from mpi_prs.data.payload import unpack
 from mpi_prs.data.planning import plan
 from mpi_prs.data.reading import read_tables
-from mpi_prs.errors import InputError
 from tests.test_table_jobs import WRITERS
 
 TABLE = pd.DataFrame({"number": np.arange(30), "half": np.arange(30) / 2, "text": [f"t{n % 3}" for n in range(30)]})

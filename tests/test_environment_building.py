@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.script_variables import TENSORFLOW1
+from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.script_variables import TENSORFLOW1
 from mpi_prs.workspace import conda_building, environment_building, venv_building
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
 from mpi_prs.workspace.environment import DEFAULT_GPU_IMAGE, Environment

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import EnvironmentProblem, UserMistake, WorkspaceError
+from mpi_prs.core.errors import EnvironmentProblem, UserMistake, WorkspaceError
 from mpi_prs.workspace import requirements
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
 from mpi_prs.workspace.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment, environments_of

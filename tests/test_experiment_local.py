@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import InputError, PipelineError, RunFailed, ScriptError
+from mpi_prs.core.errors import InputError, PipelineError, RunFailed, ScriptError
 from mpi_prs.pipeline import local_runner, submission
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.experiment import Experiment

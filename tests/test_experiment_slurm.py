@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import PipelineError, RunFailed, SlurmError
+from mpi_prs.core.errors import PipelineError, RunFailed, SlurmError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.pipeline import slurm_backend, standing
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.pipeline_run import PipelineRun
 from mpi_prs.pipeline.run_record import write_record
 from mpi_prs.pipeline.slurm_backend import Patience, SlurmBackend
 from mpi_prs.pipeline.step_run import StepRun
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.job_record import submitted_job
 from mpi_prs.workspace.compute import AmlCompute, ComputeTarget

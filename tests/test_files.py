@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data import files
 from mpi_prs.data.files import FileInput, list_files
-from mpi_prs.errors import InputError
 
 
 def make(root: Path, *names: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.errors import ScriptError
+from mpi_prs.core.errors import ScriptError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.data.tables.hdf5 import Hdf5, cuts
-from mpi_prs.errors import InputError
 from tests.jobs import REPOSITORY
 from tests.tables import STORE, parts_of, survey_of
 

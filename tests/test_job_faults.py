@@ -455,7 +455,7 @@ UNREADABLE = """
 import sys, threading
 from mpi_prs.__main__ import main
 from mpi_prs.data.manifest import Manifest
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 
 load = Manifest.load
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import Entry, Journal, Results, read_journal
 from mpi_prs.output.record import RECORD, RECORD_FIELDS, RECORD_TYPES, Record, unpack_records
 

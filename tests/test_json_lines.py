@@ -20,10 +20,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables import lines
 from mpi_prs.data.tables.format import Batch, BatchSize
 from mpi_prs.data.tables.json_lines import JsonLines
-from mpi_prs.errors import InputError
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 WHOLE = BatchSize(bytes=2**30)

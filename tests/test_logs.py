@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.logs import LogChoice, Tail
-from mpi_prs.run_directory import RunDirectory
 from tests.jobs import Job, wait_until
 
 LOGS = [sys.executable, "-m", "mpi_prs", "logs"]

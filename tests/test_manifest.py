@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.data import manifest
 from mpi_prs.data.manifest import DESCRIBED, PLAIN, Manifest, MiniBatch, Plan, write_manifest
-from mpi_prs.errors import InputError, OutputError
 
 
 def plan_of(listings: Sequence[Sequence[bytes]], size: int) -> Plan:

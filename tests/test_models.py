@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import ModelNotFoundException, WorkspaceError
+from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.workspace.model import Model
 from mpi_prs.workspace.model_paths import models_for_job
 from mpi_prs.workspace.records import versions

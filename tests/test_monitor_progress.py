@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.core.rate import Rate
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Counts, Policy
 from mpi_prs.monitor.bar import Bar
 from mpi_prs.monitor.progress import Progress, bar_text, progress_line
-from mpi_prs.monitor.rate import Rate
 from mpi_prs.output.record import RECORD
-from mpi_prs.run_directory import RunDirectory
 from tests.test_monitor_columns import record
 from tests.test_monitor_status import a_status
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import Status, iso_time, read_status, run_directory_of, status_text, write_status
-from mpi_prs.run_directory import RunDirectory
 
 T0 = 1_700_000_000.0
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.advice import Conditions, advice, busy, slowest
 from mpi_prs.monitor.statistics import Start, Statistics, Work, read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
-from mpi_prs.run_directory import RunDirectory
 from tests.test_monitor_columns import Writer, record
 
 WELL = Conditions(wall_seconds=100.0, init_seconds=2.0, processes=8, run_invocation_timeout=60.0, mini_batch_size=10)

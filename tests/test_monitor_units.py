@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.monitor import units
-from mpi_prs.replacing import replacing
+from mpi_prs.core import units
+from mpi_prs.core.files import replacing
 
 
 @pytest.mark.parametrize(

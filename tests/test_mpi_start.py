@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mpi_prs.core.errors import LaunchError
 from mpi_prs.engine.mpi import start_seconds
-from mpi_prs.errors import LaunchError
 
 
 def test_the_start_may_take_ten_minutes_or_what_the_variable_says() -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs import own_python as ours
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core import own_python as ours
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import write_status
-from mpi_prs.own_python import own_python
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.pipeline.run_record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
 from mpi_prs.pipeline.runner_record import RunnerRecord, StepProgress, write_runner
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.shims import names
 from mpi_prs.workspace.dataset import Dataset
 from mpi_prs.workspace.environment import Environment
@@ -146,7 +146,7 @@ def test_the_reader_follows_imports_in_functions_unless_they_are_marked() -> Non
     found = reached(["mpi_prs.workspace.datastore"])
     assert "mpi_prs.workspace.datastore_records" in found
     assert "mpi_prs.workspace.datastore_transfer" not in found
-    assert [*Source("def f():\n    import mpi_prs.errors").imports()] == [("mpi_prs.errors", "")]
+    assert [*Source("def f():\n    import mpi_prs.core.errors").imports()] == [("mpi_prs.core.errors", "")]
     assert [*Source("@own_python('it')\ndef f():\n    import yaml").imports()] == []
 
 

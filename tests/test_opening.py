@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from mpi_prs.errors import InputError, JobStopped, OutputError
+from mpi_prs.core.errors import InputError, JobStopped, OutputError
 from mpi_prs.job.config import JobConfig, load_config
 from mpi_prs.job.opening import OpenRun, RunOptions, is_complete_already, open_run
 from mpi_prs.output.append_row import AppendRow

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline.parallel_run_config import PROMOTED, ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.workspace.environment import Environment

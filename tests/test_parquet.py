@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.format import BatchSize, Part
 from mpi_prs.data.tables.parquet import Parquet
-from mpi_prs.errors import InputError
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 

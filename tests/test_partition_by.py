@@ -23,11 +23,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.data import partition_by as module
 from mpi_prs.data.partition_by import key_types, partition_by, partitioned_columns, typed_values, with_key_columns
 from mpi_prs.data.partition_format import HIVE_NULL, HiveFolders
 from mpi_prs.data.partitions import group_by_partition
-from mpi_prs.errors import InputError, OutputError
 from tests.jobs import REPOSITORY
 
 

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.partition_values import partition_values
 from mpi_prs.data import partitions
 from mpi_prs.data.files import FileInput, list_files
 from mpi_prs.data.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.data.partitions import check_partition_keys, group_by_partition, to_json
-from mpi_prs.errors import InputError, OutputError
-from mpi_prs.partition_values import partition_values
 from tests.jobs import REPOSITORY
 
 
@@ -210,7 +210,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 
 def test_the_side_of_the_user_process_is_standard_library_alone() -> None:
-    script = "import sys, mpi_prs.partition_values; print('\\n'.join(sys.modules))"
+    script = "import sys, mpi_prs.core.partition_values; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     bare = subprocess.run(
         [sys.executable, "-c", "import sys; print('\\n'.join(sys.modules))"], capture_output=True, text=True, check=True

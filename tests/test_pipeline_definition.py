@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.pipeline.data import (
     InputPortBinding,
     PipelineData,

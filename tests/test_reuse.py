@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.pipeline import reuse
 from mpi_prs.pipeline.reuse import UPSTREAM, check_inputs, digest_of, digest_of_files

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import PipelineError
+from mpi_prs.core.errors import PipelineError
 from mpi_prs.pipeline import widgets
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.run_view import RunView, StepView, as_html, as_text

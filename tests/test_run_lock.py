@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 from mpi_prs.job.run_lock import RunLock
 
 HOLD = """

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpi_prs.errors import PipelineError, RunFailed, WorkspaceError
+from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
 from mpi_prs.monitor.status import Status
 from mpi_prs.pipeline import facts, local_backend, slurm_backend
 from mpi_prs.pipeline import standing as states

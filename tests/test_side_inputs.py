@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute, substitute_values
-from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage
 from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy

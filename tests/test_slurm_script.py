@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.errors import ConfigError, SlurmError
+from mpi_prs.core.errors import ConfigError, SlurmError
 from mpi_prs.job.batch import batch_job, limit_seconds, signal_lead
 from mpi_prs.job.config import JobConfig, load_config
 from mpi_prs.slurm.control import JobState, job_state, parse_job, submit

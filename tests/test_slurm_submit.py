@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import ConfigError, SlurmError
+from mpi_prs.core.errors import ConfigError, SlurmError
 from mpi_prs.job.config import load_config
 from mpi_prs.job.secret_overrides import refuse_secrets
 from mpi_prs.monitor.status import read_status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import PipelineError
+from mpi_prs.core.errors import PipelineError
 from mpi_prs.pipeline import snapshot
 from mpi_prs.pipeline.snapshot import take_snapshot
 from mpi_prs.workspace.layout import WorkspaceFolder

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.data.tables.hdf5 import Hdf5
-from mpi_prs.errors import JobStopped, OutputError
 from mpi_prs.output import append_row, journal, table_file
 from mpi_prs.output.append_row import AppendRow, take_up
 from mpi_prs.output.form import Form, encoding, form_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import InputError, OutputError
+from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.storage import azure_store, stores
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import RemoteFiles, list_urls

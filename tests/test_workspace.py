@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.script_context import WORKSPACE
 from mpi_prs.workspace.settings import slurm_section, with_defaults

@@ -14,7 +14,8 @@ from typing import NoReturn
 
 import pytest
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.azure_names import NotRegistered, Registered
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.incoming import copy_into, incoming_folder
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import (
@@ -35,7 +36,6 @@ from mpi_prs.workspace.records import (
     write_json,
 )
 from mpi_prs.workspace.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
-from mpi_prs.workspace.surface import NotRegistered, Registered
 from tests.jobs import REPOSITORY
 from tests.old_python import old_pythons
 from tests.together import together

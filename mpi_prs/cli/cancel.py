@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from mpi_prs.errors import EXIT_COMPLETE, SlurmError
+from mpi_prs.core.errors import EXIT_COMPLETE, SlurmError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import Status, read_status
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.handing_in import call_off
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, LaunchError
 from mpi_prs.doctor.exchange import answer, dismiss, survey_all, survey_alone
 from mpi_prs.doctor.findings import Survey
 from mpi_prs.doctor.look import check_start, look_at_launch, look_at_library
 from mpi_prs.doctor.report import launch_lines, survey_lines, to_change, worth_knowing
 from mpi_prs.engine.mpi import connect, launched_as
 from mpi_prs.engine.transport import Transport
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, LaunchError
 
 
 def examine(shared: Path) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from mpi_prs.errors import EXIT_COMPLETE
+from mpi_prs.core.errors import EXIT_COMPLETE
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.logs import LogChoice, Tail
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.job_record import latest_job
 from mpi_prs.slurm.watch import RunWatch
 

@@ -49,7 +49,7 @@ def open_workspace(place: Path | None) -> Workspace:
 @contextlib.contextmanager
 def option_names(**options: str) -> Iterator[None]:
     """Let messages that advise a parameter, such as ``overwrite=True``, advise the option that stands for it here."""
-    from mpi_prs.errors import WorkspaceError
+    from mpi_prs.core.errors import WorkspaceError
 
     try:
         yield
@@ -136,7 +136,7 @@ def when(time: datetime.datetime) -> str:
 
 def _cell(value: object) -> str:
     """A value in a line: a dict as ``key=value``, a list as its elements, nothing for None."""
-    from mpi_prs.monitor.units import printable
+    from mpi_prs.core.units import printable
 
     if value is None:
         return ""

@@ -151,7 +151,7 @@ def _first_line(file: IO[str] | None) -> str | None:
 
 
 def _about_datastore(datastore: Datastore) -> dict[str, Any]:
-    from mpi_prs.errors import WorkspaceError
+    from mpi_prs.core.errors import WorkspaceError
 
     try:
         place = datastore.url()

@@ -38,7 +38,7 @@ def models() -> None:
 @workspace_option
 def list_models(name: str | None, every: bool, tags: tuple[str, ...], as_json: bool, place: Path | None) -> None:
     """All models, or all versions of the model NAME."""
-    from mpi_prs.monitor.units import size
+    from mpi_prs.core.units import size
     from mpi_prs.workspace.model import Model
 
     workspace = open_workspace(place)
@@ -141,7 +141,7 @@ def _model(text: str, place: Path | None) -> Model:
 
 
 def _show(model: Model) -> None:
-    from mpi_prs.monitor.units import many, size
+    from mpi_prs.core.units import many, size
 
     show_fields(
         {

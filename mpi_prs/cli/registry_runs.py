@@ -119,7 +119,7 @@ def _records(workspace: Workspace, experiment: str | None, steps: bool) -> Itera
 
 
 def _run(workspace: Workspace, run_id: str | None) -> Any:
-    from mpi_prs.errors import WorkspaceError
+    from mpi_prs.core.errors import WorkspaceError
     from mpi_prs.pipeline.run_base import Run
 
     if run_id is None:

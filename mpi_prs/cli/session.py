@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpi_prs.core.errors import LaunchError
 from mpi_prs.engine.dismissal import dismiss
 from mpi_prs.engine.mpi import connect
 from mpi_prs.engine.transport import Transport
-from mpi_prs.errors import LaunchError
 
 
 @dataclass

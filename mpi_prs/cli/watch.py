@@ -7,9 +7,9 @@ import time
 
 import click
 
-from mpi_prs.errors import EXIT_COMPLETE
+from mpi_prs.core.errors import EXIT_COMPLETE
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import status_text
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.watch import Look, RunWatch
 
 _PAUSE = 1.5

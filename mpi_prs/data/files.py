@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mpi_prs.errors import InputError
-from mpi_prs.run_directory import RUN_FOLDER
+from mpi_prs.core.errors import InputError
+from mpi_prs.core.run_directory import RUN_FOLDER
 
 CHECKED_FILES = 1000
 """So many files at the head of each input are checked to be readable. Checking all would cost a round trip to the file

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
+from mpi_prs.core.partition_values import partition_values
 from mpi_prs.data.files_anywhere import AnyFiles
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.data.partition_by import with_key_columns
@@ -27,8 +29,6 @@ from mpi_prs.data.segment import Segments
 from mpi_prs.data.staging import Staging
 from mpi_prs.data.tables.arrow import repeated, unpack_schema
 from mpi_prs.data.tables.format import Batch, Part, Reader
-from mpi_prs.errors import InputError
-from mpi_prs.partition_values import partition_values
 from mpi_prs.storage.credentials import Storage
 
 _log = logging.getLogger("mpi_prs.loading")

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from mpi_prs.errors import InputError, OutputError
-from mpi_prs.replacing import replacing
+from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.files import replacing
 
 FORMAT_VERSION = b"2"
 RECORD_BATCH_BYTES = 4 * 2**20

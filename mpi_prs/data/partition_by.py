@@ -26,10 +26,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.data.partition_format import HIVE_NULL
 from mpi_prs.data.tables.arrow import repeated
 from mpi_prs.data.tables.format import quoted
-from mpi_prs.errors import InputError, OutputError
 
 COMMON_METADATA = "_common_metadata"
 CHUNK_BYTES = 128 * 2**20

@@ -31,7 +31,7 @@ from datetime import datetime
 from typing import Union
 from urllib.parse import unquote_to_bytes
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """The value of a ``key=value`` folder that stands for no value."""

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from mpi_prs.errors import InputError, OutputError
-from mpi_prs.partition_values import partition_values
+from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.partition_values import partition_values
 
 _REMEMBERED = 2**16
 """So many combinations are kept in a dict; more are worked out again when they come again."""
@@ -75,7 +75,7 @@ def group_by_partition(
 
 
 def to_json(values: Mapping[str, Any]) -> list[Any]:
-    """A combination of values as JSON; :func:`~mpi_prs.partition_values.partition_values` reads it.
+    """A combination of values as JSON; :func:`~mpi_prs.core.partition_values.partition_values` reads it.
 
     Equal combinations have equal JSON.
 

@@ -4,7 +4,7 @@
 
     u32 length of the header │ header: JSON │ paths separated by NUL (of files), or nothing (of tables)
 
-    partition   values of the partition keys, see mpi_prs.partition_values
+    partition   values of the partition keys, see mpi_prs.core.partition_values
     parts       of tables: what to read, a list of Part
     sizes       of tables: for each part how many bytes its file has
     columns     of tables: for each part the columns that its path gives, as partition values

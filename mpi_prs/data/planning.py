@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.data.files_anywhere import AnyFiles
 from mpi_prs.data.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, MiniBatch, Plan
@@ -33,7 +34,6 @@ from mpi_prs.data.payload import pack
 from mpi_prs.data.tables.arrow import pack_schema
 from mpi_prs.data.tables.dropping import columns_of, without_columns
 from mpi_prs.data.tables.format import BatchSize, Part, quoted
-from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import is_url
 
 _log = logging.getLogger("mpi_prs.data")

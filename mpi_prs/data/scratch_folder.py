@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 
 
 def scratch_folder(configured: str | None, environ: Mapping[str, str]) -> Path:

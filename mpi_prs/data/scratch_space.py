@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 
 
 class NoRoom(Exception):

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mpi_prs.core.errors import InputError
+from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.data.staging import copy
-from mpi_prs.errors import InputError
-from mpi_prs.run_directory import RUN_FOLDER
 from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, finish, local_name
 from mpi_prs.storage.remote import list_urls

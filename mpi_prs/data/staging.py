@@ -23,8 +23,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.scratch_space import NoRoom, Space
-from mpi_prs.errors import InputError
 from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, local_name
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpi_prs.core.errors import EXIT_FAILED
 from mpi_prs.doctor.findings import Found, Journey, Launch, Survey
 from mpi_prs.doctor.look import Note, look_at_rank, seconds_since_start, shared_note
 from mpi_prs.engine.node import node_name
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
-from mpi_prs.errors import EXIT_FAILED
 
 _PINGS = 30
 _PONG_SECONDS = 5.0

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
 from mpi_prs.engine import messages
 from mpi_prs.engine.closing import Closing
 from mpi_prs.engine.dismissal import dismiss
@@ -31,7 +32,6 @@ from mpi_prs.engine.sharing import Sharing
 from mpi_prs.engine.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.entry_script.failure import NO_RETRY, STOP, Failure, FailureKind
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.record import RECORD
 

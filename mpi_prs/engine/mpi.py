@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import LaunchError
+from mpi_prs.core.errors import LaunchError
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -9,11 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mpi_prs.engine.messages import WorkerSettings
-from mpi_prs.engine.node import describe, placement, ranges, user_environment
-from mpi_prs.entry_script.user_process import ProcessPlace
-from mpi_prs.run_directory import RunDirectory
-from mpi_prs.script_variables import (
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.script_variables import (
     AZUREML,
     LOG_FOLDER,
     LOGGING_LEVEL,
@@ -22,6 +19,9 @@ from mpi_prs.script_variables import (
     RUN_ID,
     SOURCE_DIRECTORY,
 )
+from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.engine.node import describe, placement, ranges, user_environment
+from mpi_prs.entry_script.user_process import ProcessPlace
 
 
 def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int, ProcessPlace]:

@@ -22,11 +22,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
+from mpi_prs.core.errors import MpiPrsError
+from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.data.manifest import Loaded, Manifest
 from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.entry_script.user_process import Chunk
-from mpi_prs.errors import MpiPrsError
-from mpi_prs.script_variables import TABLES_IN_FILES
 
 if TYPE_CHECKING:
     from mpi_prs.data.loading import Prepared

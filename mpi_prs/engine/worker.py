@@ -24,6 +24,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from mpi_prs.core.errors import EXIT_RESUMABLE
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine import messages
 from mpi_prs.engine.arrival import NotUsable, Sight, look
 from mpi_prs.engine.log_file import log_file
@@ -37,9 +39,7 @@ from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.entry_script.supervisor import UserProcess
 from mpi_prs.entry_script.user_process import Chunk, News, ProcessSettings, State
-from mpi_prs.errors import EXIT_RESUMABLE
 from mpi_prs.output.record import MINI_BATCH, RECORD
-from mpi_prs.run_directory import RunDirectory
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots

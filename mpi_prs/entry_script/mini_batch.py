@@ -26,7 +26,7 @@ import weakref
 from collections import deque
 from typing import Any
 
-from mpi_prs.partition_values import partition_values
+from mpi_prs.core.partition_values import partition_values
 
 _ENCODING = sys.getfilesystemencoding()
 _LENGTH = struct.Struct("<I")

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_prs.errors import ConfigError
+from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.job.config import JobConfig, SlurmSection
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.script import BatchJob
 
 MOST_RANKS = 256

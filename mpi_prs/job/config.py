@@ -19,10 +19,11 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from mpi_prs.core.errors import ConfigError, ScriptError
+from mpi_prs.core.words import did_you_mean
 from mpi_prs.data.datasets import Dataset
 from mpi_prs.data.side_inputs import SideInput, substitute
 from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.errors import ConfigError, ScriptError
 from mpi_prs.job import entry_script_check
 from mpi_prs.job.config_errors import validation_error
 from mpi_prs.job.config_inputs import InputSection, Section, SideInputSection, StorageSection, output_parts
@@ -53,7 +54,6 @@ from mpi_prs.job.config_types import (
     path_text,
 )
 from mpi_prs.job.config_yaml import Document, read_document
-from mpi_prs.near_names import did_you_mean
 from mpi_prs.output.form import Form, default_to_csv, form_of
 
 # Below these keys `1.10` and `007` mean the text, not the number.

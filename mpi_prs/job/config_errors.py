@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mpi_prs.errors import ConfigError
+from mpi_prs.core.errors import ConfigError
 from mpi_prs.job.config_yaml import Document, Place
 from mpi_prs.storage.credentials import scrub
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from mpi_prs.errors import ConfigError
+from mpi_prs.core.errors import ConfigError
 from mpi_prs.job.secrecy import looks_secret
 
 KeyPath = tuple[str | int, ...]

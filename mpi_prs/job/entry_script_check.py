@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mpi_prs.errors import ScriptError
+from mpi_prs.core.errors import ScriptError
 
 
 def read_script(script: Path) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
@@ -23,7 +24,6 @@ from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Phase, Policy
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker import Worker
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.signals import StopSignals

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs import __version__
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import replacing
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.data.manifest import Manifest, write_manifest
 from mpi_prs.data.planning import plan
-from mpi_prs.errors import OutputError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.ordering import finishing_file
-from mpi_prs.replacing import replacing
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.environment import SlurmEnvironment
 
 _log = logging.getLogger("mpi_prs.job")

@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from mpi_prs.errors import OutputError
-from mpi_prs.locking import read_holder, this_process, try_lock, write_holder
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.locks import read_holder, this_process, try_lock, write_holder
 
 _log = logging.getLogger("mpi_prs.job")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_prs.errors import ConfigError
+from mpi_prs.core.errors import ConfigError
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.config_yaml import KeyPath, read_document
 from mpi_prs.job.fingerprint import without_secrets

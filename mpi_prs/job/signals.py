@@ -10,8 +10,8 @@ import signal
 import types
 from collections.abc import Callable
 
+from mpi_prs.core.errors import JobStopped
 from mpi_prs.engine.master import StopRequest
-from mpi_prs.errors import JobStopped
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 

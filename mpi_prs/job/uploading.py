@@ -19,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from mpi_prs.errors import JobStopped, OutputError
+from mpi_prs.core.errors import JobStopped, OutputError
+from mpi_prs.core.files import replacing
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.job.config import JobConfig
-from mpi_prs.replacing import replacing
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.storage.upload import check_upload, upload, upload_all
 
 _log = logging.getLogger("mpi_prs.job")

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import replacing
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import count, many, printable
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.data.payload import names
-from mpi_prs.errors import OutputError
 from mpi_prs.monitor.columns import Columns, read_columns
 from mpi_prs.monitor.status import outcome, read_status
-from mpi_prs.monitor.units import count, many, printable
 from mpi_prs.output.journal import read_journal
-from mpi_prs.replacing import replacing
-from mpi_prs.run_directory import RunDirectory
 
 SHORT = "short"
 """The reason of items that ``run()`` did not return, of a mini-batch that is done."""

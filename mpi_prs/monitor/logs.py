@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.errors import OutputError
-from mpi_prs.run_directory import RunDirectory
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.run_directory import RunDirectory
 
 USER_STREAMS = ("stdout", "stderr", "error")
 _LAST_LINES = 20

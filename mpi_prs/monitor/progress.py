@@ -16,11 +16,11 @@ from dataclasses import replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, TextIO
 
+from mpi_prs.core.rate import Rate
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import count, duration, many, percent, printable, rate
 from mpi_prs.engine.states import Phase
-from mpi_prs.monitor.rate import Rate
 from mpi_prs.monitor.status import Status, iso_time, outcome, write_status
-from mpi_prs.monitor.units import count, duration, many, percent, printable, rate
-from mpi_prs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from mpi_prs.engine.master import Master

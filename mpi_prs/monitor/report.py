@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from mpi_prs.core.files import replacing
 from mpi_prs.monitor.columns import Columns, read_columns
-from mpi_prs.replacing import replacing
 
 # In the order of the file; a name that is not a field of the record is computed below.
 _COLUMNS = {

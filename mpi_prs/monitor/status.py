@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError
-from mpi_prs.monitor.units import count, duration, many, percent, printable, rate, size
-from mpi_prs.replacing import replacing
-from mpi_prs.run_directory import RunDirectory
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError
+from mpi_prs.core.files import replacing
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import count, duration, many, percent, printable, rate, size
 
 SILENCE = 60.0
 """Seconds without an update after which a run that says it is under way is believed dead."""

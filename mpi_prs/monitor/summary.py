@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import count, duration, printable, rate, size
 from mpi_prs.monitor.advice import Conditions, Slowest, advice, busy, slowest
 from mpi_prs.monitor.statistics import Statistics
 from mpi_prs.monitor.status import failed_on_two, outcome
-from mpi_prs.monitor.units import count, duration, printable, rate, size
-from mpi_prs.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

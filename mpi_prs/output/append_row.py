@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from mpi_prs.errors import JobStopped, OutputError
+from mpi_prs.core.errors import JobStopped, OutputError
+from mpi_prs.core.files import sync_folder
 from mpi_prs.output.form import Form, form_of
 from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
 from mpi_prs.output.record import LENGTH, MINI_BATCH, RECORD
-from mpi_prs.replacing import sync_folder
 
 SYNC_SECONDS = 2.0
 SYNC_BYTES = 256 << 20

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 
 _MAGIC = b"mpi_prs journal 1\n"
 _FRAME = struct.Struct("<IIB")

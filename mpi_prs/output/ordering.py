@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import read_journal, write_all
 from mpi_prs.output.record import RECORD_FIELDS, RECORD_TYPES
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 from mpi_prs.output.ordering import read_places
 
 _PIECE_BYTES = 32 << 20

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.pipeline.pipeline_watch import PipelineWatch, backend_of, folder_of
 from mpi_prs.pipeline.run_record import RunFolder
 from mpi_prs.workspace.layout import WorkspaceFolder

@@ -19,8 +19,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.compiling_inputs import check_partition_keys, definition_of, input_section, side_input_section
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.pipeline.parameter import PipelineParameter

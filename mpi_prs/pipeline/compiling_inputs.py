@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.step_inputs import StepInput, output_key
 from mpi_prs.workspace.data_path import DataPath
 

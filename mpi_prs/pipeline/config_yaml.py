@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.files import replacing
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.replacing import replacing
 
 _KEYS = tuple(inspect.signature(ParallelRunConfig).parameters)
 _PARAMETER = "pipeline_parameter"

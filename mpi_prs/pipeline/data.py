@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import PipelineError
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.parallel_run_step import ParallelRunStep

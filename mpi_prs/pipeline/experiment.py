@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import PipelineError, WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Registered, Surface
+from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.pipeline.run_record import OWN, RunRecord, new_id, run_ids, utc_now, write_record
 from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.records import names_of
-from mpi_prs.workspace.surface import Registered, Surface
 from mpi_prs.workspace.tags import text_pairs
 
 if TYPE_CHECKING:

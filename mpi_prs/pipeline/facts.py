@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 
 METRIC, TAGS, PROPERTIES, NAME, ENDED = "metric", "tags", "properties", "display_name", "ended"
 

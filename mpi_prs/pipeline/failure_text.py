@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import EXIT_RESUMABLE, MpiPrsError
+from mpi_prs.core.errors import EXIT_RESUMABLE, MpiPrsError
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import printable
 from mpi_prs.monitor.failed import main_reason
-from mpi_prs.monitor.units import printable
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_files import end_of_text
 from mpi_prs.pipeline.run_logs import CONSOLE
-from mpi_prs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.standing import PipelineLook, StepLook

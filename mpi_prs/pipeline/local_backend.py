@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_record import RunFolder, RunRecord
 from mpi_prs.pipeline.runner_record import RunnerRecord, read_runner
 from mpi_prs.pipeline.standing import Blocked, Standing
-from mpi_prs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from mpi_prs.job.config import JobConfig

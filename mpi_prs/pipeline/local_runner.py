@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import (
+from mpi_prs.core.errors import (
     EXIT_COMPLETE,
     EXIT_FAILED,
     EXIT_RESUMABLE,
@@ -35,10 +35,10 @@ from mpi_prs.errors import (
     OutputError,
     PipelineError,
 )
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.pipeline.run_record import RunFolder, RunRecord, read_record
 from mpi_prs.pipeline.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress, write_runner
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.workspace.layout import WorkspaceFolder
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import os
 import uuid
 from typing import Any, ClassVar, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
+from mpi_prs.core.azure_names import Surface
 from mpi_prs.pipeline import facts as facts_of_run
-from mpi_prs.workspace.surface import Surface
 from mpi_prs.workspace.tags import text_pairs
 
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 from mpi_prs.pipeline import config_values as check
 from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.compute import ComputeTarget

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from mpi_prs.errors import PipelineError, WorkspaceError
-from mpi_prs.near_names import did_you_mean
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.words import did_you_mean
 from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.service_arguments import check_reserved, timeouts_in
 from mpi_prs.pipeline.step_inputs import StepInput, check_both, is_output, output_key, step_inputs, step_side_inputs
-from mpi_prs.workspace.surface import Surface
 from mpi_prs.workspace.tags import text_pairs
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import PipelineError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _TRUTH = {"true": True, "false": False}

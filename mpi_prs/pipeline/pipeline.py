@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import MpiPrsError, PipelineError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
 from mpi_prs.pipeline.parameter import PipelineParameter
 from mpi_prs.pipeline.step_inputs import output_key
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.datastore import Datastore

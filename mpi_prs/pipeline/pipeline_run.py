@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_outputs import PortDataReference

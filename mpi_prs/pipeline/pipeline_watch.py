@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Union
 
-from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.local_backend import LocalBackend
 from mpi_prs.pipeline.run_record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record

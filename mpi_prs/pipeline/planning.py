@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import InputError, PipelineError, ScriptError
+from mpi_prs.core.errors import InputError, PipelineError, ScriptError
 from mpi_prs.pipeline import reuse
 from mpi_prs.pipeline.compiling import compile_step
 from mpi_prs.pipeline.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now

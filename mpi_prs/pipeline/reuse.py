@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import InputError, WorkspaceError
+from mpi_prs.core.errors import InputError, WorkspaceError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.pipeline.run_record import RunRecord, read_record
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import read_json, write_json
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.pipeline.run_files import all_files, checked_name, copy_files, put_file, put_folder
 from mpi_prs.pipeline.run_record import RunFolder
 from mpi_prs.workspace.given_path import given_path
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.experiment import Experiment

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import PipelineError, RunFailed, WorkspaceError
+from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
 from mpi_prs.pipeline import facts as facts_of_run
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_artifacts import RunArtifacts

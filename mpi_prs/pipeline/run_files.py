@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.replacing import arriving
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import arriving
+from mpi_prs.core.words import near
 from mpi_prs.workspace.given_path import given_path
 
 

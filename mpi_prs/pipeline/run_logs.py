@@ -19,7 +19,7 @@ CONSOLE = "logs/console.txt"
 def logs_of(layout: WorkspaceFolder, record: RunRecord) -> dict[str, Path]:
     """Name → file: ParallelRunStep's tree of logs, what was found at submission, and the launcher's output; of a reused
     step those of the run that is used."""
-    from mpi_prs.run_directory import RunDirectory
+    from mpi_prs.core.run_directory import RunDirectory
     from mpi_prs.slurm.job_record import latest_job
 
     assert record.step is not None

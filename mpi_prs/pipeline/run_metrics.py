@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import PipelineError, WorkspaceError
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.pipeline import facts as facts_of_run
 from mpi_prs.pipeline.run_files import put_file
 from mpi_prs.pipeline.run_record import RunFolder
 from mpi_prs.workspace.given_path import given_path
-from mpi_prs.workspace.surface import Surface
 from mpi_prs.workspace.tags import text_pairs
 
 

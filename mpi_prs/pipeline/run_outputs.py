@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.run_record import Output

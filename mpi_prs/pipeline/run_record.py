@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import names_of, read_json, write_json

@@ -102,8 +102,8 @@ def view_of(look: PipelineLook, logs: Mapping[str, Mapping[str, Path]], folder: 
 
 
 def _step_view(step: StepLook) -> StepView:
+    from mpi_prs.core.units import count, duration, printable, rate
     from mpi_prs.monitor.status import failed_on_two
-    from mpi_prs.monitor.units import count, duration, printable, rate
 
     status, standing = step.standing.status, step.standing
     if status is None:
@@ -130,7 +130,7 @@ def _step_view(step: StepLook) -> StepView:
 
 
 def _last_lines(path: Path | None) -> Iterator[str]:
-    from mpi_prs.monitor.units import printable
+    from mpi_prs.core.units import printable
     from mpi_prs.pipeline.run_files import end_of_text
 
     text = "" if path is None else end_of_text(path, _TAIL)

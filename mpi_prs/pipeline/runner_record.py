@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.core.files import replacing
 from mpi_prs.pipeline.process_mark import ProcessMark
-from mpi_prs.replacing import replacing
 
 UPDATE_SECONDS = 10.0
 SILENCE = 60.0

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.words import near
 
 FILE_NAME = "parallel_run_step.settings.json"
 _SECTION = "append_row"

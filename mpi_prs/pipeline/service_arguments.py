@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mpi_prs.errors import PipelineError
+from mpi_prs.core.errors import PipelineError
 
 _PASSED = (
     "client_sdk_version",

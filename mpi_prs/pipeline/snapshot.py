@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.errors import PipelineError, WorkspaceError
-from mpi_prs.run_directory import RUN_FOLDER
+from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.workspace.incoming import incoming_folder
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import move_folder
@@ -189,7 +189,7 @@ def _copy(target: Path, executable: bool, pieces: Iterator[bytes]) -> None:
 
 
 def _too_large(folder: Path, files: list[SourceFile], total: int) -> PipelineError:
-    from mpi_prs.monitor.units import size
+    from mpi_prs.core.units import size
 
     largest = sorted(files, key=lambda file: -file.size)[:_SHOWN]
     shown = ", ".join(f"{file.name} ({size(file.size)})" for file in largest)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpi_prs.errors import PipelineError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.data import (
     InputPortBinding,
     PipelineData,

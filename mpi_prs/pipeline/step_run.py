@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import PipelineError, WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_logs import CONSOLE, logs_of
@@ -17,10 +17,10 @@ from mpi_prs.pipeline.run_record import StepPart
 from mpi_prs.workspace.script_context import script_context
 
 if TYPE_CHECKING:
+    from mpi_prs.core.run_directory import RunDirectory
     from mpi_prs.pipeline.experiment import Experiment
     from mpi_prs.pipeline.pipeline_watch import PipelineWatch
     from mpi_prs.pipeline.standing import PipelineLook, StepLook
-    from mpi_prs.run_directory import RunDirectory
 
 
 class StepRun(Run):
@@ -166,7 +166,7 @@ class StepRun(Run):
     # Logs
 
     def _directory(self) -> RunDirectory:
-        from mpi_prs.run_directory import RunDirectory
+        from mpi_prs.core.run_directory import RunDirectory
 
         return RunDirectory(Path(self._part.folder))
 

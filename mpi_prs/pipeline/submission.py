@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import MpiPrsError, PipelineError
+from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.pipeline import reuse
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.compiling import check_step

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
 
-from mpi_prs.errors import RunFailed
+from mpi_prs.core.errors import RunFailed
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import duration, printable
 from mpi_prs.monitor.progress import progress_line
-from mpi_prs.monitor.units import duration, printable
 from mpi_prs.pipeline import standing as states
 from mpi_prs.pipeline.failure_text import why_failed
 from mpi_prs.pipeline.pipeline_watch import PipelineWatch
 from mpi_prs.pipeline.run_logs import logs_of
 from mpi_prs.pipeline.standing import PipelineLook, StepLook
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.workspace.layout import WorkspaceFolder
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from mpi_prs.errors import MpiPrsError, PipelineError
-from mpi_prs.own_python import own_python
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.own_python import own_python
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 5.0

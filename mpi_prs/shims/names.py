@@ -13,7 +13,7 @@ VERSION = "1.60.0+mpi.prs"
 
 _OURS: Mapping[str, str] = {
     # module of ours: its names
-    "mpi_prs.errors": "ComputeTargetException ModelNotFoundException PipelineError RunFailed WorkspaceError",
+    "mpi_prs.core.errors": "ComputeTargetException ModelNotFoundException PipelineError RunFailed WorkspaceError",
     "mpi_prs.parallel_run": "EntryScript ParallelRunException ParallelRunExceptionCode",
     "mpi_prs.pipeline.data": "InputPortBinding PipelineData PipelineOutputFileDataset PipelineOutputTabularDataset",
     "mpi_prs.pipeline.experiment": "Experiment",
@@ -46,13 +46,13 @@ PUBLIC: Mapping[str, str] = {name: f"{module}:{name}" for module, names in _OURS
 """Name → ``module:attribute`` of the SDK's classes."""
 
 _OTHER_NAMES: Mapping[str, str] = {
-    "AzureMLException": "mpi_prs.errors:MpiPrsError",
-    "ExperimentExecutionException": "mpi_prs.errors:RunFailed",
+    "AzureMLException": "mpi_prs.core.errors:MpiPrsError",
+    "ExperimentExecutionException": "mpi_prs.core.errors:RunFailed",
     "PipelineDataset": "mpi_prs.pipeline.data:PipelineOutputFileDataset",
-    "ProjectSystemException": "mpi_prs.errors:WorkspaceError",
-    "UserErrorException": "mpi_prs.errors:UserMistake",
+    "ProjectSystemException": "mpi_prs.core.errors:WorkspaceError",
+    "UserErrorException": "mpi_prs.core.errors:UserMistake",
     "VERSION": "mpi_prs.shims.names:VERSION",
-    "WorkspaceException": "mpi_prs.errors:WorkspaceError",
+    "WorkspaceException": "mpi_prs.core.errors:WorkspaceError",
     "__version__": "mpi_prs.shims.names:VERSION",
 }
 """What Azure calls otherwise."""

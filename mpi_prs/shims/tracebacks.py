@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Iterator  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import MpiPrsError
+from mpi_prs.core.errors import MpiPrsError
 
 _OURS = f"{Path(__file__).resolve().parents[1]}/"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpi_prs.script_variables import AZUREML, TENSORFLOW1
+from mpi_prs.core.script_variables import AZUREML, TENSORFLOW1
 from mpi_prs.shims import finder
 
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpi_prs.errors import SlurmError
+from mpi_prs.core.errors import SlurmError
 
 _ASK_SECONDS = 30.0
 _PING_SECONDS = 15.0

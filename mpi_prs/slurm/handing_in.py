@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import read_status
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.control import cancel, job_state, submit
 from mpi_prs.slurm.job_record import has_ended, latest_job, write_record
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from mpi_prs.errors import EXIT_RESUMABLE
+from mpi_prs.core.errors import EXIT_RESUMABLE
+from mpi_prs.core.files import replacing
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import Status, read_status
-from mpi_prs.replacing import replacing
-from mpi_prs.run_directory import RunDirectory
 
 
 def write_record(run: RunDirectory, job_id: str) -> None:

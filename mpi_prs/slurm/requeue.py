@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from mpi_prs.errors import SlurmError
-from mpi_prs.run_directory import RunDirectory
+from mpi_prs.core.errors import SlurmError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.slurm.control import JobState, job_state, requeue
 
 _log = logging.getLogger("mpi_prs.slurm")

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpi_prs.errors import SlurmError
+from mpi_prs.core.errors import SlurmError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpi_prs.errors import EXIT_RESUMABLE, SlurmError
+from mpi_prs.core.errors import EXIT_RESUMABLE, SlurmError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import SILENCE, Status, read_status
-from mpi_prs.run_directory import RunDirectory
 from mpi_prs.slurm.control import JobState, job_state
 from mpi_prs.slurm.job_record import has_ended, latest_job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any, cast
 
-from mpi_prs.errors import InputError, OutputError
+from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import store_of
 

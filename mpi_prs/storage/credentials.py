@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 
 ENVIRONMENT = (
     "AZURE_STORAGE_ACCOUNT_NAME",

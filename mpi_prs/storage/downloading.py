@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import TypeVar
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import reading, store_of
 

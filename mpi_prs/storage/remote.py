@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 from mpi_prs.storage.credentials import Storage, check_url
 
 if TYPE_CHECKING:

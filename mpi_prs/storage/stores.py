@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from mpi_prs.errors import InputError, MpiPrsError
+from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.storage.url_glob import Lister, matching
 
 T = TypeVar("T")

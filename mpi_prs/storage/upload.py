@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mpi_prs.errors import OutputError
+from mpi_prs.core.errors import OutputError
 from mpi_prs.storage.credentials import Storage, check_url, scrub
 from mpi_prs.storage.remote import store_of
 

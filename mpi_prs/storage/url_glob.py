@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from mpi_prs.run_directory import RUN_FOLDER
+from mpi_prs.core.run_directory import RUN_FOLDER
 
 _WILDCARD = re.compile(r"[*?[]")
 

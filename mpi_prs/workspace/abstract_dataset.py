@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace import dataset_registry as registry
 from mpi_prs.workspace.dataset_sources import Source, one_store
 from mpi_prs.workspace.layout import layout_of
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.consumption import DatasetConsumptionConfig

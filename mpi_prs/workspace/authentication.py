@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
 
 _NO_TOKENS = "a workspace of mpi_prs is a folder: nobody logs in, and there are no tokens"
 

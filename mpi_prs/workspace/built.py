@@ -30,8 +30,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.locking import read_holder, this_process, try_lock, write_holder
+from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.core.locks import read_holder, this_process, try_lock, write_holder
 from mpi_prs.workspace.records import read_json, write_json
 from mpi_prs.workspace.requirements import without_login
 

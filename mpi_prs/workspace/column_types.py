@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import ComputeTargetException, SlurmError, WorkspaceError
-from mpi_prs.near_names import near
+from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
+from mpi_prs.core.errors import ComputeTargetException, SlurmError, WorkspaceError
+from mpi_prs.core.words import near
 from mpi_prs.workspace import settings as workspace_settings
 from mpi_prs.workspace.compute_configuration import (
     AmlComputeProvisioningConfiguration,
@@ -36,7 +37,6 @@ from mpi_prs.workspace.compute_status import (
 )
 from mpi_prs.workspace.layout import WorkspaceFolder, layout_of
 from mpi_prs.workspace.records import add_json, check_name, names_of, read_json, time_stamp, update_json
-from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace

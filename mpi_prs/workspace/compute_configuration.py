@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mpi_prs.errors import ComputeTargetException
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import ComputeTargetException
+from mpi_prs.core.words import near
 from mpi_prs.workspace.settings import LOW_PRIORITY
 
 _PRIORITIES = ("dedicated", LOW_PRIORITY)

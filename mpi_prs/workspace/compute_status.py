@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.near_names import near
+from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
     from mpi_prs.slurm.control import PartitionNodes

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.requirements import (
     check_conda_package,
@@ -22,7 +23,6 @@ from mpi_prs.workspace.requirements import (
     read_requirements,
     read_text,
 )
-from mpi_prs.workspace.surface import Surface
 
 DEFAULT_CHANNELS = ("conda-forge",)
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -262,7 +262,7 @@ class CondaDependencies(Surface):
         return str(target)
 
     def _write(self, path: Path) -> None:
-        from mpi_prs.replacing import replacing
+        from mpi_prs.core.files import replacing
 
         try:
             with replacing(path) as file:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.records import parse_json, write_json
 

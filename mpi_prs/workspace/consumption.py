@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.column_types import PromoteHeadersBehavior
 from mpi_prs.workspace.data_path import checked_path
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset

@@ -27,7 +27,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.workspace.built import Say, built, digest_of, run_builder
 from mpi_prs.workspace.interpreter import Interpreter, ask
 

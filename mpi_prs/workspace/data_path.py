@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.datastore import Datastore

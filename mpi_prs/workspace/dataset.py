@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace import dataset_registry as registry
 from mpi_prs.workspace.abstract_dataset import AbstractDataset
 from mpi_prs.workspace.data_path import DataPath

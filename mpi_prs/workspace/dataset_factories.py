@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace.column_types import (
     PromoteHeadersBehavior,
     check_choice,
@@ -17,7 +18,6 @@ from mpi_prs.workspace.column_types import (
     header_option,
 )
 from mpi_prs.workspace.dataset_sources import sources
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset

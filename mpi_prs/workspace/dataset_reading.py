@@ -17,7 +17,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import OutputError, WorkspaceError
+from mpi_prs.core.errors import OutputError, WorkspaceError
 from mpi_prs.workspace.data_path import DataPath
 from mpi_prs.workspace.dataset_sources import Source
 from mpi_prs.workspace.datastore import Datastore

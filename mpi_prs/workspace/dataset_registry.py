@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.layout import layout_of
 from mpi_prs.workspace.records import (
     add_json,
@@ -22,7 +23,6 @@ from mpi_prs.workspace.records import (
     time_stamp,
     versions,
 )
-from mpi_prs.workspace.surface import Registered
 from mpi_prs.workspace.tags import text_pairs
 
 if TYPE_CHECKING:

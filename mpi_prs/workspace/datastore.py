@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace.data_path import DataPath, UploadedPath, checked_path
 from mpi_prs.workspace.datastore_records import (
     DatastoreRecord,
@@ -33,7 +34,6 @@ from mpi_prs.workspace.datastore_registrar import DatastoreRegistrar
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.layout import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.workspace.records import not_found
-from mpi_prs.workspace.surface import Registered
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace

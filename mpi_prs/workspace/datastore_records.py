@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.layout import BLOB_STORE, FILE_STORE, WorkspaceFolder
 from mpi_prs.workspace.records import add_json, locked, names_of, read_json, write_json
 

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace import datastore_registration as registration
 from mpi_prs.workspace.datastore_records import DatastoreRecord, mount_point, storage_values
 from mpi_prs.workspace.layout import layout_of
-from mpi_prs.workspace.surface import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.datastore import AzureBlobDatastore, AzureFileDatastore, FolderDatastore

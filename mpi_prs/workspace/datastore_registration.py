@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import InputError, OutputError, WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
+from mpi_prs.core.own_python import own_python
 from mpi_prs.workspace.datastore_records import (
     ACCOUNT_KEY,
     ANONYMOUS,

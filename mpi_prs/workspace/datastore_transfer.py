@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.errors import InputError, WorkspaceError
+from mpi_prs.core.errors import InputError, WorkspaceError
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.transfer import Moved, Progress, bring, files_below, put, storage_of
 

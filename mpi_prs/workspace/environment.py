@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.azure_names import Registered, Surface
+from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 from mpi_prs.workspace.conda_dependencies import CondaDependencies, from_requirements_file
 from mpi_prs.workspace.environment_sections import (
     DEFAULT_CPU_IMAGE,
@@ -48,7 +49,6 @@ from mpi_prs.workspace.records import (
     write_json,
 )
 from mpi_prs.workspace.sections import Field, Section, optional_text, variables, wrong
-from mpi_prs.workspace.surface import Registered, Surface
 
 if TYPE_CHECKING:
     from mpi_prs.workspace.workspace import Workspace

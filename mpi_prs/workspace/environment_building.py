@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.script_variables import TABLES_IN_FILES, TENSORFLOW1
+from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.script_variables import TABLES_IN_FILES, TENSORFLOW1
 from mpi_prs.workspace import container as containers
 from mpi_prs.workspace.built import Say
 from mpi_prs.workspace.conda_building import conda_environment, conda_program, specification

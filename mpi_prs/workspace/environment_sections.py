@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.words import near
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
 from mpi_prs.workspace.sections import Field, Section, optional_text, text, texts, truth, wrong
 

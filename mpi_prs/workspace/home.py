@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import add_json, check_name, names_of, time_stamp
 

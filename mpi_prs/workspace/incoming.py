@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.locking import try_lock
-from mpi_prs.replacing import arriving
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import arriving
+from mpi_prs.core.locks import try_lock
 from mpi_prs.workspace.records import remove
 
 _SUFFIX = ".lock"

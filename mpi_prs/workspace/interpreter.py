@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.workspace.requirements import normalized
 
 OLDEST = (3, 7)

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.errors import ModelNotFoundException, WorkspaceError
+from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
+from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.workspace import model_paths
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.incoming import copy_into
@@ -31,7 +32,6 @@ from mpi_prs.workspace.records import (
     update_json,
     versions,
 )
-from mpi_prs.workspace.surface import NotRegistered, Registered, Surface
 from mpi_prs.workspace.tags import matches, text_pairs
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.words import near
 from mpi_prs.workspace.incoming import copy_into, incoming_folder
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import add_version_folder, write_json

@@ -31,10 +31,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs import locking
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.replacing import sync_folder
+from mpi_prs.core import locks as locking
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import sync_folder
+from mpi_prs.core.words import near
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
 _VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.core.own_python import own_python
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

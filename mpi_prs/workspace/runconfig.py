@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.workspace.conda_dependencies import CondaDependencies
 from mpi_prs.workspace.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment
 from mpi_prs.workspace.sections import Field, Section, optional_text, texts, truth, variables, wrong

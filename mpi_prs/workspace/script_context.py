@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 
 WORKSPACE = "MPI_PRS_WORKSPACE"
 EXPERIMENT = "MPI_PRS_EXPERIMENT"

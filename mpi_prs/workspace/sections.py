@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from mpi_prs.errors import EnvironmentProblem
-from mpi_prs.workspace.surface import Surface
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import EnvironmentProblem
 
 T = TypeVar("T")
 

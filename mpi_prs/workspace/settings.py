@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import near
-from mpi_prs.own_python import own_python
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
 
 LOW_PRIORITY = "lowpriority"
 """A key of a VM size's section: what differs when the compute target's ``vm_priority`` is this."""

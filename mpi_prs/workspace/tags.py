@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 
 
 def text_pairs(what: str, pairs: Mapping[str, Any] | None) -> dict[str, str]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.replacing import arriving
-from mpi_prs.run_directory import RUN_FOLDER
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import arriving
+from mpi_prs.core.run_directory import RUN_FOLDER
 
 _COPIES_AT_ONCE = 8
 _LINE_SECONDS = 10.0
@@ -226,13 +226,13 @@ class Progress:
                 self._say(f"{self.doing} {self._counted()} {self.place}")
 
     def _counted(self) -> str:
-        from mpi_prs.monitor.units import count, size
+        from mpi_prs.core.units import count, size
 
         moved = self._moved
         return f"{count(moved.done + moved.skipped)} of {count(self._total)} files, {size(moved.bytes)}"
 
     def _result(self, seconds: float) -> str:
-        from mpi_prs.monitor.units import count, duration, many, size
+        from mpi_prs.core.units import count, duration, many, size
 
         moved = self._moved
         text = f"{self.done} {many(moved.done, 'file')} ({size(moved.bytes)}) {self.place} in {duration(seconds)}"

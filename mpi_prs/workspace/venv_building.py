@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import EnvironmentProblem
+from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.workspace.built import Say, built, digest_of, outside, run_builder
 from mpi_prs.workspace.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.workspace.requirements import conda_name, is_option, local_path

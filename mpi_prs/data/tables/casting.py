@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.types import datetime_format, parse_column_type
-from mpi_prs.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls, pack_schema, unpack_schema
 from mpi_prs.data.tables.casting import casts
 from mpi_prs.data.tables.delimited_encoding import normal_name
@@ -19,7 +20,6 @@ from mpi_prs.data.tables.format import BatchSize, Files, Part, quoted, reading
 from mpi_prs.data.tables.inference import type_of
 from mpi_prs.data.tables.lines import COMPRESSED, compression_of
 from mpi_prs.data.tables.texts import MISSING
-from mpi_prs.errors import InputError
 
 Header = Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
 _HEADERS = (

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.delimited_encoding import Encoding, encoding_of
 from mpi_prs.data.tables.delimited_records import LINE_BREAK, LONGEST_RECORD, Dialect, records_of
 from mpi_prs.data.tables.format import Files, reading
 from mpi_prs.data.tables.lines import compression_of, decompressed
-from mpi_prs.errors import InputError
 
 HEAD_BYTES = 2**16
 _CHUNK = 2**20

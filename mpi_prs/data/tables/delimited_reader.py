@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import may_hold_nulls
 from mpi_prs.data.tables.delimited_encoding import Encoding, encoding_of
 from mpi_prs.data.tables.delimited_file import (
@@ -30,7 +31,6 @@ from mpi_prs.data.tables.delimited_texts import parse_options, texts_of
 from mpi_prs.data.tables.format import TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.data.tables.lines import compression_of, decompressed
 from mpi_prs.data.tables.texts import FALSE, TRUE, is_integer_text, to_datetimes, to_values
-from mpi_prs.errors import InputError
 
 _ONE_BLOCK = 2**25
 """Text up to this size is parsed as one block; of longer text, Arrow takes blocks of this size."""

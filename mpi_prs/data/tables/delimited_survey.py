@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.delimited_encoding import Encoding
 from mpi_prs.data.tables.delimited_file import Head, Opener, bytes_between, lines_between
 from mpi_prs.data.tables.delimited_records import inside_quotes, line_breaks, records_of
@@ -15,7 +16,6 @@ from mpi_prs.data.tables.delimited_texts import field_counts, texts_of
 from mpi_prs.data.tables.format import length_of, reading
 from mpi_prs.data.tables.inference import look
 from mpi_prs.data.tables.lines import compression_of, decompressed
-from mpi_prs.errors import InputError
 
 SAMPLE_BYTES = 2**23
 SAMPLE_FILES = 128

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from mpi_prs.errors import InputError
+from mpi_prs.core.errors import InputError
 
 _UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 _SIZE = re.compile(r"([0-9]+)(KB|MB|GB|rows|)")

@@ -27,6 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls, may_hold_nulls
 from mpi_prs.data.tables.format import Batch, BatchSize, Files, Part, check_counted, quoted
 from mpi_prs.data.tables.hdf5_columns import NotText, arrow_type, to_arrow, to_plain
@@ -41,7 +42,6 @@ from mpi_prs.data.tables.hdf5_layout import (
     find_sources,
     read_values,
 )
-from mpi_prs.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 import h5py
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.format import Files
-from mpi_prs.errors import InputError
 
 _OF_H5PY = (OSError, RuntimeError, ValueError, KeyError)
 

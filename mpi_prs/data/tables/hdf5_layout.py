@@ -10,9 +10,9 @@ from typing import Any
 
 import h5py
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.format import quoted
 from mpi_prs.data.tables.hdf5_columns import COLUMN_ATTRIBUTE, NULLS, TYPE_ATTRIBUTE, arrow_type, plain_type
-from mpi_prs.errors import InputError
 
 _SAMPLE = 1000  # rows, of which the size of text is guessed
 

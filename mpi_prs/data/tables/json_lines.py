@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls, may_hold_nulls, pack_schema, unpack_schema
 from mpi_prs.data.tables.casting import casts
 from mpi_prs.data.tables.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
@@ -26,7 +27,6 @@ from mpi_prs.data.tables.json_types import (
     with_fractions,
 )
 from mpi_prs.data.tables.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
-from mpi_prs.errors import InputError
 
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""

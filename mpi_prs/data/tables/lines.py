@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.format import Files, length_of, reading
-from mpi_prs.errors import InputError
 
 _CHUNK = 2**16
 COMPRESSED = 4

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import may_hold_nulls, pack_column, pack_schema, unpack_column, unpack_schema
 from mpi_prs.data.tables.casting import Cast, casts
 from mpi_prs.data.tables.format import BadRecord, Batch, BatchSize, Files, Part, check_counted
 from mpi_prs.data.tables.parquet_schema import Agreement, Footer, leaves, summary, united
-from mpi_prs.errors import InputError
 
 _FOOTERS_AT_ONCE = 8
 _FOOTERS_AHEAD = 32

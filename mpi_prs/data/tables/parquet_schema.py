@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.data.tables.arrow import in_pandas_with_nulls
 from mpi_prs.data.tables.casting import Cast
 from mpi_prs.data.tables.format import quoted
-from mpi_prs.errors import InputError
 
 _NUMPY_TYPES = re.compile(r"u?int\d+|float\d+|bool|object")
 

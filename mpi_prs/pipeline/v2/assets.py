@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.resolving import Found
 from mpi_prs.storage.credentials import is_url

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.pipeline.v2.assets import WorkspaceAssets
 from mpi_prs.pipeline.v2.nodes import Node
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.near_names import near
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.v2.bindings import only_expression, shown
 from mpi_prs.pipeline.v2.mltable import FILE_NAME, read_mltable, section_of
 from mpi_prs.pipeline.v2.nodes import Node

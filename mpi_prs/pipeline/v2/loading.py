@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import ConfigError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.v2.assets import WorkspaceAssets
 from mpi_prs.pipeline.v2.bindings import expressions_in
 from mpi_prs.pipeline.v2.nodes import OURS, read_nodes

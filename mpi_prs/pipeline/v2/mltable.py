@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import ConfigError, InputError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import ConfigError, InputError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.v2.nodes import Node, read_nodes
 from mpi_prs.pipeline.v2.resolving import Found
 from mpi_prs.storage.credentials import Storage, is_url

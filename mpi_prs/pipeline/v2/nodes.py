@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.errors import ConfigError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
     from mpi_prs.job.config_yaml import Document, KeyPath, Place

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from mpi_prs.errors import ConfigError
+from mpi_prs.core.errors import ConfigError
 from mpi_prs.pipeline.v2.bindings import Parts, replaced, shown
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.parse import Step
@@ -35,8 +35,8 @@ def check_upstream(resolver: Resolver, program: str) -> None:
 
 
 def _is_complete(output: Path) -> bool:
+    from mpi_prs.core.run_directory import RunDirectory
     from mpi_prs.output.ledger import read_ledger
-    from mpi_prs.run_directory import RunDirectory
 
     journal = RunDirectory(output).journal
     return journal.exists() and read_ledger(journal, None).complete

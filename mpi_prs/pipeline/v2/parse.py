@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.errors import ConfigError
-from mpi_prs.near_names import near
+from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.v2.bindings import only_expression
 from mpi_prs.pipeline.v2.nodes import OURS, Node, read_nodes
 

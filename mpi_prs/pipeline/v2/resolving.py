@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mpi_prs.near_names import near
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.v2.bindings import Parts, only_expression, replaced, shown
 from mpi_prs.pipeline.v2.nodes import Node
 from mpi_prs.pipeline.v2.parse import DATA_TYPES, Input, Output, Pipeline, Step

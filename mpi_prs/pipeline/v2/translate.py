@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.near_names import near
+from mpi_prs.core.words import near
 from mpi_prs.pipeline.config_values import mini_batch_size
 from mpi_prs.pipeline.v2 import environments
 from mpi_prs.pipeline.v2.arguments import split, understand
@@ -319,7 +319,7 @@ def _slurm(made: Translation, resolver: Resolver, assets: WorkspaceAssets) -> No
     node = resolver.step.keys.get("compute") or default
     if node is None or not isinstance(node.value, str):
         return
-    from mpi_prs.errors import WorkspaceError
+    from mpi_prs.core.errors import WorkspaceError
 
     processes = made.data.get("process_count_per_node", 1)
     try:

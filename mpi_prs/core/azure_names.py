@@ -9,8 +9,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mpi_prs.errors import WorkspaceError
-from mpi_prs.near_names import did_you_mean, near
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.words import did_you_mean, near
 
 T = TypeVar("T")
 

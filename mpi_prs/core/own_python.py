@@ -14,7 +14,7 @@ import functools
 import sys
 from typing import Any, Callable, TypeVar, cast  # noqa: UP035  # Python 3.7
 
-from mpi_prs.errors import WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
