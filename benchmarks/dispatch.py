@@ -27,7 +27,7 @@ import yaml
 
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.output.journal import read_journal
-from mpi_prs.output.record import unpack_records
+from mpi_prs.wire.record import unpack_records
 
 ITEMS = 10
 REPOSITORY = Path(__file__).resolve().parent.parent

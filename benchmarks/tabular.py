@@ -37,7 +37,7 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.data.datasets import TabularDataset
 from mpi_prs.data.reading import read_tables
 from mpi_prs.output.journal import read_journal
-from mpi_prs.output.record import unpack_records
+from mpi_prs.wire.record import unpack_records
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MPIRUN = Path(sys.executable).parent / "mpirun"

@@ -6,7 +6,7 @@ from typing import Any
 
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Phase, Policy, Verdict
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 
 ITEMS = 5
 

@@ -22,7 +22,7 @@ from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, take_up
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, read_ledger
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 
 MINI_BATCHES = 12
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.engine.closing import Closing
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 
 
 def record(seconds: float) -> bytes:

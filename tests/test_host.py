@@ -16,7 +16,10 @@ from unittest import mock
 import pytest
 
 from mpi_prs.entry_script import host
-from mpi_prs.entry_script.channel import (
+from mpi_prs.entry_script.host import Host
+from mpi_prs.entry_script.mini_batch import MiniBatchContext
+from mpi_prs.entry_script.script import EntryScript
+from mpi_prs.wire.channel import (
     SPILL_THRESHOLD,
     WORK_HEADER,
     ChannelLost,
@@ -27,11 +30,8 @@ from mpi_prs.entry_script.channel import (
     Slot,
     WorkerEnd,
 )
-from mpi_prs.entry_script.failure import Failure, FailureKind
-from mpi_prs.entry_script.host import Host
-from mpi_prs.entry_script.mini_batch import MiniBatchContext
-from mpi_prs.entry_script.script import EntryScript
-from mpi_prs.output.record import RECORD, Record, unpack_records
+from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.record import RECORD, Record, unpack_records
 
 PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 PROCESS = 3

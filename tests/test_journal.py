@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import Entry, Journal, Results, read_journal
-from mpi_prs.output.record import RECORD, RECORD_FIELDS, RECORD_TYPES, Record, unpack_records
+from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES, Record, unpack_records
 
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
 RESULTS = st.builds(

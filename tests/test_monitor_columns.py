@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.monitor.columns import Columns, read_columns
 from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.output.journal import Journal, Results
-from mpi_prs.output.record import RECORD, Record
+from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.record import RECORD, Record
 
 T0 = 1_700_000_000.0
 

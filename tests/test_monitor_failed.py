@@ -13,9 +13,9 @@ import pytest
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.data.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
-from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.monitor.failed import failed_report, generalised, write_failed_items
 from mpi_prs.monitor.status import write_status
+from mpi_prs.wire.failure import FailureKind
 from tests.test_monitor_columns import Writer, record
 from tests.test_monitor_status import a_status
 

@@ -20,7 +20,7 @@ from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Counts, Policy
 from mpi_prs.monitor.bar import Bar
 from mpi_prs.monitor.progress import Progress, bar_text, progress_line
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 from tests.test_monitor_columns import record
 from tests.test_monitor_status import a_status
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.monitor.statistics import Statistics, Work, read_statistics
-from mpi_prs.output.record import Record
+from mpi_prs.wire.failure import FailureKind
+from mpi_prs.wire.record import Record
 from tests.test_monitor_columns import T0, Writer, record
 
 NODES = {1: "n1", 2: "n1", 3: "n2"}

@@ -35,7 +35,7 @@ PYTHONS = [(sys.executable, "-S"), *((python,) for python in old_pythons())]
 """This one without its packages, and the older ones that are here."""
 BRING_PACKAGES = ("mpi_prs.entry_script.", "mpi_prs.output.")
 """What of ours uses packages of the script's Python: it got them from the script, or looks whether they are there."""
-NOT_IN_USER_PROCESSES = {"mpi_prs/entry_script/channel.py: os.memfd_create"}
+NOT_IN_USER_PROCESSES = {"mpi_prs/wire/channel.py: os.memfd_create"}
 """The worker makes it."""
 
 

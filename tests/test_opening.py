@@ -21,7 +21,7 @@ from mpi_prs.job.config import JobConfig, load_config
 from mpi_prs.job.opening import OpenRun, RunOptions, is_complete_already, open_run
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.journal import Journal, read_journal
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 from tests.jobs import need
 
 FILES = 7

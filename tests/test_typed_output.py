@@ -30,8 +30,8 @@ from mpi_prs.output import append_row, journal, table_file
 from mpi_prs.output.append_row import AppendRow, take_up
 from mpi_prs.output.form import Form, encoding, form_of
 from mpi_prs.output.ledger import Ledger, read_ledger
-from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import encode_rows
+from mpi_prs.wire.record import RECORD
 from tests.tables import STORE, parts_of
 from tests.test_append_row import room_for
 

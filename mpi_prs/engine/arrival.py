@@ -11,7 +11,7 @@ from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.data.scratch_folder import scratch_folder
-from mpi_prs.engine.messages import WorkerSettings
+from mpi_prs.wire.messages import WorkerSettings
 
 _PATIENCE = 10.0
 _PAUSE = 0.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from mpi_prs.output.record import OVERHEAD, RECORD, RUN
+from mpi_prs.wire.record import OVERHEAD, RECORD, RUN
 
 _KNOWN = 1000
 _LAST_WRITES = 5.0

@@ -9,9 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Set
 
-from mpi_prs.engine import messages
-from mpi_prs.engine.messages import Tag
 from mpi_prs.engine.transport import Transport, Waiter
+from mpi_prs.wire import messages
+from mpi_prs.wire.messages import Tag
 
 _log = logging.getLogger("mpi_prs.master")
 

@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
-from mpi_prs.engine import messages
 from mpi_prs.engine.closing import Closing
 from mpi_prs.engine.dismissal import dismiss
-from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.node import Means
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.sharing import Sharing
 from mpi_prs.engine.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
-from mpi_prs.entry_script.failure import NO_RETRY, STOP, Failure, FailureKind
 from mpi_prs.output.append_row import AppendRow
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire import messages
+from mpi_prs.wire.failure import NO_RETRY, STOP, Failure, FailureKind
+from mpi_prs.wire.messages import Tag, WorkerSettings
+from mpi_prs.wire.record import RECORD
 
 _log = logging.getLogger("mpi_prs.master")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpi_prs.engine import messages
-from mpi_prs.entry_script.user_process import News
-from mpi_prs.output.record import RECORD, RUN
+from mpi_prs.wire import messages
+from mpi_prs.wire.record import RECORD, RUN
+from mpi_prs.wire.work import News
 
 _SECONDS = 0.002
 _BYTES = 256 << 10

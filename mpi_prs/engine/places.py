@@ -19,9 +19,9 @@ from mpi_prs.core.script_variables import (
     RUN_ID,
     SOURCE_DIRECTORY,
 )
-from mpi_prs.engine.messages import WorkerSettings
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
-from mpi_prs.entry_script.user_process import ProcessPlace
+from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.work import ProcessPlace
 
 
 def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int, ProcessPlace]:

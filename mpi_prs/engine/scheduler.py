@@ -36,7 +36,7 @@ from mpi_prs.engine.states import (
     Worker,
 )
 from mpi_prs.engine.stays import Stays
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 
 Range = tuple[int, int, int]
 """``(first mini-batch, count, attempt)``."""

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.data.manifest import Loaded, Manifest
-from mpi_prs.engine.messages import WorkerSettings
-from mpi_prs.entry_script.user_process import Chunk
+from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:
     from mpi_prs.data.loading import Prepared

@@ -26,20 +26,20 @@ from pathlib import Path
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.engine import messages
 from mpi_prs.engine.arrival import NotUsable, Sight, look
 from mpi_prs.engine.log_file import log_file
-from mpi_prs.engine.messages import Tag, WorkerSettings
 from mpi_prs.engine.node import means_of, node_name
 from mpi_prs.engine.outbox import Outbox
 from mpi_prs.engine.places import make_places
 from mpi_prs.engine.supply import Portion, Supply, make_supply
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
-from mpi_prs.entry_script.failure import Failure, FailureKind
 from mpi_prs.entry_script.guard_client import Guard
 from mpi_prs.entry_script.supervisor import UserProcess
-from mpi_prs.entry_script.user_process import Chunk, News, ProcessSettings, State
-from mpi_prs.output.record import MINI_BATCH, RECORD
+from mpi_prs.wire import messages
+from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.messages import Tag, WorkerSettings
+from mpi_prs.wire.record import MINI_BATCH, RECORD
+from mpi_prs.wire.work import Chunk, News, ProcessSettings, State
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots

@@ -35,19 +35,6 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from mpi_prs.entry_script.channel import (
-    CHANNEL_LOST_EXIT,
-    DUMP_SIGNAL,
-    SPILL_THRESHOLD,
-    WORK_HEADER,
-    ChannelLost,
-    ChildEnd,
-    Frame,
-    Kind,
-    Phase,
-    Slot,
-)
-from mpi_prs.entry_script.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
 from mpi_prs.entry_script.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
@@ -63,9 +50,22 @@ from mpi_prs.entry_script.script import (
     user_traceback,
 )
 from mpi_prs.output.header import agreed_header
-from mpi_prs.output.record import RECORD
 from mpi_prs.output.rows import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
 from mpi_prs.shims.user_process import prepare_imports
+from mpi_prs.wire.channel import (
+    CHANNEL_LOST_EXIT,
+    DUMP_SIGNAL,
+    SPILL_THRESHOLD,
+    WORK_HEADER,
+    ChannelLost,
+    ChildEnd,
+    Frame,
+    Kind,
+    Phase,
+    Slot,
+)
+from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
+from mpi_prs.wire.record import RECORD
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000

@@ -29,8 +29,10 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpi_prs.entry_script.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
-from mpi_prs.entry_script.failure import (
+from mpi_prs.entry_script.guard import MARK, kill_marked
+from mpi_prs.entry_script.guard_client import Guard
+from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
+from mpi_prs.wire.failure import (
     CHANNEL_CLOSED,
     CHANNEL_GARBLED,
     RESTART,
@@ -41,10 +43,8 @@ from mpi_prs.entry_script.failure import (
     describe_exit,
     late_end,
 )
-from mpi_prs.entry_script.guard import MARK, kill_marked
-from mpi_prs.entry_script.guard_client import Guard
-from mpi_prs.entry_script.user_process import Chunk, News, ProcessPlace, ProcessSettings, State
-from mpi_prs.output.record import MINI_BATCH, RECORD
+from mpi_prs.wire.record import MINI_BATCH, RECORD
+from mpi_prs.wire.work import Chunk, News, ProcessPlace, ProcessSettings, State
 
 if TYPE_CHECKING:
     from mpi_prs.data.manifest import Loaded

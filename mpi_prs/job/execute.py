@@ -18,7 +18,6 @@ from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobS
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master import Ending, Master
-from mpi_prs.engine.messages import Tag, WorkerSettings, pack_json
 from mpi_prs.engine.node import Share, node_name
 from mpi_prs.engine.scheduler import Scheduler
 from mpi_prs.engine.states import Phase, Policy
@@ -35,6 +34,7 @@ from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.output.form import encoding
 from mpi_prs.storage.credentials import scrub
+from mpi_prs.wire.messages import Tag, WorkerSettings, pack_json
 
 _log = logging.getLogger("mpi_prs.job")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from mpi_prs.core.units import count, duration, many
-from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.monitor.statistics import Statistics, Work
+from mpi_prs.wire.failure import FailureKind
 
 SHORT_RUN = 0.01
 """Seconds of ``run()`` below which a mini-batch costs more than it should."""

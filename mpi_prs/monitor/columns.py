@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpi_prs.output.journal import Results, read_journal
-from mpi_prs.output.record import RECORD, RECORD_FIELDS, RECORD_TYPES
+from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
 
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 GROUP = 1 << 14
@@ -22,7 +22,7 @@ class Columns:
     """Finished mini-batches, in the order of the journal.
 
     Attributes:
-        records: structured array; the fields are those of :class:`mpi_prs.output.record.Record`.
+        records: structured array; the fields are those of :class:`mpi_prs.wire.record.Record`.
         workers: the rank that had each, uint32.
         offsets: where the rows of each start in the file in order of arrival, uint64.
         nodes: rank → node, of the start that these are from.

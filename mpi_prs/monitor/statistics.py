@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpi_prs.entry_script.failure import FailureKind
 from mpi_prs.monitor.columns import Columns, read_columns
+from mpi_prs.wire.failure import FailureKind
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Statistics:
         failed: mini-batches that failed for good.
         items_failed: their items, and those that ``run()`` did not return of others.
         retried: failed attempts that were followed by another one.
-        failures: attempts that failed, by kind (see :class:`mpi_prs.entry_script.failure.FailureKind`).
+        failures: attempts that failed, by kind (see :class:`mpi_prs.wire.failure.FailureKind`).
         total: all finished mini-batches.
         nodes: what each node finished.
         workers: what each worker finished; the key is its node and its rank.

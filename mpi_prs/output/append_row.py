@@ -27,7 +27,7 @@ from mpi_prs.output.form import Form, form_of
 from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
-from mpi_prs.output.record import LENGTH, MINI_BATCH, RECORD
+from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD
 
 SYNC_SECONDS = 2.0
 SYNC_BYTES = 256 << 20

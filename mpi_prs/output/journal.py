@@ -46,7 +46,7 @@ class Results(NamedTuple):
         worker: the rank that had them.
         offset, length: where their rows are in the output, in bytes.
         crc: CRC-32 of these rows.
-        records: 48 bytes for each mini-batch; see :mod:`mpi_prs.output.record`.
+        records: 48 bytes for each mini-batch; see :mod:`mpi_prs.wire.record`.
     """
 
     worker: int

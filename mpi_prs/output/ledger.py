@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpi_prs.output.journal import Entry, Results, read_journal
-from mpi_prs.output.record import ITEMS, MINI_BATCH, RECORD, RETURNED
+from mpi_prs.wire.record import ITEMS, MINI_BATCH, RECORD, RETURNED
 
 _PIECE = 4 << 20
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import read_journal, write_all
-from mpi_prs.output.record import RECORD_FIELDS, RECORD_TYPES
+from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
 
 _PIECE = 4 << 20
 _RECORD = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))

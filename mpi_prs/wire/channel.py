@@ -11,7 +11,7 @@ worker → process
 ``CLEAR``             work that was sent before this, and has no answer, was given to others: it is not to be done here
 process → worker
 ``READY``             ``init()`` is done, or a pause that the script asked for
-``INIT_FAILED``       JSON: a :class:`~mpi_prs.entry_script.failure.Failure`
+``INIT_FAILED``       JSON: a :class:`~mpi_prs.wire.failure.Failure`
 ``RESULTS``           ``count`` records (48 bytes each), then their rows
 ``SPILLED``           one record, then the path of the file that holds its rows
 ``FAILED``            JSON: a Failure of one attempt; its code may say that the process pauses or ends now

@@ -11,7 +11,7 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpi_prs.entry_script.channel import CHANNEL_LOST_EXIT, Phase
+from mpi_prs.wire.channel import CHANNEL_LOST_EXIT, Phase
 
 
 class FailureKind(str, enum.Enum):

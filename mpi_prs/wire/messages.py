@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpi_prs.engine.node import Share
-from mpi_prs.output.record import RECORD
+from mpi_prs.wire.record import RECORD
 
 
 class Tag(enum.IntEnum):

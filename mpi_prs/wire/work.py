@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.entry_script.failure import Failure
+from mpi_prs.wire.failure import Failure
 
 
 @dataclass(frozen=True)
