@@ -18,8 +18,8 @@ def __getattr__(name: str) -> _Any:
     """The SDK's classes, imported when they are asked for."""
     if name.startswith("__") and name != "__all__":  # Python's own questions
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mpi_prs.shims.finder import resolve
-    from mpi_prs.shims.names import PUBLIC
+    from mpi_prs.child.shims.finder import resolve
+    from mpi_prs.child.shims.names import PUBLIC
 
     if name == "__all__":
         return sorted(PUBLIC)
@@ -33,20 +33,20 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    from mpi_prs.shims.names import PUBLIC
+    from mpi_prs.child.shims.names import PUBLIC
 
     return sorted({*globals(), *PUBLIC})
 
 
 def load_ipython_extension(ipython: _Any) -> None:
     """``%load_ext mpi_prs``: ``import azureml.core`` and the like give what is ours."""
-    from mpi_prs.shims.extension import load
+    from mpi_prs.child.shims.extension import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: _Any) -> None:
     """``%unload_ext mpi_prs``: as if it had not been loaded."""
-    from mpi_prs.shims.extension import unload
+    from mpi_prs.child.shims.extension import unload
 
     unload(ipython)

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 
-from mpi_prs.shims import names
+from mpi_prs.child.shims import names
 from tests.jobs import REPOSITORY
 
 ENTRANCES = {
     "mpi_prs",
-    "mpi_prs.entry_script.host",
-    "mpi_prs.entry_script.check",
-    "mpi_prs.shims.extension",
+    "mpi_prs.child.host",
+    "mpi_prs.child.check",
+    "mpi_prs.child.shims.extension",
     *(target.partition(":")[0] for target in names.PUBLIC.values()),
 }
 """The modules that user processes import by name."""

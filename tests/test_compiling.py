@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.job.config import JobConfig, load_config
@@ -25,7 +26,6 @@ from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDa
 from mpi_prs.workspace.dataset import Dataset
 from mpi_prs.workspace.datastore import Datastore
 from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.script_context import ScriptContext
 from mpi_prs.workspace.workspace import Workspace
 from tests.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 

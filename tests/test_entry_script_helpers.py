@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.child.parallel_run import _LOGGER, EntryScript, _Singleton
 from mpi_prs.core.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
-from mpi_prs.parallel_run import _LOGGER, EntryScript, _Singleton
 from tests.jobs import REPOSITORY, Job, Mpi, assert_every_row_once
 
 NewJob = Callable[..., Job]

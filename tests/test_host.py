@@ -15,10 +15,10 @@ from unittest import mock
 
 import pytest
 
-from mpi_prs.entry_script import host
-from mpi_prs.entry_script.host import Host
-from mpi_prs.entry_script.mini_batch import MiniBatchContext
-from mpi_prs.entry_script.script import EntryScript
+from mpi_prs.child import host
+from mpi_prs.child.host import Host
+from mpi_prs.child.mini_batch import MiniBatchContext
+from mpi_prs.child.script import EntryScript
 from mpi_prs.wire.channel import (
     SPILL_THRESHOLD,
     WORK_HEADER,

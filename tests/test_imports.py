@@ -31,7 +31,7 @@ def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
     assert not heavy & imported
 
 
-@pytest.mark.parametrize("module", ["mpi_prs.entry_script.host", "mpi_prs.entry_script.check"])
+@pytest.mark.parametrize("module", ["mpi_prs.child.host", "mpi_prs.child.check"])
 def test_the_user_process_imports_the_standard_library_alone(module: str) -> None:
     imported = {name.split(".")[0] for name in modules_after(f"import {module}") - modules_after("pass")}
     assert imported <= sys.stdlib_module_names | {"mpi_prs"}
@@ -55,10 +55,10 @@ def assert_standard_library_alone(statement: str) -> set[str]:
     return imported
 
 
-@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.entry_script.host", "mpi_prs.engine.worker"])
+@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker"])
 def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
     rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
-    assert not rooms & {"mpi_prs.workspace", "mpi_prs.pipeline", "mpi_prs.parallel_run"}
+    assert not rooms & {"mpi_prs.workspace", "mpi_prs.pipeline", "mpi_prs.child.parallel_run"}
 
 
 LAYERS = [

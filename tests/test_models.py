@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.workspace.model import Model
 from mpi_prs.workspace.model_paths import models_for_job
 from mpi_prs.workspace.records import versions
-from mpi_prs.workspace.script_context import ScriptContext
 from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import REPOSITORY
 from tests.together import together

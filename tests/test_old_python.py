@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.child.script_context import ScriptContext
+from mpi_prs.child.shims import names
 from mpi_prs.core import own_python as ours
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python
@@ -20,12 +22,10 @@ from mpi_prs.monitor.status import write_status
 from mpi_prs.pipeline.process_mark import ProcessMark
 from mpi_prs.pipeline.run_record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
 from mpi_prs.pipeline.runner_record import RunnerRecord, StepProgress, write_runner
-from mpi_prs.shims import names
 from mpi_prs.workspace.dataset import Dataset
 from mpi_prs.workspace.environment import Environment
 from mpi_prs.workspace.interpreter import OLDEST
 from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.script_context import ScriptContext
 from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import REPOSITORY
 from tests.old_python import Source, file_of, old_pythons, reached
@@ -74,7 +74,7 @@ def test_these_are_the_modules_that_are_for_our_own_python_alone() -> None:
     """Whoever adds a module to the workspace says here if user processes cannot have it."""
     found = {path.stem for path in (REPOSITORY / "mpi_prs" / "workspace").glob("*.py")} - {"__init__"}
     assert {name for name in found if f"mpi_prs.workspace.{name}" not in reached()} == OWN
-    assert {"mpi_prs.pipeline.pipeline_watch", "mpi_prs.monitor.status", "mpi_prs.output.arrow_rows"} <= set(reached())
+    assert {"mpi_prs.pipeline.pipeline_watch", "mpi_prs.monitor.status", "mpi_prs.child.rows.arrow"} <= set(reached())
     assert {"mpi_prs.data.datasets", "mpi_prs.job.config", "mpi_prs.storage.remote"}.isdisjoint(reached())
 
 
@@ -171,7 +171,8 @@ for module, name in json.loads(sys.argv[2]):
     found = importlib.import_module(module)
     if not hasattr(found, name):
         importlib.import_module(module + "." + name)
-from mpi_prs.shims import finder, names
+from mpi_prs.child.shims import finder
+from mpi_prs.child.shims import names
 finder.install("always")
 for module, targets in names.MODULES.items():
     found = importlib.import_module(module)
@@ -182,7 +183,7 @@ for module, targets in names.MODULES.items():
 
 @pytest.mark.parametrize("python", PYTHONS, ids=str)
 def test_all_of_it_is_imported_and_finds_what_it_takes_from_the_standard_library(python: tuple[str, ...]) -> None:
-    found = {module: source for module, source in reached().items() if module != "mpi_prs.output.arrow_rows"}
+    found = {module: source for module, source in reached().items() if module != "mpi_prs.child.rows.arrow"}
     taken = {pair for source in found.values() for pair in source.standard_names()} - {("os", "memfd_create")}
     assert len(found) > 90 and len(taken) > 100
     done = run(python, IMPORTS, json.dumps(list(found)), json.dumps(sorted(taken)))
@@ -191,7 +192,7 @@ def test_all_of_it_is_imported_and_finds_what_it_takes_from_the_standard_library
 
 SCRIPT = """
 import os, sys
-from mpi_prs.shims.user_process import prepare_imports
+from mpi_prs.child.shims.preparation import prepare_imports
 prepare_imports(os.environ)
 
 from azureml.core import Dataset, Datastore, Environment, Experiment, Model, Run, Workspace

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.core.errors import InputError
 from mpi_prs.data import planning
 from mpi_prs.data.datasets import Dataset, FileDataset, TabularDataset
@@ -27,7 +28,6 @@ from mpi_prs.data.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
 from mpi_prs.data.payload import names
 from mpi_prs.data.planning import plan
 from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.entry_script.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.storage.credentials import Storage
 
 

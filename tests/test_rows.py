@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.output.form import Form, default_to_csv, encoding, form_of
-from mpi_prs.output.rows import WrongReturnType, encode_rows, header_line, prepare_to_encode
+from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows, header_line, prepare_to_encode
+from mpi_prs.child.rows.row_format import Form, default_to_csv, encoding, form_of
 
 PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 
@@ -192,7 +192,7 @@ def test_anything_else_is_refused_by_its_name(result: Any, name: str, form: dict
 def test_neither_pandas_nor_numpy_is_imported_for_a_list() -> None:
     code = """
 import sys
-from mpi_prs.output.rows import WrongReturnType, encode_rows
+from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows
 encode_rows(["a", 1], {"form": "text"})
 try:
     encode_rows(None, {"form": "text"})
@@ -402,7 +402,7 @@ def test_an_interpreter_without_pyarrow_is_told_before_anything_is_run() -> None
     prepare_to_encode(None)
     prepare_to_encode(JSON)
     with (
-        mock.patch.dict(sys.modules, {"mpi_prs.output.arrow_rows": None}),
+        mock.patch.dict(sys.modules, {"mpi_prs.child.rows.arrow": None}),
         pytest.raises(
             ImportError, match=r"typed rows \(\.parquet, \.h5\) needs pyarrow in the Python of the user proc"
         ),

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.entry_script.mini_batch import MiniBatch, MiniBatchContext, file_mini_batch
-from mpi_prs.entry_script.script import (
+from mpi_prs.child.mini_batch import MiniBatch, MiniBatchContext, file_mini_batch
+from mpi_prs.child.script import (
     EntryScript,
     NoRunFunction,
     import_script,

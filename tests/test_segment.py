@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mpi_prs.child.mini_batch import DescribedMiniBatches
 from mpi_prs.data.payload import pack
 from mpi_prs.data.segment import Segments
-from mpi_prs.entry_script.mini_batch import DescribedMiniBatches
 
 
 @pytest.fixture
@@ -187,6 +187,6 @@ def test_a_process_that_may_not_open_the_memory_is_told_why(monkeypatch: pytest.
     def refused(path: str) -> os.stat_result:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr("mpi_prs.entry_script.mini_batch.os.stat", refused)
+    monkeypatch.setattr("mpi_prs.child.mini_batch.os.stat", refused)
     with pytest.raises(PermissionError, match=r"/proc/1/fd/9.*MPI_PRS_TABLES_IN_FILES"):
         DescribedMiniBatches().make(payload(segment="/proc/1/fd/9"), None, 0)

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 import mpi_prs
-from mpi_prs.shims import finder, names
+from mpi_prs.child.shims import finder, names
 from mpi_prs.workspace import authentication
 from tests.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, make_job, nothing_left_of
 
@@ -137,7 +137,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
         f"""
         import sys
         import mpi_prs
-        from mpi_prs.shims import finder
+        from mpi_prs.child.shims import finder
         finder.install("always")
         print(*(name for name in sys.modules if name.startswith("mpi_prs")))
         import importlib
@@ -148,8 +148,8 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
         """
     )
     before, after = map(str.split, printed.splitlines())
-    assert before == ["mpi_prs", "mpi_prs.shims", "mpi_prs.shims.finder"]
-    assert after == [*before, "mpi_prs.shims.names"]
+    assert before == ["mpi_prs", "mpi_prs.shims", "mpi_prs.child.shims.finder"]
+    assert after == [*before, "mpi_prs.child.shims.names"]
 
 
 @pytest.mark.usefixtures("installed")
@@ -236,7 +236,7 @@ A_STUB = {"azureml.py": "core = 'a stub'"}
 def test_whose_package_it_is(tmp_path: Path, when: str, files: dict[str, str], expected: str) -> None:
     write(tmp_path, files)
     code = f"""
-        from mpi_prs.shims import finder
+        from mpi_prs.child.shims import finder
         finder.install({when!r})
         try:
             from azureml.core import Workspace
@@ -262,7 +262,7 @@ def test_a_module_of_the_users_own_that_is_called_so_is_left_alone(tmp_path: Pat
 def test_plugins_of_the_real_package_stay_beside_ours(tmp_path: Path) -> None:
     write(tmp_path, ONLY_A_PLUGIN)
     code = """
-        from mpi_prs.shims import finder
+        from mpi_prs.child.shims import finder
         finder.install("auto")
         from azureml.plugin import plugin
         from azureml.core import VERSION
@@ -274,19 +274,19 @@ def test_plugins_of_the_real_package_stay_beside_ours(tmp_path: Path) -> None:
 def test_each_of_the_two_packages_is_decided_by_itself(tmp_path: Path) -> None:
     write(tmp_path, REAL)
     code = """
-        from mpi_prs.shims import finder
+        from mpi_prs.child.shims import finder
         finder.install("auto")
         from azureml.core import Workspace
         from azureml_user.parallel_run import EntryScript
         print(Workspace, EntryScript.__module__)
     """
-    assert python(code, tmp_path).split() == ["real", "mpi_prs.parallel_run"]
+    assert python(code, tmp_path).split() == ["real", "mpi_prs.child.parallel_run"]
 
 
 def test_always_replaces_what_was_imported_and_uninstalling_brings_it_back(tmp_path: Path) -> None:
     write(tmp_path, REAL)
     code = """
-        from mpi_prs.shims import finder
+        from mpi_prs.child.shims import finder
         def whose():
             from azureml.core import Workspace
             return "real" if Workspace == "real" else "ours"

@@ -21,7 +21,7 @@ NewJob = Callable[..., Job]
 INSTALL = """
 import logging, sys
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(levelname)s %(message)s")
-from mpi_prs.shims import tensorflow1
+from mpi_prs.child.shims import tensorflow1
 tensorflow1.install()
 """
 

@@ -23,14 +23,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.child.rows.encoding import encode_rows
+from mpi_prs.child.rows.row_format import Form, encoding, form_of
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.data.tables.format import BatchSize
 from mpi_prs.data.tables.hdf5 import Hdf5
 from mpi_prs.output import append_row, journal, table_file
 from mpi_prs.output.append_row import AppendRow, take_up
-from mpi_prs.output.form import Form, encoding, form_of
 from mpi_prs.output.ledger import Ledger, read_ledger
-from mpi_prs.output.rows import encode_rows
 from mpi_prs.wire.record import RECORD
 from tests.tables import STORE, parts_of
 from tests.test_append_row import room_for

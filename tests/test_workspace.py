@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.child.script_context import WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.layout import layout_of
-from mpi_prs.workspace.script_context import WORKSPACE
 from mpi_prs.workspace.settings import slurm_section, with_defaults
 from mpi_prs.workspace.workspace import Workspace
 from tests.together import together

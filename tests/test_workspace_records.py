@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from mpi_prs.child.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
 from mpi_prs.core.azure_names import NotRegistered, Registered
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.workspace.incoming import copy_into, incoming_folder
@@ -35,7 +36,6 @@ from mpi_prs.workspace.records import (
     versions,
     write_json,
 )
-from mpi_prs.workspace.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
 from tests.jobs import REPOSITORY
 from tests.old_python import old_pythons
 from tests.together import together

@@ -14,6 +14,11 @@ from typing import Any
 
 import click
 
+from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
+from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows, prepare_to_encode
+from mpi_prs.child.rows.row_format import encoding
+from mpi_prs.child.script import import_script, prepare_interpreter, user_traceback
+from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.core.script_variables import AZUREML, LOGGING_LEVEL, OUTPUT, RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.data.files import FileInput
@@ -21,12 +26,7 @@ from mpi_prs.data.loading import MiniBatchLoader
 from mpi_prs.data.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.data.planning import plan
 from mpi_prs.data.side_inputs import provide, substitute, substitute_values
-from mpi_prs.entry_script.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
-from mpi_prs.entry_script.script import import_script, prepare_interpreter, user_traceback
 from mpi_prs.job.config import JobConfig, check_entry_script
-from mpi_prs.output.form import encoding
-from mpi_prs.output.rows import WrongReturnType, encode_rows, prepare_to_encode
-from mpi_prs.shims.user_process import prepare_imports
 
 _MOST_ROWS = 20
 

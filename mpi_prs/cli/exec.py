@@ -25,10 +25,10 @@ from typing import Any
 
 import click
 
+from mpi_prs.child.shims import finder
+from mpi_prs.child.shims.tracebacks import show_in, without_our_frames
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, ScriptError
 from mpi_prs.core.words import did_you_mean
-from mpi_prs.shims import finder
-from mpi_prs.shims.tracebacks import show_in, without_our_frames
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 

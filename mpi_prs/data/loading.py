@@ -1,7 +1,7 @@
 """Loading a mini-batch at a worker: read and decode its rows, or bring its files here.
 
 It happens ahead of ``run()``, in threads of the worker. What comes out is a payload for the user process (see
-:mod:`mpi_prs.entry_script.mini_batch`) and whatever has to live until the mini-batch is answered: a segment of shared
+:mod:`mpi_prs.child.mini_batch`) and whatever has to live until the mini-batch is answered: a segment of shared
 memory, or files in the scratch folder.
 """
 

@@ -203,7 +203,7 @@ class Loaded:
         count: how many.
         items: the number of items of each, little-endian uint32.
         sizes: the number of payload bytes of each, little-endian uint32.
-        payload: the payloads, one after the other; see :mod:`mpi_prs.entry_script.mini_batch`.
+        payload: the payloads, one after the other; see :mod:`mpi_prs.child.mini_batch`.
     """
 
     first: int

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from mpi_prs.child.rows.row_format import Form, default_to_csv, form_of
 from mpi_prs.core.errors import ConfigError, ScriptError
 from mpi_prs.core.words import did_you_mean
 from mpi_prs.data.datasets import Dataset
@@ -54,7 +55,6 @@ from mpi_prs.job.config_types import (
     path_text,
 )
 from mpi_prs.job.config_yaml import Document, read_document
-from mpi_prs.output.form import Form, default_to_csv, form_of
 
 # Below these keys `1.10` and `007` mean the text, not the number.
 _TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
@@ -32,7 +33,6 @@ from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_processed_mini_batches
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
-from mpi_prs.output.form import encoding
 from mpi_prs.storage.credentials import scrub
 from mpi_prs.wire.messages import Tag, WorkerSettings, pack_json
 

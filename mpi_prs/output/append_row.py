@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import sync_folder
-from mpi_prs.output.form import Form, form_of
 from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mpi_prs.output.form import Form
+from mpi_prs.child.rows.row_format import Form
 from mpi_prs.output.journal import write_all
 from mpi_prs.output.table_log import TableLog
 from mpi_prs.output.table_schema import Agreed, DoesNotFit, agree, conform

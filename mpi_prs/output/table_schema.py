@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mpi_prs.output.arrow_rows import EMPTY, MARK, TEXT
+from mpi_prs.child.rows.arrow import EMPTY, MARK, TEXT
 
 
 class DoesNotFit(Exception):
@@ -44,7 +44,7 @@ def agree(schemas: Sequence[Any], can_hold: Callable[[Any], bool], texts: Mappin
     """The common schema; columns in the order in which they first appear.
 
     Args:
-        schemas: those of the mini-batches, with the marks of :mod:`mpi_prs.output.arrow_rows`.
+        schemas: those of the mini-batches, with the marks of :mod:`mpi_prs.child.rows.arrow`.
         can_hold: whether a file can hold a type.
         texts: columns that are known to have to become text → why.
     """

@@ -185,8 +185,8 @@ def _variables(
     side_inputs: Iterable[StepInput],
 ) -> dict[str, str]:
     """The environment variables of the user processes; the step's config has the last word over the environment."""
+    from mpi_prs.child.script_context import ScriptContext
     from mpi_prs.workspace.model_paths import models_for_job
-    from mpi_prs.workspace.script_context import ScriptContext
 
     workspace = place.workspace
     paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}

@@ -141,8 +141,8 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
 def _rows_are_there(run: RunDirectory, name: str) -> bool:
     """Whether the file of the rows is as large as it was at the end; how large one is that was made of them at the end,
     is not on record."""
+    from mpi_prs.child.rows.row_format import form_of
     from mpi_prs.monitor.status import read_status
-    from mpi_prs.output.form import form_of
 
     status = read_status(run.status)
     try:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
+from mpi_prs.child.script_context import script_context
 from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
 from mpi_prs.pipeline import facts as facts_of_run
 from mpi_prs.pipeline import standing as states
@@ -31,7 +32,6 @@ from mpi_prs.pipeline.run_record import (
 )
 from mpi_prs.workspace.layout import WorkspaceFolder, layout_of
 from mpi_prs.workspace.records import check_name, names_of
-from mpi_prs.workspace.script_context import script_context
 from mpi_prs.workspace.tags import matches
 
 if TYPE_CHECKING:

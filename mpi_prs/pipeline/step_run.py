@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
+from mpi_prs.child.script_context import script_context
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
@@ -14,7 +15,6 @@ from mpi_prs.pipeline.run_base import Run
 from mpi_prs.pipeline.run_logs import CONSOLE, logs_of
 from mpi_prs.pipeline.run_outputs import PortDataReference, StepRunOutput, output_of
 from mpi_prs.pipeline.run_record import StepPart
-from mpi_prs.workspace.script_context import script_context
 
 if TYPE_CHECKING:
     from mpi_prs.core.run_directory import RunDirectory

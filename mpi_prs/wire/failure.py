@@ -36,7 +36,7 @@ class FailureKind(str, enum.Enum):
 
 
 NO_RETRY, RESTART, STOP, SLEEP = "NoRetry", "RestartProcess", "StopProcess", "Sleep"
-"""What a script may ask for; see :class:`mpi_prs.parallel_run.ParallelRunExceptionCode`."""
+"""What a script may ask for; see :class:`mpi_prs.child.parallel_run.ParallelRunExceptionCode`."""
 
 
 @dataclass(frozen=True)

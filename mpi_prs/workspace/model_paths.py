@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.child.script_context import ScriptContext, script_context
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
 from mpi_prs.core.words import near
 from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import check_name, latest_version, names_with_versions, read_json, versions
-from mpi_prs.workspace.script_context import ScriptContext, script_context
 
 LOCAL = "azureml-models"
 """A folder in the working directory that may hold models as ``NAME/VERSION/…``, as Azure's SDK leaves them."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpi_prs.child.script_context import script_context
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.words import near
@@ -27,7 +28,6 @@ from mpi_prs.workspace import config_file, home, settings
 from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.layout import BLOB_STORE, WorkspaceFolder
 from mpi_prs.workspace.records import check_name, names_of, read_json, update_json
-from mpi_prs.workspace.script_context import script_context
 
 if TYPE_CHECKING:
     from mpi_prs.pipeline.experiment import Experiment

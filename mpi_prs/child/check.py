@@ -12,8 +12,8 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from mpi_prs.entry_script.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
-from mpi_prs.shims.user_process import prepare_imports
+from mpi_prs.child.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
+from mpi_prs.child.shims.preparation import prepare_imports
 
 
 def main(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mpi_prs.shims import finder, tracebacks
+from mpi_prs.child.shims import finder, tracebacks
 
 
 def load(ipython: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mpi_prs.child.shims import finder
 from mpi_prs.core.script_variables import AZUREML, TENSORFLOW1
-from mpi_prs.shims import finder
 
 
 def prepare_imports(environ: Mapping[str, str]) -> None:
@@ -20,6 +20,6 @@ def prepare_imports(environ: Mapping[str, str]) -> None:
     except ValueError as error:
         raise ValueError(f"the environment variable {AZUREML}: {error}") from None
     if environ.get(TENSORFLOW1) == "1":
-        from mpi_prs.shims import tensorflow1
+        from mpi_prs.child.shims import tensorflow1
 
         tensorflow1.install()

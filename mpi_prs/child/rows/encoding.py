@@ -1,7 +1,7 @@
 """What ``run()`` returned, as bytes of the output file.
 
 Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``. Where rows are objects of JSON or typed
-(see :mod:`mpi_prs.output.form`), they come as a DataFrame or as a list of dicts. The length of what came back is the
+(see :mod:`mpi_prs.child.rows.row_format`), they come as a DataFrame or as a list of dicts. The length of what came back is the
 number of items that succeeded.
 
 Standard library only: the user process imports this module. pandas and numpy are recognised where the user's script has
@@ -14,7 +14,7 @@ import re
 import sys
 from typing import Any
 
-from mpi_prs.output import json_rows
+from mpi_prs.child.rows import json_lines as json_rows
 
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
@@ -31,7 +31,7 @@ def prepare_to_encode(form: dict[str, Any] | None) -> None:
     """
     if form is not None and form["form"] == "arrow":
         try:
-            import mpi_prs.output.arrow_rows  # noqa: F401
+            import mpi_prs.child.rows.arrow  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 f"an output file with typed rows (.parquet, .h5) needs pyarrow in the Python of the user processes, "
@@ -147,7 +147,7 @@ def _named_once(frame: Any, *, index: bool) -> Any:
 
 def _encoded_frame(frame: Any, form: str) -> bytes:
     if form == "arrow":
-        from mpi_prs.output import arrow_rows
+        from mpi_prs.child.rows import arrow as arrow_rows
 
         if not len(frame.columns):
             raise WrongReturnType("run() returned a DataFrame without columns; expected at least one")
@@ -164,7 +164,7 @@ def _encoded_dicts(result: Any, form: str) -> bytes:
             found = "None" if element is None else _name_of(element)
             raise WrongReturnType(f"run() returned a list whose element {number} is {found}; {expected}")
     if form == "arrow":
-        from mpi_prs.output import arrow_rows
+        from mpi_prs.child.rows import arrow as arrow_rows
 
         if not any(result):
             raise WrongReturnType("run() returned a list of empty dicts; expected at least one key")

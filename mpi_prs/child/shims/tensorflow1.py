@@ -23,7 +23,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mpi_prs.shims.finder import spec_from_others
+from mpi_prs.child.shims.finder import spec_from_others
 
 _log = logging.getLogger("mpi_prs")
 

@@ -1,6 +1,6 @@
 """One table: the names of Azure ML's SDK, where ours lie, and which of Azure's modules have them.
 
-``mpi_prs`` itself exports :data:`PUBLIC`; :mod:`mpi_prs.shims.finder` makes modules of :data:`MODULES`. Nothing is
+``mpi_prs`` itself exports :data:`PUBLIC`; :mod:`mpi_prs.child.shims.finder` makes modules of :data:`MODULES`. Nothing is
 imported here: a name costs nothing until it is asked for. Standard library only.
 """
 
@@ -14,7 +14,7 @@ VERSION = "1.60.0+mpi.prs"
 _OURS: Mapping[str, str] = {
     # module of ours: its names
     "mpi_prs.core.errors": "ComputeTargetException ModelNotFoundException PipelineError RunFailed WorkspaceError",
-    "mpi_prs.parallel_run": "EntryScript ParallelRunException ParallelRunExceptionCode",
+    "mpi_prs.child.parallel_run": "EntryScript ParallelRunException ParallelRunExceptionCode",
     "mpi_prs.pipeline.data": "InputPortBinding PipelineData PipelineOutputFileDataset PipelineOutputTabularDataset",
     "mpi_prs.pipeline.experiment": "Experiment",
     "mpi_prs.pipeline.parallel_run_config": "ParallelRunConfig",
@@ -51,9 +51,9 @@ _OTHER_NAMES: Mapping[str, str] = {
     "PipelineDataset": "mpi_prs.pipeline.data:PipelineOutputFileDataset",
     "ProjectSystemException": "mpi_prs.core.errors:WorkspaceError",
     "UserErrorException": "mpi_prs.core.errors:UserMistake",
-    "VERSION": "mpi_prs.shims.names:VERSION",
+    "VERSION": "mpi_prs.child.shims.names:VERSION",
     "WorkspaceException": "mpi_prs.core.errors:WorkspaceError",
-    "__version__": "mpi_prs.shims.names:VERSION",
+    "__version__": "mpi_prs.child.shims.names:VERSION",
 }
 """What Azure calls otherwise."""
 

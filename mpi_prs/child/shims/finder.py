@@ -92,7 +92,7 @@ class Finder:
         places = self._places[package]
         if places is None:
             return None
-        from mpi_prs.shims.names import MODULES
+        from mpi_prs.child.shims.names import MODULES
 
         if name in MODULES:
             spec = ModuleSpec(name, _Loader(), origin="mpi_prs", is_package=True)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill it: with the means to look things up."""
-        from mpi_prs.shims.names import MODULES
+        from mpi_prs.child.shims.names import MODULES
 
         name = module.__name__
         targets = MODULES[name]
@@ -161,7 +161,7 @@ def _not_here(name: str) -> str:
     """What to say of a name of Azure's that we don't have."""
     import difflib
 
-    from mpi_prs.shims.names import ADVICE, MODULES
+    from mpi_prs.child.shims.names import ADVICE, MODULES
 
     module, _, last = name.rpartition(".")
     advice = next((ADVICE[part] for part in reversed(name.split(".")) if part in ADVICE), "")

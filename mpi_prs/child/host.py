@@ -35,23 +35,23 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from mpi_prs.entry_script.mini_batch import (
+from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
     PlainMiniBatches,
     has_no_rows,
     import_table_libraries,
 )
-from mpi_prs.entry_script.script import (
+from mpi_prs.child.rows.encoding import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
+from mpi_prs.child.rows.header import agreed_header
+from mpi_prs.child.script import (
     EntryScript,
     argparse_says,
     import_script,
     prepare_interpreter,
     user_traceback,
 )
-from mpi_prs.output.header import agreed_header
-from mpi_prs.output.rows import WrongReturnType, dicts_as_frame, encode_rows, header_line, prepare_to_encode
-from mpi_prs.shims.user_process import prepare_imports
+from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.wire.channel import (
     CHANNEL_LOST_EXIT,
     DUMP_SIGNAL,
@@ -300,7 +300,7 @@ class Host:
 
 def _asked_by(error: BaseException) -> tuple[str, float]:
     """The code of a ParallelRunException, and the seconds of its pause. Who raises one has imported the class."""
-    module = sys.modules.get("mpi_prs.parallel_run")
+    module = sys.modules.get("mpi_prs.child.parallel_run")
     if module is None or not isinstance(error, module.ParallelRunException) or error.code is None:
         return "", 0.0
     code = str(error.code)

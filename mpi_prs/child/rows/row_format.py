@@ -52,7 +52,7 @@ def default_to_csv(name: str) -> dict[str, Any]:
 
 
 def encoding(name: str, to_csv: Mapping[str, Any]) -> dict[str, Any]:
-    """What a user process must know to encode rows; see :func:`mpi_prs.output.rows.encode_rows`."""
+    """What a user process must know to encode rows; see :func:`mpi_prs.child.rows.encoding.encode_rows`."""
     form = form_of(name)
     if form is Form.TEXT:
         return {"form": "text", **to_csv}
