@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 leave_word(error.exit_code, os.environ)
             return error.exit_code
         if transport.rank != 0:
-            from mpi_prs.engine.worker import serve
+            from mpi_prs.engine.worker.worker import serve
 
             return serve(transport)
     from mpi_prs.cli.main import command_line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpi_prs.engine.scheduler import Scheduler
-from mpi_prs.engine.states import Phase, Policy, Verdict
+from mpi_prs.engine.scheduler.scheduler import Scheduler
+from mpi_prs.engine.scheduler.states import Phase, Policy, Verdict
 from mpi_prs.wire.record import RECORD
 
 ITEMS = 5

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.engine.closing import Closing
+from mpi_prs.engine.master.walltime import Closing
 from mpi_prs.wire.record import RECORD
 
 

@@ -25,7 +25,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
-    imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker, mpi_prs.engine.mpi")
+    imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker.worker, mpi_prs.engine.mpi")
     heavy = {"click", "pydantic", "yaml", "rich", "pandas", "tensorflow", "mpi_prs.cli.main", "mpi_prs.job.config"}
     heavy |= {"pyarrow.compute", "pyarrow.csv", "h5py", "fsspec", "mpi_prs.data.loading", "mpi_prs.data.staging"}
     assert not heavy & imported
@@ -55,7 +55,7 @@ def assert_standard_library_alone(statement: str) -> set[str]:
     return imported
 
 
-@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker"])
+@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker.worker"])
 def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
     rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
     assert not rooms & {"mpi_prs.workspace", "mpi_prs.pipeline", "mpi_prs.child.parallel_run"}

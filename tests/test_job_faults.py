@@ -423,16 +423,16 @@ def test_a_run_directory_without_room_for_logs_ends_no_job(new_job: NewJob, mpic
 
 LATE_WORKER = """
 import os, sys, time
-import mpi_prs.engine.master, mpi_prs.engine.worker
+import mpi_prs.engine.master.master, mpi_prs.engine.worker.worker
 from mpi_prs.__main__ import main
 
-worker = mpi_prs.engine.worker.Worker
-run, see = worker.run, mpi_prs.engine.worker.look
+worker = mpi_prs.engine.worker.worker.Worker
+run, see = worker.run, mpi_prs.engine.worker.worker.look
 if os.environ["PMI_RANK"] == "1":
     worker.run = lambda self: time.sleep(4) or run(self)
 elif os.environ["WHEN"] == "while the others look for the run directory":
-    mpi_prs.engine.worker.look = lambda *arguments: time.sleep(4) or see(*arguments)
-mpi_prs.engine.master._HELLO_SECONDS = 2
+    mpi_prs.engine.worker.worker.look = lambda *arguments: time.sleep(4) or see(*arguments)
+mpi_prs.engine.master.master._HELLO_SECONDS = 2
 sys.exit(main())
 """
 

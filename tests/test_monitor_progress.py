@@ -16,8 +16,8 @@ import pytest
 
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.engine.scheduler import Scheduler
-from mpi_prs.engine.states import Counts, Policy
+from mpi_prs.engine.scheduler.scheduler import Scheduler
+from mpi_prs.engine.scheduler.states import Counts, Policy
 from mpi_prs.monitor.bar import Bar
 from mpi_prs.monitor.progress import Progress, bar_text, progress_line
 from mpi_prs.wire.record import RECORD

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpi_prs.engine.master.node_share import Sharing
 from mpi_prs.engine.node import (
     Means,
     Share,
@@ -26,7 +27,6 @@ from mpi_prs.engine.node import (
     user_environment,
     visible_gpus,
 )
-from mpi_prs.engine.sharing import Sharing
 from tests.jobs import Job, Mpi, need
 
 CUDA, HIP, ROCR = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.states import Phase, Verdict
+from mpi_prs.engine.scheduler.states import Phase, Verdict
 from tests.scheduling import ITEMS, Job, record
 
 # The beginning and the end

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.scheduler import Scheduler
-from mpi_prs.engine.states import Phase, Policy
+from mpi_prs.engine.scheduler.scheduler import Scheduler
+from mpi_prs.engine.scheduler.states import Phase, Policy
 from tests.scheduling import ITEMS, Job, record
 
 LATENCY = 0.0005  # of a message, either way

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.engine.states import Phase, Verdict
+from mpi_prs.engine.scheduler.states import Phase, Verdict
 from tests.scheduling import Job
 
 # Strikes

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mpi_prs.engine.scheduler import Scheduler
-from mpi_prs.engine.states import Phase, Policy, Verdict
+from mpi_prs.engine.scheduler.scheduler import Scheduler
+from mpi_prs.engine.scheduler.states import Phase, Policy, Verdict
 from tests.scheduling import record
 
 PATIENCE = 10.0

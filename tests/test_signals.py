@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from mpi_prs.core.errors import JobStopped
-from mpi_prs.engine.master import StopRequest
-from mpi_prs.job.signals import StopSignals
+from mpi_prs.engine.master.master import StopRequest
+from mpi_prs.engine.stop_signals import StopSignals
 from tests.jobs import REPOSITORY
 
 
@@ -67,7 +67,7 @@ EARLY = """
 import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # as at the very beginning: threads of libraries inherit it
 from mpi_prs.core.errors import JobStopped
-from mpi_prs.job.signals import StopSignals
+from mpi_prs.engine.stop_signals import StopSignals
 os.kill(os.getpid(), signal.SIGUSR2)
 with StopSignals() as signals:
     try:

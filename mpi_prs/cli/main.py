@@ -18,7 +18,7 @@ from mpi_prs.cli.registry_runs import runs
 from mpi_prs.cli.session import Session
 from mpi_prs.core.errors import EXIT_FAILED, ConfigError, MpiPrsError
 from mpi_prs.engine.transport import Transport
-from mpi_prs.engine.worker import serve
+from mpi_prs.engine.worker.worker import serve
 from mpi_prs.slurm.last_word import leave_word
 
 

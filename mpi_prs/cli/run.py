@@ -21,11 +21,11 @@ from mpi_prs.core.script_variables import AZUREML
 from mpi_prs.data.manifest import Manifest, write_manifest
 from mpi_prs.data.payload import names
 from mpi_prs.data.planning import plan
-from mpi_prs.engine.states import Phase
+from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.execute import execute, run_in_this_process
 from mpi_prs.job.opening import OpenRun, RunOptions, open_run
-from mpi_prs.job.signals import StopSignals
 from mpi_prs.job.uploading import check_destination, upload_output
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.slurm.environment import SlurmEnvironment

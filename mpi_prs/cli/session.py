@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpi_prs.core.errors import LaunchError
-from mpi_prs.engine.dismissal import dismiss
+from mpi_prs.engine.master.shutdown import dismiss
 from mpi_prs.engine.mpi import connect
 from mpi_prs.engine.transport import Transport
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, TextIO
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
-from mpi_prs.engine.states import Phase
+from mpi_prs.engine.scheduler.states import Phase
 from mpi_prs.monitor.status import Status, iso_time, outcome, write_status
 
 if TYPE_CHECKING:
-    from mpi_prs.engine.master import Master
+    from mpi_prs.engine.master.master import Master
     from mpi_prs.monitor.bar import Bar
 
 _log = logging.getLogger("mpi_prs.progress")

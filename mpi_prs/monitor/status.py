@@ -25,7 +25,7 @@ class Status:
     """Where a run stands; the fields are the keys of the file.
 
     Attributes:
-        phase: ``starting``, or a value of :class:`mpi_prs.engine.scheduler.Phase`.
+        phase: ``starting``, or a value of :class:`mpi_prs.engine.scheduler.scheduler.Phase`.
         reason: what is waited for, or why it ended.
         mini_batches, items: how many there are to do; with ``--limit``, all items nevertheless.
         mini_batches_done, mini_batches_failed, items_done, items_failed: of all starts.

@@ -109,7 +109,7 @@ def remember(layout: WorkspaceFolder, digest: str, record: RunRecord) -> None:
 
 def is_complete(record: RunRecord) -> bool:
     """Whether a step run has done all of its work, by its own word."""
-    from mpi_prs.engine.states import Phase
+    from mpi_prs.engine.scheduler.states import Phase
     from mpi_prs.monitor.status import read_status
 
     assert record.step is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from mpi_prs.engine.states import PENDING
+from mpi_prs.engine.scheduler.states import PENDING
 
 Stay = tuple[int, int]
 """First mini-batch, and the one before which it stops."""

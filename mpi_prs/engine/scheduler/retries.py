@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from mpi_prs.engine.health import Nodes
-from mpi_prs.engine.states import Node, Standing, Worker
+from mpi_prs.engine.scheduler.health import Nodes
+from mpi_prs.engine.scheduler.states import Node, Standing, Worker
 
 
 class Retries:
     """Mini-batches that have failed, or whose worker was lost.
 
-    They go to another node: to the best of those that have ready processes (:class:`mpi_prs.engine.states.Standing`).
+    They go to another node: to the best of those that have ready processes (:class:`mpi_prs.engine.scheduler.states.Standing`).
     If there is no other node, they go to another worker, and if there is none, back to the one that had them.
     """
 

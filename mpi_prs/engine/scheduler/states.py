@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 PENDING, HELD, RETRY, DONE, FAILED = range(5)
-"""The state of a mini-batch, one byte each; see :mod:`mpi_prs.engine.scheduler`."""
+"""The state of a mini-batch, one byte each; see :mod:`mpi_prs.engine.scheduler.scheduler`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Standing(enum.IntEnum):
 
 @dataclass(eq=False)
 class Node:
-    """One node, as the scheduler sees it; changed by :class:`mpi_prs.engine.health.Nodes` alone.
+    """One node, as the scheduler sees it; changed by :class:`mpi_prs.engine.scheduler.health.Nodes` alone.
 
     Attributes:
         alive: user processes that are neither given up nor stopped, of workers that are not lost.

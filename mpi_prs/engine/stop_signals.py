@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable
 
 from mpi_prs.core.errors import JobStopped
-from mpi_prs.engine.master import StopRequest
+from mpi_prs.engine.master.master import StopRequest
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 

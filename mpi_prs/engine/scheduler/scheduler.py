@@ -8,7 +8,7 @@ the tests drive the same object. A mini-batch goes this way::
               assign ────┘  ├──── failed, or its worker lost; tries are left ──► RETRY
                             └──── no tries left ──► FAILED
 
-What fails on one node is tried again on another: :mod:`mpi_prs.engine.health` tells sick nodes from bad data, and says
+What fails on one node is tried again on another: :mod:`mpi_prs.engine.scheduler.health` tells sick nodes from bad data, and says
 which nodes a retry should go to.
 
 States live in one byte a mini-batch (10 million mini-batches: 10 MB). What a worker holds is a small dictionary, so an
@@ -21,9 +21,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from mpi_prs.engine.health import Nodes
-from mpi_prs.engine.retries import Retries
-from mpi_prs.engine.states import (
+from mpi_prs.engine.scheduler.affinity import Stays
+from mpi_prs.engine.scheduler.health import Nodes
+from mpi_prs.engine.scheduler.retries import Retries
+from mpi_prs.engine.scheduler.states import (
     DONE,
     FAILED,
     HELD,
@@ -35,7 +36,6 @@ from mpi_prs.engine.states import (
     Verdict,
     Worker,
 )
-from mpi_prs.engine.stays import Stays
 from mpi_prs.wire.record import RECORD
 
 Range = tuple[int, int, int]

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
-from mpi_prs.engine.closing import Closing
-from mpi_prs.engine.dismissal import dismiss
+from mpi_prs.engine.master.node_share import Sharing
+from mpi_prs.engine.master.shutdown import dismiss
+from mpi_prs.engine.master.walltime import Closing
 from mpi_prs.engine.node import Means
-from mpi_prs.engine.scheduler import Scheduler
-from mpi_prs.engine.sharing import Sharing
-from mpi_prs.engine.states import Counts, Phase, Verdict
+from mpi_prs.engine.scheduler.scheduler import Scheduler
+from mpi_prs.engine.scheduler.states import Counts, Phase, Verdict
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.wire import messages

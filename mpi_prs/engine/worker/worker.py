@@ -26,15 +26,15 @@ from pathlib import Path
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.engine.arrival import NotUsable, Sight, look
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.node import means_of, node_name
-from mpi_prs.engine.outbox import Outbox
-from mpi_prs.engine.places import make_places
-from mpi_prs.engine.supply import Portion, Supply, make_supply
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
-from mpi_prs.entry_script.guard_client import Guard
-from mpi_prs.entry_script.supervisor import UserProcess
+from mpi_prs.engine.worker.guard_client import Guard
+from mpi_prs.engine.worker.outbox import Outbox
+from mpi_prs.engine.worker.process_slots import make_places
+from mpi_prs.engine.worker.start_check import NotUsable, Sight, look
+from mpi_prs.engine.worker.supervisor import UserProcess
+from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.messages import Tag, WorkerSettings
@@ -178,7 +178,7 @@ class Worker:
         if not settings.side_inputs:
             return settings
         from mpi_prs.data.side_inputs import substitute, substitute_values
-        from mpi_prs.engine.fetching import NotProvided, provide_meanwhile
+        from mpi_prs.engine.worker.side_inputs import NotProvided, provide_meanwhile
 
         try:
             provided = provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)

@@ -29,8 +29,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpi_prs.entry_script.guard import MARK, kill_marked
-from mpi_prs.entry_script.guard_client import Guard
+from mpi_prs.engine.worker.guard import MARK, kill_marked
+from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
 from mpi_prs.wire.failure import (
     CHANNEL_CLOSED,

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mpi_prs.engine.states import Node, Standing
+from mpi_prs.engine.scheduler.states import Node, Standing
 
 STRIKES = 5
 """That bench a node, at least."""
