@@ -23,10 +23,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mpi_prs.data.datasets import FileDataset
-from mpi_prs.data.files import FileInput, list_files
-from mpi_prs.data.manifest import Manifest, write_manifest
-from mpi_prs.data.planning import plan
+from mpi_prs.inputs.datasets import FileDataset
+from mpi_prs.inputs.listing import FileInput, list_files
+from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.planning import plan
 
 MINI_BATCH_SIZE = 10
 REAL_FOLDER = 1000

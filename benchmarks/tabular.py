@@ -34,8 +34,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.data.datasets import TabularDataset
-from mpi_prs.data.reading import read_tables
+from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.reading import read_tables
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.record import unpack_records
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
-from mpi_prs.data.tables.format import BatchSize, LocalFiles, Part, TableFormat
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles, Part, TableFormat
 
 STORE = LocalFiles()
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.data.tables.texts import cast_leniently, to_values
-from mpi_prs.data.tables.types import datetime_format, parse_column_type
+from mpi_prs.inputs.formats.text_columns import cast_leniently, to_values
+from mpi_prs.inputs.formats.types import datetime_format, parse_column_type
 
 
 def values(texts: list[str | bytes | None], type: str, **options: Any) -> list[Any]:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
-from mpi_prs.data.datasets import TabularDataset
-from mpi_prs.data.files import FileInput
+from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.listing import FileInput
 from mpi_prs.job.config import (
     JobConfig,
     SlurmSection,

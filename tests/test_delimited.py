@@ -16,9 +16,11 @@ import pyarrow as pa
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.tables import delimited_file, delimited_records, delimited_survey
-from mpi_prs.data.tables.delimited import Delimited
-from mpi_prs.data.tables.format import Batch, BatchSize, Part
+from mpi_prs.inputs.formats.delimited import file as delimited_file
+from mpi_prs.inputs.formats.delimited import records as delimited_records
+from mpi_prs.inputs.formats.delimited import survey as delimited_survey
+from mpi_prs.inputs.formats.delimited.splitting import Delimited
+from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 from tests.test_delimited_random import by_pandas, frames_of, same
 
@@ -417,7 +419,8 @@ def test_a_byte_order_mark_in_the_middle_is_text(tmp_path: Path) -> None:
 
 
 def test_text_larger_than_what_is_parsed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpi_prs.data.tables import delimited_reader, delimited_texts
+    from mpi_prs.inputs.formats.delimited import careful as delimited_texts
+    from mpi_prs.inputs.formats.delimited import reading as delimited_reader
 
     monkeypatch.setattr(delimited_reader, "_ONE_BLOCK", 500)
     monkeypatch.setattr(delimited_texts, "_AT_ONCE", 300)
@@ -477,8 +480,8 @@ def test_reading_imports_no_pandas(tmp_path: Path) -> None:
     path = write(tmp_path, 'a,b,c,d,e\n+1,True,0.5,"x y",31.01.2024\n2,,,\n1,False,1,z,1.2.2024\n4,5,6,7,8,9\n')
     script = f"""
 import json, sys
-from mpi_prs.data.tables.delimited import Delimited
-from mpi_prs.data.tables.format import BatchSize, LocalFiles
+from mpi_prs.inputs.formats.delimited.splitting import Delimited
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
 store = LocalFiles()
 format = Delimited(on_bad_record="skip_and_count", column_types={{"e": "datetime(%d.%m.%Y)"}})
 survey = format.survey(lambda: iter([{str(path)!r}]), store)

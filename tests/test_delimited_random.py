@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.data.tables.delimited import Delimited
-from mpi_prs.data.tables.format import BatchSize
+from mpi_prs.inputs.formats.delimited.splitting import Delimited
+from mpi_prs.inputs.formats.format import BatchSize
 from tests.tables import STORE, at_the_user, parts_of
 
 EXACT = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}

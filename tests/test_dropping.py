@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.datasets import HIVE, TabularDataset
-from mpi_prs.data.loading import MiniBatchLoader
-from mpi_prs.data.manifest import Manifest, write_manifest
-from mpi_prs.data.payload import unpack
-from mpi_prs.data.planning import plan
-from mpi_prs.data.reading import read_tables
+from mpi_prs.inputs.datasets import HIVE, TabularDataset
+from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.payload import unpack
+from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.reading import read_tables
 from tests.test_table_jobs import WRITERS
 
 TABLE = pd.DataFrame({"number": np.arange(30), "half": np.arange(30) / 2, "text": [f"t{n % 3}" for n in range(30)]})
@@ -69,7 +69,7 @@ def test_arrays_are_left_out_too(tmp_path: Path) -> None:
 
 
 def dataset_size() -> Any:
-    from mpi_prs.data.tables.format import BatchSize
+    from mpi_prs.inputs.formats.format import BatchSize
 
     return BatchSize(rows=100)
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data import files
-from mpi_prs.data.files import FileInput, list_files
+from mpi_prs.inputs import listing as files
+from mpi_prs.inputs.listing import FileInput, list_files
 
 
 def make(root: Path, *names: str) -> None:

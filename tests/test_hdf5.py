@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.tables.format import BatchSize, Part
-from mpi_prs.data.tables.hdf5 import Hdf5, cuts
+from mpi_prs.inputs.formats.format import BatchSize, Part
+from mpi_prs.inputs.formats.hdf5.reading import Hdf5, cuts
 from tests.jobs import REPOSITORY
 from tests.tables import STORE, parts_of, survey_of
 
@@ -516,8 +516,8 @@ def test_a_file_of_a_store_that_is_left_open_does_not_kill_the_process_at_its_en
     write(path, a=[1])
     code = f"""
 import io
-from mpi_prs.data.tables.format import Part
-from mpi_prs.data.tables.hdf5 import Hdf5
+from mpi_prs.inputs.formats.format import Part
+from mpi_prs.inputs.formats.hdf5.reading import Hdf5
 class Store:
     def open(self, path):
         return open({str(path)!r}, "rb")
@@ -537,8 +537,8 @@ def test_pandas_is_not_imported_for_reading(path: Path) -> None:
     write(path.with_name("images.h5"), image=np.zeros((1, 2)), s=["a"])
     code = f"""
 import sys
-from mpi_prs.data.tables.format import BatchSize, LocalFiles
-from mpi_prs.data.tables.hdf5 import Hdf5
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
+from mpi_prs.inputs.formats.hdf5.reading import Hdf5
 for path in ({str(path)!r}, {str(path.with_name("images.h5"))!r}):
     survey = Hdf5().survey(lambda: iter([path]), LocalFiles())
     (part,) = Hdf5().split(path, BatchSize(rows=9), survey, LocalFiles())

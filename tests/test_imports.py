@@ -27,7 +27,14 @@ def modules_after(statement: str) -> set[str]:
 def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
     imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker.worker, mpi_prs.engine.mpi")
     heavy = {"click", "pydantic", "yaml", "rich", "pandas", "tensorflow", "mpi_prs.cli.main", "mpi_prs.job.config"}
-    heavy |= {"pyarrow.compute", "pyarrow.csv", "h5py", "fsspec", "mpi_prs.data.loading", "mpi_prs.data.staging"}
+    heavy |= {
+        "pyarrow.compute",
+        "pyarrow.csv",
+        "h5py",
+        "fsspec",
+        "mpi_prs.inputs.loading",
+        "mpi_prs.inputs.near.staging",
+    }
     assert not heavy & imported
 
 

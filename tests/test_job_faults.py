@@ -454,7 +454,7 @@ def test_a_worker_that_comes_late_joins(new_job: NewJob, mpich: Mpi, when: str) 
 UNREADABLE = """
 import sys, threading
 from mpi_prs.__main__ import main
-from mpi_prs.data.manifest import Manifest
+from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.core.errors import OutputError
 
 load = Manifest.load

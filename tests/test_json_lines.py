@@ -21,9 +21,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.tables import lines
-from mpi_prs.data.tables.format import Batch, BatchSize
-from mpi_prs.data.tables.json_lines import JsonLines
+from mpi_prs.inputs.formats import lines
+from mpi_prs.inputs.formats.format import Batch, BatchSize
+from mpi_prs.inputs.formats.json_lines.reading import JsonLines
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 WHOLE = BatchSize(bytes=2**30)
@@ -308,8 +308,8 @@ def test_files_without_any_record_are_refused(tmp_path: Path) -> None:
 
 _LEAN = """
 import sys
-from mpi_prs.data.tables.format import BatchSize, LocalFiles
-from mpi_prs.data.tables.json_lines import JsonLines
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
+from mpi_prs.inputs.formats.json_lines.reading import JsonLines
 
 store, file = LocalFiles(), sys.argv[1]
 format = JsonLines(column_types={"t": "string", "c": "float64"}, on_bad_record="skip_and_count")

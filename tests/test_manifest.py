@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError, OutputError
-from mpi_prs.data import manifest
-from mpi_prs.data.manifest import DESCRIBED, PLAIN, Manifest, MiniBatch, Plan, write_manifest
+from mpi_prs.inputs import manifest
+from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, MiniBatch, Plan, write_manifest
 
 
 def plan_of(listings: Sequence[Sequence[bytes]], size: int) -> Plan:
@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path;"
-        "from mpi_prs.data.manifest import MiniBatch, Plan, write_manifest;"
+        "from mpi_prs.inputs.manifest import MiniBatch, Plan, write_manifest;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "write_manifest(Path(sys.argv[1]), Plan('plain', iter([MiniBatch(0, 1, bytes(100))] * 20), []))"
     )
@@ -265,7 +265,7 @@ def test_the_cost_of_load_does_not_grow_with_the_range(tmp_path: Path) -> None:
 def test_writing_and_reading_a_manifest_imports_little(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
-        "from mpi_prs.data.manifest import Manifest, MiniBatch, Plan, write_manifest;"
+        "from mpi_prs.inputs.manifest import Manifest, MiniBatch, Plan, write_manifest;"
         "write_manifest(Path(sys.argv[1]), Plan('plain', iter([MiniBatch(0, 1, b'a')] * 2), []));"
         "manifest = Manifest.open(Path(sys.argv[1])); manifest.load(0, 2); manifest.item_counts();"
         "print(*sys.modules)"

@@ -12,7 +12,7 @@ import pytest
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.data.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
+from mpi_prs.inputs.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
 from mpi_prs.monitor.failed import failed_report, generalised, write_failed_items
 from mpi_prs.monitor.status import write_status
 from mpi_prs.wire.failure import FailureKind

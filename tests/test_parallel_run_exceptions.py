@@ -18,11 +18,11 @@ import pytest
 
 from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, ParallelRunExceptionCode
 from mpi_prs.child.script import EntryScript
-from mpi_prs.data.manifest import Loaded
 from mpi_prs.engine.scheduler.states import Phase as JobPhase
 from mpi_prs.engine.scheduler.states import Verdict
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.supervisor import UserProcess
+from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.channel import Frame, Kind, Phase
 from mpi_prs.wire.work import News, ProcessPlace, ProcessSettings, State

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.tables.format import BatchSize, Part
-from mpi_prs.data.tables.parquet import Parquet
+from mpi_prs.inputs.formats.format import BatchSize, Part
+from mpi_prs.inputs.formats.parquet.reading import Parquet
 from tests.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 
@@ -379,8 +379,8 @@ def test_neighbouring_slices_of_a_row_group_read_it_once(tmp_path: Path) -> None
 
 _LEAN = """
 import resource, sys
-from mpi_prs.data.tables.format import BatchSize, LocalFiles
-from mpi_prs.data.tables.parquet import Parquet
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
+from mpi_prs.inputs.formats.parquet.reading import Parquet
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -24,10 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError, OutputError
-from mpi_prs.data import partition_by as module
-from mpi_prs.data.partition_by import key_types, partition_by, partitioned_columns, typed_values, with_key_columns
-from mpi_prs.data.partition_format import HIVE_NULL, HiveFolders
-from mpi_prs.data.partitions import group_by_partition
+from mpi_prs.inputs import partition_by as module
+from mpi_prs.inputs.partition_by import key_types, partition_by, partitioned_columns, typed_values, with_key_columns
+from mpi_prs.inputs.partition_format import HIVE_NULL, HiveFolders
+from mpi_prs.inputs.partitions import group_by_partition
 from tests.jobs import REPOSITORY
 
 
@@ -162,7 +162,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     script = (
         "import sys, numpy as np, pyarrow as pa\n"
         "from pathlib import Path\n"
-        "from mpi_prs.data.partition_by import partition_by\n"
+        "from mpi_prs.inputs.partition_by import partition_by\n"
         "def tables(count):\n"
         "    for n in range(count):\n"
         "        numbers = np.random.default_rng(n).integers(0, 2**60, (8, 2**15))\n"
@@ -332,9 +332,9 @@ def test_what_a_rank_does_with_a_partitioned_table_imports_no_pandas(tmp_path: P
         "import sys\n"
         "from pathlib import Path\n"
         "import pyarrow.parquet as pq\n"
-        "from mpi_prs.data.partition_by import partitioned_columns, typed_values, with_key_columns\n"
-        "from mpi_prs.data.partition_format import HiveFolders\n"
-        "from mpi_prs.data.partitions import group_by_partition\n"
+        "from mpi_prs.inputs.partition_by import partitioned_columns, typed_values, with_key_columns\n"
+        "from mpi_prs.inputs.partition_format import HiveFolders\n"
+        "from mpi_prs.inputs.partitions import group_by_partition\n"
         "target = Path(sys.argv[1])\n"
         "schema = partitioned_columns(target)\n"
         "path = next(target.rglob('*.parquet'))\n"

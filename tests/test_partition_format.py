@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.partition_format import HIVE_NULL, HiveFolders, PartitionFormat, hive_values
+from mpi_prs.inputs.partition_format import HIVE_NULL, HiveFolders, PartitionFormat, hive_values
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.partition_values import partition_values
-from mpi_prs.data import partitions
-from mpi_prs.data.files import FileInput, list_files
-from mpi_prs.data.partition_format import HiveFolders, PartitionFormat
-from mpi_prs.data.partitions import check_partition_keys, group_by_partition, to_json
+from mpi_prs.inputs import partitions
+from mpi_prs.inputs.listing import FileInput, list_files
+from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
+from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json
 from tests.jobs import REPOSITORY
 
 
@@ -163,7 +163,7 @@ def test_memory_stays_small_when_every_file_is_a_group_of_its_own() -> None:
     """300,000 groups as a dict of tuples and lists would take 150 MB."""
     script = (
         "import resource\n"
-        "from mpi_prs.data.partitions import group_by_partition\n"
+        "from mpi_prs.inputs.partitions import group_by_partition\n"
         "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1024\n"
         "before = peak()\n"
         "items = ((b'/a/folder/with/a/name/%09d' % n, {'n': 'value-%09d' % n}) for n in range(300_000))\n"

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.core.errors import InputError
-from mpi_prs.data import planning
-from mpi_prs.data.datasets import Dataset, FileDataset, TabularDataset
-from mpi_prs.data.loading import MiniBatchLoader
-from mpi_prs.data.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
-from mpi_prs.data.payload import names
-from mpi_prs.data.planning import plan
-from mpi_prs.data.tables.format import BatchSize
+from mpi_prs.inputs import planning
+from mpi_prs.inputs.datasets import Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
+from mpi_prs.inputs.payload import names
+from mpi_prs.inputs.planning import plan
 from mpi_prs.storage.credentials import Storage
 
 
@@ -331,8 +331,8 @@ def test_loading_a_table_imports_no_pandas(tmp_path: Path, suffix: str) -> None:
     options = {"path_column": "path", "partition_format": "{user}/{name}." + suffix}
     manifest_of(tmp_path, [make(str(tmp_path / "in"), **options)], BatchSize(rows=2))
     script = (
-        "import sys; from pathlib import Path; from mpi_prs.data.loading import MiniBatchLoader;"
-        "from mpi_prs.data.manifest import Manifest; from mpi_prs.storage.remote import Storage;"
+        "import sys; from pathlib import Path; from mpi_prs.inputs.loading import MiniBatchLoader;"
+        "from mpi_prs.inputs.manifest import Manifest; from mpi_prs.storage.remote import Storage;"
         "manifest = Manifest.open(Path(sys.argv[1]));"
         "loader = MiniBatchLoader(manifest, Path(sys.argv[2]), 1 << 30, [Storage()]);"
         "[loader.load(n).release() for n in range(manifest.mini_batches)];"

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from mpi_prs.child.mini_batch import DescribedMiniBatches
-from mpi_prs.data.payload import pack
-from mpi_prs.data.segment import Segments
+from mpi_prs.inputs.payload import pack
+from mpi_prs.inputs.segment import Segments
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.side_inputs import SideInput, provide, remove_stale, substitute, substitute_values
+from mpi_prs.inputs.near.side_inputs import SideInput, provide, remove_stale, substitute, substitute_values
 from mpi_prs.storage.credentials import Storage
 from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy
@@ -23,7 +23,7 @@ BLOBS = {"model/weights.bin": b"w" * 5000, "model/.config": b"c", "model/sub/voc
 WORKER = """
 import sys
 from pathlib import Path
-from mpi_prs.data.side_inputs import SideInput, provide
+from mpi_prs.inputs.near.side_inputs import SideInput, provide
 from mpi_prs.storage.credentials import Storage
 
 side_input = SideInput("model", "abfs://side/model", storage=Storage(connection_string=sys.argv[3]))

@@ -16,9 +16,9 @@ from typing import TypeVar
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data import staging as staging_module
-from mpi_prs.data.scratch_folder import scratch_folder
-from mpi_prs.data.staging import Staging, place_files
+from mpi_prs.inputs.near import staging as staging_module
+from mpi_prs.inputs.near.scratch_folder import scratch_folder
+from mpi_prs.inputs.near.staging import Staging, place_files
 from mpi_prs.storage import stores
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import Patience

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.files import FileInput, list_files
+from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.storage import azure_listing, stores
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, is_url, scrub
 from mpi_prs.storage.downloading import download, local_name

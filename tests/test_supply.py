@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.loading import Prepared
-from mpi_prs.data.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
 from mpi_prs.engine.worker.supply import FromManifest, LoadedAhead, Portion
+from mpi_prs.inputs.loading import Prepared
+from mpi_prs.inputs.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
 from mpi_prs.wire.work import Chunk
 from tests.jobs import wait_until
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from mpi_prs.child.rows.encoding import encode_rows
 from mpi_prs.child.rows.row_format import Form, encoding, form_of
 from mpi_prs.core.errors import JobStopped, OutputError
-from mpi_prs.data.tables.format import BatchSize
-from mpi_prs.data.tables.hdf5 import Hdf5
+from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.formats.hdf5.reading import Hdf5
 from mpi_prs.output import append_row, journal, table_file
 from mpi_prs.output.append_row import AppendRow, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger

@@ -177,7 +177,7 @@ _NAMESPACE = (
     " (the worker's memory: this process is in another user namespace, as in a container; "
     "set MPI_PRS_TABLES_IN_FILES to 1 in environment_variables)"
 )
-_CONTENT = 64  # see mpi_prs.data.segment
+_CONTENT = 64  # see mpi_prs.inputs.segment
 _SMALL = 16 << 20
 _MOST_MAPPED = 4
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # Python 3.10; without it pages are mapped one by one

@@ -21,11 +21,11 @@ from mpi_prs.child.script import import_script, prepare_interpreter, user_traceb
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.core.script_variables import AZUREML, LOGGING_LEVEL, OUTPUT, RUN_ID, SOURCE_DIRECTORY
-from mpi_prs.data.files import FileInput
-from mpi_prs.data.loading import MiniBatchLoader
-from mpi_prs.data.manifest import PLAIN, Manifest, write_manifest
-from mpi_prs.data.planning import plan
-from mpi_prs.data.side_inputs import provide, substitute, substitute_values
+from mpi_prs.inputs.listing import FileInput
+from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
+from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
+from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config import JobConfig, check_entry_script
 
 _MOST_ROWS = 20

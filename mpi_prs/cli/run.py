@@ -18,11 +18,11 @@ from mpi_prs.cli.session import Session
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.script_variables import AZUREML
-from mpi_prs.data.manifest import Manifest, write_manifest
-from mpi_prs.data.payload import names
-from mpi_prs.data.planning import plan
 from mpi_prs.engine.scheduler.states import Phase
 from mpi_prs.engine.stop_signals import StopSignals
+from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.payload import names
+from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config import JobConfig, check_entry_script
 from mpi_prs.job.execute import execute, run_in_this_process
 from mpi_prs.job.opening import OpenRun, RunOptions, open_run

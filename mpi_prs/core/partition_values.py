@@ -1,7 +1,7 @@
 """The values of the partition keys, as the user's script gets them in ``mini_batch_context.partition_key_value``.
 
 Standard library only: the user process imports this module. What it reads is written by
-``mpi_prs.data.partitions.to_json``.
+``mpi_prs.inputs.partitions.to_json``.
 """
 
 from __future__ import annotations

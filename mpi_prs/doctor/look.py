@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 from mpi_prs import __version__
 from mpi_prs.core.errors import InputError, LaunchError
-from mpi_prs.data.scratch_folder import scratch_folder
 from mpi_prs.doctor.findings import Found, Launch, Mpirun
 from mpi_prs.engine.mpi import RIGHT_LAUNCHER, launched_as, library_name, load_mpi, strange_launcher
 from mpi_prs.engine.node import node_name
+from mpi_prs.inputs.near.scratch_folder import scratch_folder
 
 _PACKAGES = ("mpi4py", "numpy", "pyarrow", "pandas", "pydantic", "PyYAML", "click", "h5py", "fsspec", "adlfs")
 _GPU_VARIABLES = (

@@ -22,9 +22,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from mpi_prs.child.rows.row_format import Form, default_to_csv, form_of
 from mpi_prs.core.errors import ConfigError, ScriptError
 from mpi_prs.core.words import did_you_mean
-from mpi_prs.data.datasets import Dataset
-from mpi_prs.data.side_inputs import SideInput, substitute
-from mpi_prs.data.tables.format import BatchSize
+from mpi_prs.inputs.datasets import Dataset
+from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.near.side_inputs import SideInput, substitute
 from mpi_prs.job import entry_script_check
 from mpi_prs.job.config_errors import validation_error
 from mpi_prs.job.config_inputs import InputSection, Section, SideInputSection, StorageSection, output_parts

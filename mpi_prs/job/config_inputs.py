@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mpi_prs.data.datasets import HIVE, Dataset, FileDataset, TabularDataset
-from mpi_prs.data.files import FileInput
-from mpi_prs.data.partition_format import PartitionFormat
-from mpi_prs.data.side_inputs import SideInput
-from mpi_prs.data.tables.types import parse_column_type
+from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.formats.types import parse_column_type
+from mpi_prs.inputs.listing import FileInput
+from mpi_prs.inputs.near.side_inputs import SideInput
+from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.job.config_types import AnyPath, PathOrUrl, Pattern, Text
 from mpi_prs.storage.credentials import Storage, is_url
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.tables.format import BatchSize
+from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.storage.credentials import check_url, is_url
 
 # Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.

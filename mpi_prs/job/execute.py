@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
-from mpi_prs.data.manifest import Manifest
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import Share, node_name
@@ -25,6 +24,7 @@ from mpi_prs.engine.scheduler.states import Phase, Policy
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker.worker import Worker
+from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.opening import OpenRun, RunOptions
 from mpi_prs.job.uploading import upload_output

@@ -21,8 +21,8 @@ from mpi_prs import __version__
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.data.manifest import Manifest, write_manifest
-from mpi_prs.data.planning import plan
+from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config import JobConfig
 from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run_lock import RunLock

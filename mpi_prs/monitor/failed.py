@@ -13,8 +13,8 @@ from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, many, printable
-from mpi_prs.data.manifest import Manifest
-from mpi_prs.data.payload import names
+from mpi_prs.inputs.manifest import Manifest
+from mpi_prs.inputs.payload import names
 from mpi_prs.monitor.columns import Columns, read_columns
 from mpi_prs.monitor.status import outcome, read_status
 from mpi_prs.output.journal import read_journal

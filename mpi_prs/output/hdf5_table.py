@@ -14,7 +14,7 @@ anything else                              text (see :mod:`mpi_prs.output.table_
 A missing number of a float column is NaN. In any other column it is 0, False or the empty text (NaT's number for a
 timestamp or duration), and the bool dataset of the same name in the group ``_nulls`` is true there; without nulls there
 is no such dataset. A column whose name HDF5 cannot have (it has a slash) gets another one, and the attribute ``column``
-says its own. :class:`mpi_prs.data.tables.hdf5.Hdf5` reads all this back.
+says its own. :class:`mpi_prs.inputs.formats.hdf5.reading.Hdf5` reads all this back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEQUENCES = h5py.vlen_dtype(np.uint8)
 _NOT_A_TIME = np.iinfo(np.int64).min
 _log = logging.getLogger("mpi_prs.output")
 
-# Known to mpi_prs.data.tables.hdf5_columns as well: rooms of one storey do not import each other.
+# Known to mpi_prs.inputs.formats.hdf5.columns as well: rooms of one storey do not import each other.
 TYPE_ATTRIBUTE = "arrow_type"
 COLUMN_ATTRIBUTE = "column"
 NULLS = "_nulls"

@@ -199,7 +199,7 @@ def _is_upstream(path: str) -> bool:
 
 
 def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
-    from mpi_prs.data.files import FileInput, list_files
+    from mpi_prs.inputs.listing import FileInput, list_files
     from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.remote import list_versions
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
     """The files that a URL names, with their sizes in bytes: itself, all below it, or what it matches as a glob.
 
-    The rules are those of :func:`mpi_prs.data.files.list_files`, as far as a store without folders allows: a blob that
+    The rules are those of :func:`mpi_prs.inputs.listing.list_files`, as far as a store without folders allows: a blob that
     exists is taken as it is; a folder stands for all blobs under it; in a glob ``*``, ``?`` and ``[…]`` stay within a
     name and ``**`` crosses folders; hidden names and run directories are skipped unless the pattern spells them out.
     Globs look only below their part without wildcards. In a URL that begins with ``http`` names are percent-encoded.
@@ -70,7 +70,7 @@ def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> It
 
 
 class RemoteFiles:
-    """Opens and measures files by URL; implements :class:`~mpi_prs.data.tables.format.Files`. For any thread.
+    """Opens and measures files by URL; implements :class:`~mpi_prs.inputs.formats.format.Files`. For any thread.
 
     What a store says of a file is asked for once, where the store also tells its versions: each read names the one that
     was found, and the store refuses when there is another by then.

@@ -80,7 +80,7 @@ class WorkerSettings:
         scratch_limit: bytes of it that fetched files may take.
         storages: how to get at the store of each input, secrets included: they travel in memory alone.
         azureml: when user processes take ``azureml`` from us: auto, always or never.
-        side_inputs: see :meth:`mpi_prs.data.side_inputs.SideInput.secret`: they, too, hold secrets.
+        side_inputs: see :meth:`mpi_prs.inputs.near.side_inputs.SideInput.secret`: they, too, hold secrets.
         Others: as in the job config.
     """
 

@@ -21,7 +21,7 @@ class ProcessSettings:
         row_form: how rows are encoded, see :func:`~mpi_prs.child.rows.encoding.encode_rows`; ``None``: they are only counted.
         run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
         logging_level: of the root logger of the script.
-        payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.data.manifest.Manifest`.
+        payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.
         node: this node's name.
         header: the file by which the processes of a run agree on the line with the column names.
         spill: folder for rows that are too large for a message.

@@ -111,7 +111,7 @@ class AbstractDataset(Surface):
         """The keys that can be read from the paths."""
         if self.partition_format in (None, "hive") or self.keys:
             return list(self.keys)
-        from mpi_prs.data.partition_format import PartitionFormat
+        from mpi_prs.inputs.partition_format import PartitionFormat
 
         return list(PartitionFormat.parse(self.partition_format).keys)
 

@@ -156,7 +156,7 @@ def column_types_option(types: Any) -> tuple[dict[str, str], str]:
 
 @own_python("a type of a column as text")
 def _known_type(column: str, text: str) -> str:
-    from mpi_prs.data.tables.types import parse_column_type
+    from mpi_prs.inputs.formats.types import parse_column_type
 
     try:
         parse_column_type(text)

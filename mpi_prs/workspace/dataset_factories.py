@@ -235,7 +235,7 @@ def _partition_format(text: Any) -> str | None:
         return text  # type: ignore[no-any-return]
     if not isinstance(text, str):
         raise WorkspaceError(f"partition_format is text such as '{{user}}/{{name}}.wav', but got {text!r}")
-    from mpi_prs.data.partition_format import PartitionFormat
+    from mpi_prs.inputs.partition_format import PartitionFormat
 
     try:
         PartitionFormat.parse(text)

@@ -25,7 +25,7 @@ from mpi_prs.workspace.given_path import given_path
 from mpi_prs.workspace.transfer import Progress, bring, files_below, put, storage_of
 
 if TYPE_CHECKING:
-    from mpi_prs.data.datasets import Dataset as Data
+    from mpi_prs.inputs.datasets import Dataset as Data
     from mpi_prs.workspace.abstract_dataset import AbstractDataset
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
@@ -39,7 +39,7 @@ def data_of(dataset: AbstractDataset) -> Data:
         WorkspaceError: a datastore is not registered any more.
         InputError: an option of the format is not what it should be.
     """
-    from mpi_prs.data import datasets as data
+    from mpi_prs.inputs import datasets as data
     from mpi_prs.workspace.dataset import TabularDataset
 
     patterns = [source.pattern() for source in dataset.sources]
@@ -73,8 +73,8 @@ def check(dataset: AbstractDataset) -> None:
     Raises:
         InputError: it cannot, and why.
     """
-    from mpi_prs.data.planning import plan
-    from mpi_prs.data.tables.format import BatchSize
+    from mpi_prs.inputs.formats.format import BatchSize
+    from mpi_prs.inputs.planning import plan
 
     data = data_of(dataset)
     if dataset.keys or dataset.partition_format is not None:
@@ -93,7 +93,7 @@ def every_file(dataset: FileDataset) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: they cannot be listed.
     """
-    from mpi_prs.data.datasets import FileDataset as Files
+    from mpi_prs.inputs.datasets import FileDataset as Files
 
     storage = storage_of(dataset.storage_section())
     bases = _bases(dataset.sources)
@@ -292,7 +292,7 @@ def partition_values(dataset: AbstractDataset, keys: Sequence[str] | None) -> li
 
 def _values_of(data: Data, path: bytes) -> dict[str, Any]:
     """The values of a file's partition keys. Raises InputError: its path does not match."""
-    from mpi_prs.data.planning import Partitioning
+    from mpi_prs.inputs.planning import Partitioning
 
     partitioning = Partitioning.of(data)
     if partitioning is None:
@@ -305,8 +305,8 @@ def _values_of(data: Data, path: bytes) -> dict[str, Any]:
 
 def tables(dataset: TabularDataset) -> Iterator[Any]:
     """The rows as pieces, each a ``pyarrow.Table``. Raises InputError."""
-    from mpi_prs.data.datasets import TabularDataset as Table
-    from mpi_prs.data.reading import read_tables
+    from mpi_prs.inputs.datasets import TabularDataset as Table
+    from mpi_prs.inputs.reading import read_tables
 
     data = data_of(dataset)
     assert isinstance(data, Table)
@@ -331,8 +331,8 @@ def to_pandas(dataset: TabularDataset) -> Any:
 
 def partition_by(dataset: TabularDataset, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Any:
     """See :meth:`TabularDataset.partition_by`."""
-    from mpi_prs.data.datasets import HIVE
-    from mpi_prs.data.partition_by import partition_by as write
+    from mpi_prs.inputs.datasets import HIVE
+    from mpi_prs.inputs.partition_by import partition_by as write
     from mpi_prs.workspace.dataset import FileDataset, TabularDataset
 
     if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):

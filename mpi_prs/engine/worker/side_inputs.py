@@ -8,7 +8,7 @@ from concurrent.futures import wait
 from pathlib import Path
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.data.side_inputs import Provided, SideInput, begin_provide
+from mpi_prs.inputs.near.side_inputs import Provided, SideInput, begin_provide
 from mpi_prs.wire.messages import WorkerSettings
 
 _STEP = 0.05

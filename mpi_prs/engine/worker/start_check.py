@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.data.manifest import Manifest
-from mpi_prs.data.scratch_folder import scratch_folder
+from mpi_prs.inputs.manifest import Manifest
+from mpi_prs.inputs.near.scratch_folder import scratch_folder
 from mpi_prs.wire.messages import WorkerSettings
 
 _PATIENCE = 10.0

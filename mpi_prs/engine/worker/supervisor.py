@@ -47,7 +47,7 @@ from mpi_prs.wire.record import MINI_BATCH, RECORD
 from mpi_prs.wire.work import Chunk, News, ProcessPlace, ProcessSettings, State
 
 if TYPE_CHECKING:
-    from mpi_prs.data.manifest import Loaded
+    from mpi_prs.inputs.manifest import Loaded
 
 _HOST = Path(__file__).with_name("host.py")
 _DUMP_SECONDS = 0.3

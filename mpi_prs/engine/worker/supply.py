@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.core.script_variables import TABLES_IN_FILES
-from mpi_prs.data.manifest import Loaded, Manifest
+from mpi_prs.inputs.manifest import Loaded, Manifest
 from mpi_prs.wire.messages import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:
-    from mpi_prs.data.loading import Prepared
+    from mpi_prs.inputs.loading import Prepared
 
 _log = logging.getLogger("mpi_prs.worker")
 
@@ -92,7 +92,7 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     """The supply of a worker whose own folder is ``scratch``."""
     if not manifest.needs_loading:
         return FromManifest(manifest)
-    from mpi_prs.data.loading import MiniBatchLoader  # not for ten thousand ranks that have only paths to hand on
+    from mpi_prs.inputs.loading import MiniBatchLoader  # not for ten thousand ranks that have only paths to hand on
     from mpi_prs.storage.credentials import Storage
 
     storages = [Storage.from_secret(secret) for secret in settings.storages]
@@ -170,7 +170,7 @@ class FromManifest:
 
 
 class Loader(Protocol):
-    """What loads mini-batches for several threads; :class:`~mpi_prs.data.loading.MiniBatchLoader`."""
+    """What loads mini-batches for several threads; :class:`~mpi_prs.inputs.loading.MiniBatchLoader`."""
 
     def affinity(self, number: int) -> int | None:
         """Mini-batches with the same number should be loaded by the same thread."""

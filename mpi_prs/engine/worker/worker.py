@@ -177,8 +177,8 @@ class Worker:
         """Have the side inputs here; returns the settings with their paths in arguments and environment variables."""
         if not settings.side_inputs:
             return settings
-        from mpi_prs.data.side_inputs import substitute, substitute_values
         from mpi_prs.engine.worker.side_inputs import NotProvided, provide_meanwhile
+        from mpi_prs.inputs.near.side_inputs import substitute, substitute_values
 
         try:
             provided = provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)

@@ -98,7 +98,7 @@ def read_mltable(location: str, storage: Storage, node: Node) -> Node:
         return read_nodes(path)
     url = location.rstrip("/")
     url = url if url.endswith(f"/{FILE_NAME}") else f"{url}/{FILE_NAME}"
-    from mpi_prs.data.files_anywhere import AnyFiles
+    from mpi_prs.inputs.near.files_anywhere import AnyFiles
 
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         copy = Path(folder, FILE_NAME)
@@ -255,7 +255,7 @@ def _read_json_lines(table: _Table, node: Node) -> None:
 
 
 def _extract_columns(table: _Table, node: Node) -> None:
-    from mpi_prs.data.partition_format import PartitionFormat
+    from mpi_prs.inputs.partition_format import PartitionFormat
 
     text = _format_text(node)
     if table.partition_format is not None:

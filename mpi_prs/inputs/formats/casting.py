@@ -1,0 +1,55 @@
+"""Columns cast to the types that the user chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.types import datetime_format, parse_column_type
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A cast to a type of ``column_types``.
+
+    Attributes:
+        type: the ``pyarrow.DataType``.
+        format: of text that is a date and time; ``None``: ISO 8601.
+    """
+
+    type: Any
+    format: str | None
+
+    def __call__(self, values: Any) -> Any:
+        """An array of the type. Raises ``pyarrow.ArrowInvalid``: a value cannot be of it."""
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if self.format is not None and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return pc.strptime(values, format=self.format, unit="us")
+        return pc.cast(values, self.type)
+
+    def check(self, column: str, found: Any, where: str = "") -> None:
+        """Raises InputError: values of the type found can never be of this one."""
+        found = found.value_type if pa.types.is_dictionary(found) else found
+        try:
+            self(pa.nulls(0, found))
+        except pa.ArrowException as error:
+            raise InputError(
+                f"column_types: column {column!r} is {found}{where} and cannot be read as {self.type}"
+            ) from error
+
+
+def casts(column_types: Mapping[str, str]) -> dict[str, Cast]:
+    """The casts of the columns. Raises InputError: there is no such type."""
+    found = {}
+    for name, text in column_types.items():
+        try:
+            found[name] = Cast(parse_column_type(text), datetime_format(text))
+        except ValueError as error:
+            raise InputError(f"column_types: column {name!r}: {error}") from error
+    return found

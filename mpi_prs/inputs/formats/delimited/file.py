@@ -1,0 +1,250 @@
+"""Files of delimited text: their header, the lines or records of a part, the number of a line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
+from mpi_prs.inputs.formats.delimited.records import LINE_BREAK, LONGEST_RECORD, Dialect, records_of
+from mpi_prs.inputs.formats.format import Files, reading
+from mpi_prs.inputs.formats.lines import compression_of, decompressed
+
+HEAD_BYTES = 2**16
+_CHUNK = 2**20
+_LOOKAHEAD = 2**14
+_PIECE = 2**17
+_OPEN = "check quote, and set support_multi_line: true if values hold line breaks"
+
+
+class Head(NamedTuple):
+    """The beginning of a file.
+
+    Attributes:
+        encoding: of the file.
+        fields: of its first record; empty: there is none.
+        first: offset in bytes at which that record begins.
+        second: offset at which the next line begins.
+        more: whether there is, or may be, another record.
+    """
+
+    encoding: Encoding
+    fields: tuple[str, ...]
+    first: int
+    second: int
+    more: bool
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens files of one dataset.
+
+    Attributes:
+        store: where they are.
+        encoding: as :func:`~mpi_prs.inputs.formats.delimited.encoding.normal_name` gives it.
+        dialect: of the text.
+    """
+
+    store: Files
+    encoding: str
+    dialect: Dialect
+
+    def head(self, path: str) -> Head:
+        """Look at the beginning of a file; reads 64 KiB, more only if the first record is longer.
+
+        Raises:
+            InputError: it cannot be read or decompressed, or its first record does not end.
+        """
+        size = HEAD_BYTES
+        while size <= LONGEST_RECORD:
+            with reading(path), self.store.open(path) as file:
+                data = decompressed(file, path, size) if compression_of(path) else file.read(size)
+            found = head_of(data, self.encoding, self.dialect, len(data) < size - len(codecs.BOM_UTF8), path)
+            if found is not None:
+                return found
+            size *= 4
+        raise InputError(f"{path}: the first record does not end; {_OPEN}")
+
+
+def head_of(data: bytes, name: str, dialect: Dialect, whole: bool, path: str) -> Head | None:
+    """The head in the first bytes of a file; ``None``: more bytes are needed.
+
+    Args:
+        data: these bytes.
+        name: of the encoding.
+        dialect: of the text.
+        whole: the file has no more.
+        path: for a message.
+    """
+    encoding = encoding_of(name, data)
+    text = encoding.squeezed(data[encoding.bom :])
+    if not whole and text.endswith(b"\r"):
+        text = text[:-1]  # it is not known whether an LF follows
+    records = records_of(text, dialect)
+    if not len(records.starts):
+        return Head(encoding, (), 0, len(data), False) if whole else None
+    start, stop = int(records.starts[0]), int(records.stops[0])
+    if not whole and (stop == len(text) or (records.open[0] and dialect.multi_line)):
+        return None
+    if records.open[0]:
+        raise InputError(f"{path}: the first record has a quoted value that does not end; {_OPEN}")
+    after = LINE_BREAK.match(text, stop)
+    second = after.end() if after else stop
+    raw = data[encoding.bom + start * encoding.unit : encoding.bom + stop * encoding.unit]
+    fields = _fields(encoding.to_utf8(raw).decode("utf-8", "backslashreplace"), dialect, path)
+    more = not whole or len(records.starts) > 1
+    return Head(encoding, fields, encoding.bom + start * encoding.unit, encoding.bom + second * encoding.unit, more)
+
+
+def _fields(record: str, dialect: Dialect, path: str) -> tuple[str, ...]:
+    quote = dialect.quote.decode() or None
+    reader = csv.reader(
+        io.StringIO(record, newline=""),
+        delimiter=dialect.separator.decode(),
+        quotechar=quote,
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+    )
+    try:
+        return tuple(next(reader))
+    except csv.Error as error:
+        raise InputError(f"{path}: the first record cannot be read: {error}") from error
+
+
+def column_names(header: tuple[str, ...]) -> list[str]:
+    """Names that are all different, as pandas makes them: ``a``, ``a.1``; ``Unnamed: 2`` where there is none."""
+    names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
+    order = [number for number, name in enumerate(header) if name]
+    order += [number for number, name in enumerate(header) if not name]
+    used: Counter[str] = Counter()
+    for number in order:
+        plain = name = names[number]
+        count = used[name]
+        while count > 0:
+            used[plain] = count + 1
+            name = f"{plain}.{count}"
+            count = count + 1 if name in names else used[name]
+        names[number] = name
+        used[name] = count + 1
+    return names
+
+
+class Text(NamedTuple):
+    """Text of a file.
+
+    Attributes:
+        data: UTF-8, with something around it: text is not copied without need.
+        start, stop: where in it the text is.
+        offset: where the text begins in the file, in bytes.
+    """
+
+    data: bytes
+    start: int
+    stop: int
+    offset: int
+
+    @classmethod
+    def of(cls, encoding: Encoding, data: bytes, start: int, stop: int, offset: int) -> Text:
+        """Text in any encoding."""
+        if encoding.codec == "utf-8":
+            return cls(data, start, stop, offset)
+        converted = encoding.to_utf8(data[start:stop])
+        return cls(converted, 0, len(converted), offset)
+
+    @property
+    def content(self) -> bytes:
+        """The text and nothing around it."""
+        return self.data[self.start : self.stop]
+
+    def pieces(self, overlap: int = 0) -> Iterator[Any]:
+        """Its bytes, in pieces that stay in the processor's cache; each has ``overlap`` bytes of the next one."""
+        array: Any = np.frombuffer(self.data, np.uint8, self.stop - self.start, self.start)
+        for start in range(0, len(array), _PIECE):
+            yield array[start : start + _PIECE + overlap]
+
+    def count(self, byte: bytes) -> int:
+        """How often a byte is in it; five times faster than ``bytes.count`` where it is not rare."""
+        return sum(int(np.count_nonzero(piece == byte[0])) for piece in self.pieces())
+
+    def has(self, what: bytes) -> bool:
+        """Whether something is in it."""
+        return self.data.find(what, self.start, self.stop) >= 0
+
+
+def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int) -> Text:
+    """The lines of which the first byte is in a range. Reads the range and as far as the last line goes.
+
+    Raises:
+        EOFError: the file is shorter than it was.
+    """
+    if start <= encoding.bom:
+        start, lead = encoding.bom, 0
+    else:
+        lead = encoding.unit  # what is before tells whether a line begins at `start`
+    file.seek(start - lead)
+    data = file.read(max(stop - start, 0) + lead)
+    if len(data) < stop - start + lead:
+        raise EOFError
+    end = len(data)
+    if stop < size:
+        end, data = _end_of_line(file, encoding, data, max(len(data) - encoding.unit, 0))
+    begin = 0
+    if lead:
+        found = LINE_BREAK.search(encoding.squeezed(data))
+        begin = min(found.end() * encoding.unit, end) if found else end
+    return Text.of(encoding, data, begin, end, start - lead + begin)
+
+
+def _end_of_line(file: BinaryIO, encoding: Encoding, data: bytes, at: int) -> tuple[int, bytes]:
+    """Where the line ends that a place is in, and the data, longer if it must be."""
+    tail = data[at:]
+    while True:
+        text = encoding.squeezed(tail)
+        found = LINE_BREAK.search(text)
+        if found and (found.end() < len(text) or found[0] != b"\r"):
+            return at + found.end() * encoding.unit, data[:at] + tail
+        more = file.read(_LOOKAHEAD if len(tail) < _CHUNK else _CHUNK)
+        if not more:
+            return at + len(tail), data[:at] + tail
+        tail += more
+
+
+def bytes_between(file: BinaryIO, encoding: Encoding, start: int, stop: int) -> Text:
+    """A range that begins and ends with records. Raises EOFError: the file is shorter than it was."""
+    start = max(start, encoding.bom)
+    file.seek(start)
+    data = file.read(max(stop - start, 0))
+    if len(data) < stop - start:
+        raise EOFError
+    return Text.of(encoding, data, 0, len(data), start)
+
+
+def squeezed_chunks(file: BinaryIO, encoding: Encoding, start: int, stop: int) -> Iterator[bytes]:
+    """The code units of a range, squeezed, some MiB at a time."""
+    file.seek(start)
+    while start < stop and (chunk := file.read(min(stop - start, 4 * _CHUNK))):
+        start += len(chunk)
+        if odd := len(chunk) % encoding.unit:  # a short read
+            chunk += file.read(encoding.unit - odd)
+            start += encoding.unit - odd
+        yield encoding.squeezed(chunk)
+
+
+def count_line_breaks(chunks: Iterator[bytes]) -> int:
+    """How many line breaks there are in a text."""
+    count = 0
+    last = b""
+    for chunk in chunks:
+        count += chunk.count(b"\n")
+        if b"\r" in chunk:
+            count += chunk.count(b"\r") - chunk.count(b"\r\n")
+        count -= last == b"\r" and chunk.startswith(b"\n")
+        last = chunk[-1:]
+    return count

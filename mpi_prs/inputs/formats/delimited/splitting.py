@@ -1,0 +1,295 @@
+"""Delimited text (CSV and its kin), read as ``pandas.read_csv`` reads it, in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.casting import casts
+from mpi_prs.inputs.formats.delimited.encoding import normal_name
+from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, squeezed_chunks
+from mpi_prs.inputs.formats.delimited.reading import Columns, DelimitedReader
+from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends
+from mpi_prs.inputs.formats.delimited.survey import Found, choose, sample
+from mpi_prs.inputs.formats.format import BatchSize, Files, Part, quoted, reading
+from mpi_prs.inputs.formats.inference import type_of
+from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
+from mpi_prs.inputs.formats.text_columns import MISSING
+
+Header = Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
+_HEADERS = (
+    "all_files_have_same_headers",
+    "only_first_file_has_headers",
+    "no_header",
+    "combine_all_files_headers",
+)
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """Delimited text. All mini-batches together are what ``pandas.read_csv`` makes of the whole, exact floats included.
+
+    Columns and their types come from a sample of at most 8 MiB: the beginnings of files, the ends, and places between;
+    a smaller dataset is looked at as a whole. Where the sample had not shown it, an integer column with a missing value
+    or a fraction is float64 in that mini-batch (a boolean column with a missing value: object), and any other value
+    that does not fit makes its record bad. What differs from pandas:
+
+    - A record with more fields than there are columns is bad, the first one too; pandas may make an index of it.
+    - Without ``support_multi_line`` each line is a record, and one in which a quoted value does not end is bad.
+    - A column of integers beyond 64 bits is text.
+    - A missing value among booleans is ``None``, not ``nan``.
+
+    Files are cut at line breaks by the readers, so that splitting reads nothing but the header. With
+    ``support_multi_line`` each file is read once to find the ends of its records, as a stream. A ``.gz``, ``.bz2`` or
+    ``.zst`` file is one mini-batch.
+
+    Attributes:
+        separator: between values; one ASCII character.
+        header: whether the first record has names of columns. In the files of ``combine_all_files_headers`` columns may
+            differ, and those that a file lacks are missing values; with ``no_header`` they are ``Column1`` and so on.
+        encoding: one that Python knows and that contains ASCII, or UTF-16, or UTF-32; a byte order mark is passed over.
+        quote: around values, doubled inside them; one ASCII character, or empty for none.
+        support_multi_line: line breaks may be inside quotes.
+        columns: to select, in this order; default: all.
+        column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
+        on_bad_record: the mini-batch fails, or the record is left out and counted.
+        decimal: the decimal point.
+        na_values: texts that stand for a missing value, on top of those of pandas.
+        infer_column_types: else every column is text, but for those of ``column_types``.
+        empty_as_string: nothing in a column of text is a missing value: empty fields are empty text, ``NA`` is ``NA``.
+
+    Raises:
+        InputError: an option is not as described here.
+    """
+
+    separator: str = ","
+    header: Header = "all_files_have_same_headers"
+    encoding: str = "utf-8"
+    quote: str = '"'
+    support_multi_line: bool = False
+    columns: tuple[str, ...] = ()
+    column_types: Mapping[str, str] = field(default_factory=dict)
+    on_bad_record: Literal["fail", "skip_and_count"] = "fail"
+    decimal: str = "."
+    na_values: tuple[str, ...] = ()
+    infer_column_types: bool = True
+    empty_as_string: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("separator", self.separator), ("quote", self.quote), ("decimal", self.decimal)):
+            one = len(value) == 1 and value.isascii() and value not in "\r\n\0"
+            if not one and not (name == "quote" and not value):
+                also = ", or empty for none" if name == "quote" else ""
+                raise InputError(f"{name}: {value!r}: expected one ASCII character, no line break{also}")
+        if len({self.separator, self.quote, self.decimal}) < 3:
+            raise InputError(
+                f"separator {self.separator!r}, quote {self.quote!r} and decimal {self.decimal!r} must all be different"
+            )
+        for name, value, known in (
+            ("header", self.header, _HEADERS),
+            ("on_bad_record", self.on_bad_record, ("fail", "skip_and_count")),
+        ):
+            if value not in known:
+                raise InputError(f"{name}: {value!r}: expected one of {', '.join(known)}")
+        if len(set(self.columns)) < len(self.columns):
+            raise InputError(f"columns: {quoted(self.columns)}: a column can be selected once only")
+        try:
+            normal_name(self.encoding)
+        except ValueError as error:
+            raise InputError(f"encoding: {error}") from None
+        casts(self.column_types)
+
+    def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
+        """Columns and types from a sample; about 0.2 s, and the time to open at most 257 files.
+
+        With ``combine_all_files_headers`` all files are opened, for their headers.
+
+        Raises:
+            InputError: a file cannot be read, two of those of the sample do not have the same header, or a column
+                does not exist.
+        """
+        opener = self._opener(store)
+        first, names = self._first(files, opener)
+        survey: dict[str, Any] = {"first": first, "names": names}
+        lacking: set[str] = set()
+        if self.header == "combine_all_files_headers":
+            lacking = _combine(files, opener, names)
+        found = Found()
+        whole = True
+        for piece in sample(
+            choose(files()),
+            lambda path, head: self._names(path, head, survey),
+            lambda path, head: self._body(path, head, survey),
+            opener,
+        ):
+            if piece is None:
+                whole = False
+            else:
+                found.add(piece, opener, self._missing(), self.decimal)
+        if first is not None:
+            for key, asked in (("columns", self.columns), ("column_types", tuple(self.column_types))):
+                if unknown := [name for name in asked if name not in names]:
+                    raise InputError(f"{key}: {quoted(unknown)} not found in {first}; its columns are {quoted(names)}")
+        chosen = casts(self.column_types)
+        fields, objects = [], []
+        for name in self.columns or names:
+            seen = found.seen.get(name, set()) | ({"missing"} if name in lacking else set())
+            if name in chosen:
+                type = chosen[name].type
+            elif self.infer_column_types and not (self.empty_as_string and seen <= {"missing"}):
+                type = type_of(seen, whole)
+            else:
+                type = pa.string()
+            fields.append(pa.field(name, in_pandas_with_nulls(type) if "missing" in seen else type))
+            if "missing" in seen and pa.types.is_boolean(type):
+                objects.append(name)
+        survey["schema"] = pack_schema(pa.schema(fields if first is not None else []))
+        survey["objects"] = objects
+        survey["bytes_per_record"] = max(found.bytes / max(found.records, 1), 1.0)
+        survey["longest_record"] = found.longest
+        return survey
+
+    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
+        """Parts of about equal size, not shorter than the longest record of the sample.
+
+        Reads the header; with ``support_multi_line`` the whole file, as the parts are asked for: 4 MiB at a time, at
+        some hundred MB/s. A number of rows is turned into bytes by the sample.
+
+        Raises:
+            InputError: the file cannot be read, or its header is not that of the first file.
+        """
+        opener = self._opener(store)
+        try:
+            head = opener.head(file)
+        except InputError:
+            if not compression_of(file):
+                raise
+            yield Part(file, 0, store.size(file), 1)  # a damaged file fails by itself, when it is read
+            return
+        if not head.fields:
+            return
+        self._names(file, head, survey)
+        body = self._body(file, head, survey)
+        if body >= head.second and not head.more:
+            return
+        length = store.size(file)
+        per_record = survey["bytes_per_record"] * head.encoding.unit
+        if compression_of(file):
+            yield Part(file, 0, length, max(1, round(length * COMPRESSED / per_record)))
+            return
+        step = size.in_bytes(per_record, length)
+        if self.support_multi_line and self.quote:
+            yield from self._split_at_ends(file, body, length, step, head, opener)
+            return
+        longest = survey["longest_record"] * head.encoding.unit
+        count = max(1, min(-(-(length - body) // step), (length - body) // longest))
+        units = (length - body) // head.encoding.unit
+        at = [body + units * number // count * head.encoding.unit for number in range(count)]
+        for start, stop in zip(at, [*at[1:], length], strict=True):
+            yield Part(file, start, stop, max(1, round((stop - start) / per_record)))
+
+    def reader(self, survey: dict[str, Any], store: Files) -> DelimitedReader:
+        """A reader of parts."""
+        schema = unpack_schema(survey["schema"])
+        chosen = casts(self.column_types)
+        columns = Columns(
+            schema,
+            frozenset(survey["objects"]),
+            frozenset(chosen),
+            {name: cast.format for name, cast in chosen.items() if cast.format and name in schema.names},
+            self.decimal,
+            self._missing(),
+            self.empty_as_string,
+        )
+        combined = self.header == "combine_all_files_headers"
+        return DelimitedReader(
+            self._opener(store),
+            columns,
+            None if combined else survey["names"],
+            survey["first"] if self.header == "only_first_file_has_headers" else None,
+            combined or self.header == "all_files_have_same_headers",
+            self.on_bad_record == "skip_and_count",
+        )
+
+    def _opener(self, store: Files) -> Opener:
+        dialect = Dialect(self.separator.encode(), self.quote.encode(), self.support_multi_line)
+        return Opener(store, normal_name(self.encoding), dialect)
+
+    def _missing(self) -> tuple[str, ...]:
+        return (*MISSING, *self.na_values)
+
+    def _first(self, files: Callable[[], Iterator[str]], opener: Opener) -> tuple[str | None, list[str]]:
+        """The first file that is not empty, and the names of its columns."""
+        for path in files():
+            if fields := opener.head(path).fields:
+                if self.header == "no_header":
+                    return path, [f"Column{number}" for number in range(1, len(fields) + 1)]
+                return path, column_names(fields)
+        return None, []
+
+    def _names(self, path: str, head: Head, survey: dict[str, Any]) -> list[str]:
+        """The names of the fields of a file's records. Raises InputError: the header is not that of the first file."""
+        names: list[str] = survey["names"]
+        if self.header in ("no_header", "only_first_file_has_headers"):
+            return names
+        own = column_names(head.fields)
+        if self.header == "all_files_have_same_headers" and own != names:
+            number = next((at for at, pair in enumerate(zip(own, names, strict=False)) if pair[0] != pair[1]), None)
+            if number is None:
+                difference = f"has {len(own)} columns where {survey['first']} has {len(names)}"
+            else:
+                difference = f"has column {own[number]!r} where {survey['first']} has {names[number]!r}"
+            raise InputError(
+                f"{path} {difference}; set header: combine_all_files_headers if files have different columns, or "
+                "no_header or only_first_file_has_headers if there is no header in them"
+            )
+        return own
+
+    def _body(self, path: str, head: Head, survey: dict[str, Any]) -> int:
+        """The offset at which the records begin."""
+        if self.header == "no_header" or (self.header == "only_first_file_has_headers" and path != survey["first"]):
+            return head.encoding.bom
+        return head.second
+
+    def _split_at_ends(
+        self, file: str, body: int, length: int, step: int, head: Head, opener: Opener
+    ) -> Iterator[Part]:
+        """Parts that end with records, as the file streams by."""
+        unit = head.encoding.unit
+        start, rows = body, 0
+        with reading(file), opener.store.open(file) as stream:
+            try:
+                for offsets in record_ends(squeezed_chunks(stream, head.encoding, body, length), opener.dialect):
+                    ends = offsets * unit + body
+                    done = 0
+                    while (next_end := int(ends.searchsorted(start + step))) < len(ends):
+                        stop = int(ends[next_end])
+                        yield Part(file, start, stop, max(1, rows + next_end + 1 - done))
+                        start, rows, done = stop, 0, next_end + 1
+                    rows += len(ends) - done
+            except OverflowError:
+                raise InputError(
+                    f"{file}: a record that begins behind byte {start} does not end; a quote in it may not be closed"
+                ) from None
+            if start < length:
+                stream.seek(start)
+                rest = stream.read(min(length - start, 2**16))
+                if length - start > 2**16 or head.encoding.squeezed(rest).strip(opener.dialect.blanks + b"\r\n"):
+                    yield Part(file, start, length, max(1, rows))
+
+
+def _combine(files: Callable[[], Iterator[str]], opener: Opener, names: list[str]) -> set[str]:
+    """Add the columns of all files to the names; return those that some file with records lacks."""
+    headers: set[frozenset[str]] = set()
+    for path in files():
+        head = opener.head(path)
+        own = column_names(head.fields)
+        names += [name for name in own if name not in names]
+        if head.more:
+            headers.add(frozenset(own))
+    return {name for name in names for own in headers if name not in own}

@@ -1,0 +1,197 @@
+"""A sample of delimited text: what there is in its columns, and how long its records are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.delimited.careful import field_counts, texts_of
+from mpi_prs.inputs.formats.delimited.encoding import Encoding
+from mpi_prs.inputs.formats.delimited.file import Head, Opener, bytes_between, lines_between
+from mpi_prs.inputs.formats.delimited.records import inside_quotes, line_breaks, records_of
+from mpi_prs.inputs.formats.format import length_of, reading
+from mpi_prs.inputs.formats.inference import look
+from mpi_prs.inputs.formats.lines import compression_of, decompressed
+
+SAMPLE_BYTES = 2**23
+SAMPLE_FILES = 128
+_PIECE_BYTES = 2**18
+
+
+class Piece(NamedTuple):
+    """Whole records of a sample, in UTF-8, and the names of their fields."""
+
+    text: bytes
+    names: Sequence[str]
+
+
+@dataclass
+class Found:
+    """What a sample tells.
+
+    Attributes:
+        seen: column → what there is in it, see :func:`~mpi_prs.inputs.formats.inference.look`.
+        bytes, records: of the sample.
+        longest: bytes of its longest record.
+    """
+
+    seen: dict[str, set[str]] = field(default_factory=dict)
+    bytes: int = 0
+    records: int = 0
+    longest: int = 1
+
+    def add(self, piece: Piece, opener: Opener, missing: Sequence[str], decimal: str) -> None:
+        """Look at all values of a piece."""
+        records = records_of(piece.text, opener.dialect)
+        self.bytes += len(piece.text)
+        self.records += len(records.starts)
+        if len(records.starts):
+            self.longest = max(self.longest, int((records.stops - records.starts).max()) + 2)
+        texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing)
+        for name, chunks in texts.columns.items():
+            seen = self.seen.setdefault(name, set())
+            for chunk in chunks:
+                seen |= look(chunk, decimal, seen)
+
+
+class Chosen(NamedTuple):
+    """Files of which a sample is taken.
+
+    Attributes:
+        files: spread evenly over all, the first and the last among them.
+        all: there are no others.
+    """
+
+    files: list[str]
+    all: bool
+
+
+def choose(files: Iterator[str]) -> Chosen:
+    """At most ``2 · SAMPLE_FILES`` files; lists them all, keeps no more than that in memory."""
+    kept: list[str] = []
+    step = 1
+    last = ""
+    for number, path in enumerate(files):
+        last = path
+        if number % step == 0:
+            if len(kept) == 2 * SAMPLE_FILES:
+                kept = kept[::2]
+                step *= 2
+                if number % step:
+                    continue
+            kept.append(path)
+    if kept and kept[-1] != last:
+        kept.append(last)
+    return Chosen(kept, step == 1)
+
+
+def sample(
+    chosen: Chosen, names_of: Callable[[str, Head], Sequence[str]], body_of: Callable[[str, Head], int], opener: Opener
+) -> Iterator[Piece | None]:
+    """Records of the beginnings, the ends and places between; ``None``: something has been left out.
+
+    At most 8 MiB in all, and of each file a piece.
+
+    Args:
+        chosen: files.
+        names_of: the names of the fields of a file's records.
+        body_of: the offset at which they begin.
+        opener: of the files.
+    """
+    budget = SAMPLE_BYTES // max(len(chosen.files), 1)
+    plain = [path for path in chosen.files if not compression_of(path)]
+    small = sum(map(opener.store.size, plain)) <= SAMPLE_BYTES
+    if not chosen.all:
+        yield None
+    for number, path in enumerate(chosen.files):
+        try:
+            head = opener.head(path)
+        except InputError:
+            if not compression_of(path):
+                raise
+            yield None  # a damaged file fails by itself, when it is read
+            continue
+        body = body_of(path, head)
+        if not head.fields or not (body < head.second or head.more):
+            continue
+        names = names_of(path, head)
+        place = number / max(len(chosen.files) - 1, 1)
+        most = SAMPLE_BYTES if small and path in plain else budget
+        try:
+            for text in _pieces(path, head.encoding, body, most, place, len(names), opener):
+                yield None if text is None else Piece(text, names)
+        except InputError:
+            if not compression_of(path):
+                raise
+            yield None  # its beginning is sound, and further on it is damaged
+
+
+def _pieces(
+    path: str, encoding: Encoding, body: int, budget: int, place: float, fields: int, opener: Opener
+) -> Iterator[bytes | None]:
+    with reading(path), opener.store.open(path) as file:
+        if compression_of(path):
+            yield from _beginning(decompressed(file, path, body + budget), encoding, body, budget, opener)
+            return
+        size = length_of(file)
+        if size - body <= budget:
+            yield bytes_between(file, encoding, body, size).content
+            return
+        yield None
+        count = max(budget // _PIECE_BYTES, 1)
+        piece = max(budget // count, 1)
+        places = np.linspace(0, 1, count) if count > 1 else [place]
+        for at in places:
+            start = body + int((size - body - piece) * at)
+            start -= (start - encoding.bom) % encoding.unit
+            stop = start + piece - piece % encoding.unit
+            if start <= body:
+                yield _whole_records(bytes_between(file, encoding, body, stop).content, opener)
+            elif opener.dialect.multi_line and opener.dialect.quote:
+                yield _synchronised(bytes_between(file, encoding, start, stop).content, fields, opener)
+            else:
+                yield lines_between(file, encoding, start, stop, size).content
+
+
+def _beginning(data: bytes, encoding: Encoding, body: int, budget: int, opener: Opener) -> Iterator[bytes | None]:
+    whole = len(data) < body + budget - 3
+    text = encoding.to_utf8(data[body:])
+    if whole:
+        yield text
+        return
+    yield None
+    yield _whole_records(text, opener)
+
+
+def _whole_records(text: bytes, opener: Opener) -> bytes:
+    """Without the last record, of which the end may be missing."""
+    records = records_of(text, opener.dialect)
+    return text[: int(records.starts[-1])] if len(records.starts) > 1 else b""
+
+
+def _synchronised(data: bytes, fields: int, opener: Opener) -> bytes:
+    """The records within some bytes from the middle of a file, if it is clear whether these begin inside quotes."""
+    dialect = opener.dialect
+    if fields == 1:
+        return b""
+    array: Any = np.frombuffer(data, np.uint8)
+    breaks, ends = line_breaks(array)
+    possible = []
+    for inside in (False, True):
+        hidden, _ = inside_quotes(data, array, breaks, dialect, inside)
+        ending = ends[~hidden]
+        if len(ending) > 1:
+            text = data[int(ending[0]) : int(ending[-1])]
+            if _is_table(text, fields, opener):
+                possible.append(text)
+    return possible[0] if len(possible) == 1 else b""
+
+
+def _is_table(text: bytes, fields: int, opener: Opener) -> bool:
+    records = records_of(text, opener.dialect)
+    counts = field_counts(text, records.starts, opener.dialect)
+    return not records.open.any() and bool((counts == fields).all())

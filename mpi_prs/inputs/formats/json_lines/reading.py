@@ -1,0 +1,321 @@
+"""JSON lines: an object a line, decoded by Arrow; looked at line by line only where something is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls, may_hold_nulls, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.casting import casts
+from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
+from mpi_prs.inputs.formats.json_lines.types import (
+    Checker,
+    Columns,
+    Misfit,
+    key_given_twice,
+    parsed,
+    shown,
+    type_of,
+    undated,
+    with_fractions,
+)
+from mpi_prs.inputs.formats.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
+
+_BY_HAND = 5000
+"""Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
+_BLOCK = 2**31 - 1
+_BLANK = re.compile(rb"\n[ \t\r]*(?=\n|\Z)")
+_BLANK_FIRST = re.compile(rb"[ \t\r]*(?=\n|\Z)")
+_FAILURES = (pa.ArrowException, UnicodeError)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """JSON lines: UTF-8, one object a line; blank lines are passed over; a missing key is a missing value.
+
+    Columns and types come from a sample of at most 8 MiB: the beginnings, the ends, and places between. Types are as
+    ``pandas.read_json(lines=True, dtype=False, convert_axes=False, precise_float=True)`` gives them (text stays text,
+    dates too), with these differences:
+
+    - A column is of one type. Where the sample has two (text and numbers), it is the first, and records of the other
+      are bad; ``string`` in ``column_types`` takes numbers and booleans as they are written.
+    - Objects arrive as ``dict`` with all keys of the sample, ``None`` where one is missing; lists as numpy arrays.
+    - Integers beyond 64 bits are float64.
+    - An integer column that first meets a missing value or a fraction outside the sample is float64 in that mini-batch
+      (a boolean column: object).
+
+    Other misfits, keys that the sample lacks among them (unless columns are selected), are bad records. A ``.gz``,
+    ``.bz2`` or ``.zst`` file is one mini-batch.
+
+    Attributes:
+        columns: to select, in this order; default: all of the sample, in the order in which they are met.
+        column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
+        on_bad_record: the mini-batch fails, or the record is left out and counted.
+    """
+
+    columns: tuple[str, ...] = ()
+    column_types: Mapping[str, str] = field(default_factory=dict)
+    on_bad_record: Literal["fail", "skip_and_count"] = "fail"
+
+    def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
+        """Columns and types from a sample; about 0.1 s, and the time to open at most 32 files.
+
+        Raises:
+            InputError: a file cannot be opened, there is no record in the sample, or a column is not in it.
+        """
+        found = Columns()
+        size = lines = 0
+        pieces = list(sample(files, store))
+        for piece in pieces:
+            size += len(piece.data)
+            lines += piece.data.count(b"\n") or 1
+            _look(piece.data, found, _BY_HAND // len(pieces))
+        if pieces and not found.types:
+            _refuse(pieces[0].file, pieces[0].data)
+        chosen = casts(self.column_types)
+        names = self.columns or tuple(dict.fromkeys([*found.types, *chosen]))
+        missing = [name for name in names if name not in found.types and name not in chosen]
+        if missing and pieces:
+            raise InputError(
+                f"columns: {quoted(missing)} not found in a sample of the records, whose columns are "
+                f"{quoted(list(found.types))}; if it is there but rare, name its type in column_types"
+            )
+        read, final, objects = [], [], []
+        for name in names if pieces else ():
+            there = found.types.get(name, pa.null())
+            lacking = name in found.lacking
+            type = in_pandas_with_nulls(there) if lacking and name not in chosen else there
+            if name in chosen:
+                type = chosen[name].type
+                as_read = _to_read(there, type)
+                chosen[name].check(name, as_read)
+                read.append(pa.field(name, as_read))
+            else:
+                read.append(pa.field(name, type))
+            final.append(pa.field(name, in_pandas_with_nulls(type) if lacking else type))
+            if lacking and pa.types.is_boolean(type):
+                objects.append(name)
+        return {
+            "read": pack_schema(pa.schema(read)),
+            "final": pack_schema(pa.schema(final)),
+            "objects": objects,
+            "bytes_per_record": max(size / max(lines, 1), 1.0),
+        }
+
+    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
+        """Equal ranges of bytes; nothing is read. A number of rows is turned into bytes by the sample."""
+        length = store.size(file)
+        per_record = survey["bytes_per_record"]
+        if not length:
+            return
+        if compression_of(file):
+            yield Part(file, 0, length, max(1, round(length * COMPRESSED / per_record)))
+            return
+        step = size.in_bytes(per_record, length)
+        step = -(-length // -(-length // step))
+        for start in range(0, length, step):
+            stop = min(start + step, length)
+            yield Part(file, start, stop, max(1, round((stop - start) / per_record)))
+
+    def reader(self, survey: dict[str, Any], store: Files) -> JsonLinesReader:
+        """A reader of parts."""
+        return JsonLinesReader(self, survey, store)
+
+
+def _to_read(found: Any, chosen: Any) -> Any:
+    """What to read a column as that is to be of a chosen type: what JSON can have, the rest is a cast."""
+    number = pa.types.is_integer(chosen) or pa.types.is_floating(chosen)
+    if number and (pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_null(found)):
+        return chosen
+    if pa.types.is_string(chosen) or (pa.types.is_null(found) and not pa.types.is_boolean(chosen)):
+        return pa.string()
+    return chosen if pa.types.is_null(found) else found
+
+
+def _look(data: bytes, found: Columns, by_hand: int) -> None:
+    """Columns and types of some lines; of the first of them only, where Arrow finds something wrong."""
+    if not data.strip():
+        return
+    try:
+        table = _read(data, None, "infer")
+    except _FAILURES:
+        for line in [line for line in data.split(b"\n") if line.strip()][:by_hand]:
+            try:
+                record = parsed(line)
+            except Misfit:
+                continue
+            found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1)
+        return
+    lacking = [name for name in table.column_names if table[name].null_count]
+    found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows)
+
+
+def _without_value(record: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in record.items() if value is None]
+
+
+def _refuse(file: str, data: bytes) -> None:
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                parsed(line)
+            except Misfit as misfit:
+                raise InputError(str(BadRecord(file, number, None, misfit.problem))) from None
+            raise InputError(f"{file} and the other files have records without any key: there are no columns")
+
+
+class JsonLinesReader:
+    """Reads parts; keeps the file open."""
+
+    def __init__(self, format: JsonLines, survey: dict[str, Any], store: Files) -> None:
+        self._schema = unpack_schema(survey["read"])
+        self._final = unpack_schema(survey["final"])
+        self._objects = frozenset(survey["objects"])
+        self._chosen = casts(format.column_types)
+        self._selected = bool(format.columns)
+        self._skip = format.on_bad_record == "skip_and_count"
+        self._store = store
+        self._open: tuple[str, BinaryIO] | None = None
+        nested = any(pa.types.is_nested(each.type) for each in self._schema)
+        # "ignore" would also leave out unknown keys within the selected columns, and lose what they say
+        self._unexpected = "error" if not self._selected else "infer" if nested else "ignore"
+
+    def read(self, part: Part) -> Batch:
+        """The rows of a part. Memory: its bytes, and its columns.
+
+        Raises:
+            InputError: the file cannot be read, or has a bad record that may not be skipped.
+        """
+        try:
+            with reading(part.file):
+                lines = self._lines(part)
+        except InputError:
+            self.close()  # the next try opens it anew
+            raise
+        try:
+            return Batch(self._table(lines.data, self._schema, self._unexpected))
+        except _FAILURES:
+            return self._carefully(part, lines)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _lines(self, part: Part) -> Lines:
+        if compression_of(part.file):
+            with self._store.open(part.file) as file:
+                return Lines(0, decompressed(file, part.file))
+        return lines_of(self._file(part.file), part.start, part.stop)
+
+    def _file(self, path: str) -> BinaryIO:
+        if self._open is None or self._open[0] != path:
+            self.close()
+            self._open = path, self._store.open(path)
+        return self._open[1]
+
+    def _table(self, data: bytes, schema: Any, unexpected: str) -> Any:
+        """Raises one of _FAILURES: something does not fit; which, it does not say."""
+        if not data.strip():
+            table = pa.Table.from_batches([], schema=schema)
+        else:
+            table = _read(data, schema, unexpected).select(schema.names)
+            if table.schema.types != schema.types or not _one_a_line(table.num_rows, data):
+                raise pa.ArrowInvalid("unknown keys, or not one record a line")
+            table.validate(full=True)
+        columns = []
+        for each, column in zip(schema, table.columns, strict=True):
+            chunks = [self._finished(chunk, each.name) for chunk in column.chunks]
+            type = chunks[0].type if chunks else self._final.field(each.name).type
+            columns.append(pa.chunked_array(chunks, type))
+        return pa.Table.from_arrays(columns, names=schema.names)
+
+    def _finished(self, chunk: Any, name: str) -> Any:
+        """A chunk in its final type; one that was widened for this batch stays so."""
+        if name in self._chosen:
+            final = self._final.field(name).type
+            chunk = pc.cast(self._chosen[name](chunk), final, safe=not pa.types.is_floating(final))
+        return may_hold_nulls(chunk) if name in self._objects else chunk
+
+    def _carefully(self, part: Part, lines: Lines) -> Batch:
+        """Line by line: leave out what is bad, widen what need be, and read again."""
+        checker = Checker({each.name: each.type for each in self._schema}, self._chosen, self._selected)
+        bad: list[tuple[int, Misfit]] = []
+        good: list[tuple[int, bytes]] = []
+        for number, line in enumerate(lines.data.split(b"\n")):
+            if line.strip():
+                try:
+                    good.append((number, checker.fitting(line)))
+                except Misfit as misfit:
+                    bad.append((number, misfit))
+        fields = [each.with_type(with_fractions(each.type, checker.fractions, (each.name,))) for each in self._schema]
+        schema = pa.schema(fields)
+        table, refused = self._sifted(good, schema)
+        bad = sorted(bad + refused, key=lambda each: each[0])
+        if not bad:
+            return Batch(table)
+        with reading(part.file):
+            first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
+        told = [BadRecord(part.file, first + number, misfit.column, misfit.problem) for number, misfit in bad[:TOLD]]
+        if not self._skip:
+            raise InputError(f"{told[0]} (one of {len(bad)} bad records in this mini-batch)")
+        return Batch(table, len(bad), told)
+
+    def _sifted(self, lines: Sequence[tuple[int, bytes]], schema: Any) -> tuple[Any, list[tuple[int, Misfit]]]:
+        """The table of the lines that Arrow takes, and the others: what the checker cannot know, such as ranges."""
+        kept = list(lines)
+        refused: list[tuple[int, Misfit]] = []
+        while True:
+            try:
+                return self._table(b"\n".join(line for _, line in kept), schema, "ignore"), refused
+            except _FAILURES:
+                wrong = self._wrong(kept, schema)
+            refused += wrong
+            numbers = {number for number, _ in wrong}
+            kept = [each for each in kept if each[0] not in numbers]
+
+    def _wrong(self, lines: Sequence[tuple[int, bytes]], schema: Any) -> list[tuple[int, Misfit]]:
+        """The lines that Arrow does not take, found by halving."""
+        if len(lines) == 1:
+            return [(lines[0][0], self._why(lines[0][1], schema))]
+        middle = len(lines) // 2
+        halves = [half for half in (lines[:middle], lines[middle:]) if not self._fits(half, schema)]
+        return [each for half in halves or [lines[:1]] for each in self._wrong(half, schema)]
+
+    def _fits(self, lines: Sequence[tuple[int, bytes]], schema: Any) -> bool:
+        try:
+            self._table(b"\n".join(line for _, line in lines), schema, "ignore")
+        except _FAILURES:
+            return False
+        return True
+
+    def _why(self, line: bytes, schema: Any) -> Misfit:
+        if (key := key_given_twice(line)) is not None:
+            return Misfit(None, f"the key {key!r} is in it twice")
+        for each in schema:
+            if not self._fits([(0, line)], pa.schema([each])):
+                value = shown(parsed(line).get(each.name))
+                return Misfit(each.name, f"{value} cannot be read as {self._final.field(each.name).type}")
+        return Misfit(None, "it cannot be read together with the others")
+
+
+def _read(data: bytes, schema: Any | None, unexpected: str) -> Any:
+    return pj.read_json(
+        pa.BufferReader(data),
+        read_options=pj.ReadOptions(use_threads=False, block_size=min(len(data) + 1, _BLOCK)),
+        parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
+    )
+
+
+def _one_a_line(rows: int, data: bytes) -> bool:
+    """Whether there are as many rows as lines that are not blank; Arrow takes objects across lines, and many on one."""
+    blank = len(_BLANK.findall(data)) + (_BLANK_FIRST.match(data) is not None)
+    return rows == data.count(b"\n") + 1 - blank

@@ -1,0 +1,127 @@
+"""Files of lines: cut at any byte, sampled in places, decompressed as a stream.
+
+A part is a range of bytes chosen without a look at the file; a line belongs to the part in which its first byte lies.
+So the parts of a file need no reading to be made, and together they hold every line once.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.format import Files, length_of, reading
+
+_CHUNK = 2**16
+COMPRESSED = 4
+"""A guess of how many times a compressed file is shorter; only an estimate of its rows comes from it."""
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+BOM = codecs.BOM_UTF8
+PIECES = 64
+PIECE_BYTES = 2**17
+"""A sample is at most this many pieces of at most this size: 8 MiB."""
+
+
+class Lines(NamedTuple):
+    """Whole lines of a file; ``offset`` is where the first one begins."""
+
+    offset: int
+    data: bytes
+
+
+class Piece(NamedTuple):
+    """Lines of a sample."""
+
+    file: str
+    offset: int
+    data: bytes
+
+
+def compression_of(path: str) -> str | None:
+    """How a file is compressed, by its suffix: ``gzip``, ``bz2``, ``zstd``; ``None``: it is not."""
+    return next((name for suffix, name in _COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
+
+
+def lines_of(file: BinaryIO, start: int, stop: int) -> Lines:
+    """The lines that begin in a range of bytes. Reads the range, and as far as the last line goes."""
+    before = 1 if start else 0  # the byte before tells whether a line begins at `start`
+    file.seek(start - before)
+    data = file.read(stop - start + before)
+    if before:
+        end_of_other = data.find(b"\n", 0, len(data) - 1)
+        if end_of_other < 0:
+            return Lines(stop, b"")
+        start += end_of_other
+        data = data[end_of_other + 1 :]
+    if not data.endswith(b"\n"):
+        data += _rest_of_line(file)
+    if start == 0 and data.startswith(BOM):
+        return Lines(len(BOM), data[len(BOM) :])
+    return Lines(start, data)
+
+
+def _rest_of_line(file: BinaryIO) -> bytes:
+    chunks = []
+    while chunk := file.read(_CHUNK):
+        end = chunk.find(b"\n") + 1
+        chunks.append(chunk[:end] if end else chunk)
+        if end:
+            break
+    return b"".join(chunks)
+
+
+def line_number(file: BinaryIO, offset: int) -> int:
+    """The number, from 1, of the line that begins at an offset. Reads the file up to there."""
+    file.seek(0)
+    number = 1
+    while offset > 0 and (chunk := file.read(min(offset, 2**20))):
+        number += chunk.count(b"\n")
+        offset -= len(chunk)
+    return number
+
+
+def decompressed(file: BinaryIO, path: str, limit: int = -1) -> bytes:
+    """The content of a compressed file, or the beginning of it. Raises InputError: it is damaged."""
+    try:
+        with pa.CompressedInputStream(file, compression_of(path)) as stream:
+            data: bytes = stream.read(None if limit < 0 else limit)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be decompressed: {error}. Check that it is a whole file") from error
+    return data.removeprefix(BOM)
+
+
+def sample(files: Callable[[], Iterator[str]], store: Files) -> Iterator[Piece]:
+    """Whole lines from the beginnings, the ends and places between, spread over the files.
+
+    Of compressed files only the beginning. A line longer than a piece is left out, unless it is the first of a file. A
+    file that is damaged is passed over.
+    """
+    count = sum(1 for _ in files())
+    chosen = min(count, max(PIECES // 2, 1))  # of each the beginning and the end at least
+    wanted = {number * (count - 1) // max(chosen - 1, 1) for number in range(chosen)}
+    for number, path in enumerate(files()):
+        if number in wanted:
+            yield from _pieces(path, PIECES // chosen, store)
+
+
+def _pieces(path: str, most: int, store: Files) -> Iterator[Piece]:
+    if compression_of(path):
+        with store.open(path) as file:
+            try:
+                data = decompressed(file, path, PIECE_BYTES)
+            except InputError:
+                return  # it fails by itself when it is read
+        cut = data.rfind(b"\n") + 1 if len(data) >= PIECE_BYTES - len(BOM) else 0
+        yield Piece(path, 0, data[:cut] if cut else data)
+        return
+    with reading(path), store.open(path) as file:
+        size = length_of(file)
+        count = min(most, -(-size // PIECE_BYTES))
+        for number in range(count):
+            start = number * (size - PIECE_BYTES) // max(count - 1, 1) if number else 0
+            lines = lines_of(file, start, min(start + PIECE_BYTES, size))
+            if lines.data:
+                yield Piece(path, lines.offset, lines.data)

@@ -1,0 +1,332 @@
+"""Parquet files: types agreed over all files, cut by rows, row groups decoded as streams."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.arrow import may_hold_nulls, pack_column, pack_schema, unpack_column, unpack_schema
+from mpi_prs.inputs.formats.casting import Cast, casts
+from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted
+from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, summary, united
+
+_FOOTERS_AT_ONCE = 8
+_FOOTERS_AHEAD = 32
+_BUFFER = 2**18
+"""Bytes of a column that are read ahead at a time: a row group's column is never held as a whole."""
+_ROWS_AT_ONCE = 2**17
+"""The most rows decoded in one go."""
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What pyarrow raises over a file that is not as it should be."""
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Parquet files; a DataFrame comes out as ``pandas.read_parquet`` makes it, its index included.
+
+    All files that hold rows have the same columns, of the same types or of types that one type can hold (``int32`` and
+    ``int64``; ``float`` and ``int64``). A column of integers or booleans that holds a null anywhere in the dataset is
+    float64 or object in every mini-batch, as pandas makes it of the whole; so is one that may hold nulls and has no
+    statistics to tell. Categories are those of all files. Numbers inside lists and structs are as they are in a
+    mini-batch: float where it has a null.
+
+    Sizes in bytes count the selected columns as they are encoded in the file, before compression.
+
+    Attributes:
+        columns: to select, in this order; default: all. Columns that are the index of the DataFrame come in any case.
+        column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
+    """
+
+    columns: tuple[str, ...] = ()
+    column_types: Mapping[str, str] = field(default_factory=dict)
+
+    def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
+        """Read the footers of all files.
+
+        A file whose footer cannot be read is left to fail by itself, unless there is none that can be read.
+
+        Raises:
+            InputError: two files do not agree, a column does not exist, or no file is Parquet.
+        """
+        chosen = casts(self.column_types)
+        agreement = Agreement(self.columns, chosen)
+        damaged: InputError | None = None
+        for footer in _in_threads(lambda file: _footer(file, tuple(chosen), store), files()):
+            if isinstance(footer, InputError):
+                damaged = damaged or footer
+            else:
+                agreement.add(footer)
+        if agreement.first is None:
+            if damaged is not None:
+                raise damaged
+            return {"schema": pack_schema(pa.schema([])), "objects": [], "categories": {}}
+        schema = agreement.schema()
+        return {
+            "schema": pack_schema(schema),
+            "objects": [
+                name
+                for name in schema.names
+                if name in agreement.nulls and pa.types.is_boolean(schema.field(name).type)
+            ],
+            "categories": {name: pack_column(values) for name, values in agreement.categories.items()},
+        }
+
+    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
+        """Row groups smaller than the size together, larger ones cut into about equal parts. Reads the footer."""
+        try:
+            with _Opened(file, store) as opened:
+                groups = _measured(opened.file, unpack_schema(survey["schema"]).names)
+        except _Damaged:
+            yield Part(file, 0, 0, 1)  # so that it is counted, and fails alone
+            return
+        limit = size.rows or size.bytes or 1
+        first = start = held = 0
+        for number, group in enumerate(groups):
+            measure = group.rows if size.rows else group.bytes
+            if held and held + measure > limit:
+                yield Part(file, start, first, first - start, start)
+                start, held = first, 0
+            stop = first + group.rows
+            if group.rows and measure > limit:
+                step = -(-group.rows // -(-measure // limit))
+                for low in range(first, stop, step):
+                    high = min(low + step, stop)
+                    yield Part(file, low, high, high - low, low, number if high - low < group.rows else -1)
+                start = stop
+            else:
+                held += measure
+            first = stop
+        if first > start:
+            yield Part(file, start, first, first - start, start)
+
+    def reader(self, survey: dict[str, Any], store: Files) -> ParquetReader:
+        """A reader of parts."""
+        return ParquetReader(survey, casts(self.column_types), store)
+
+
+class ParquetReader:
+    """Reads parts; keeps the file open and stands where the last part ended, so that a row group is decoded once."""
+
+    def __init__(self, survey: dict[str, Any], chosen: Mapping[str, Cast], store: Files) -> None:
+        self._schema = unpack_schema(survey["schema"])
+        self._objects = frozenset(survey["objects"])
+        self._categories = {name: unpack_column(values) for name, values in survey["categories"].items()}
+        self._chosen = chosen
+        self._store = store
+        self._opened: _Opened | None = None
+        self._rows: _Rows | None = None
+
+    def read(self, part: Part) -> Batch:
+        """The rows of a part. Memory: the part, and Arrow's buffers.
+
+        Raises:
+            InputError: the file is damaged or has changed, or a value is not of the type that it should have.
+        """
+        try:
+            opened = self._open(part.file)
+            check_counted(part)
+            if self._rows is None or not self._rows.covers(part.start, part.stop):
+                self._rows = _Rows(opened.file, self._schema.names, part.start, part.stop)
+            batches = list(self._rows.take(part.start, part.stop))
+            columns = [self._column(field, batches, part) for field in self._schema]
+        except InputError:
+            self.close()
+            raise
+        except DAMAGE as error:
+            self.close()
+            raise _damaged(part.file, error) from error
+        return Batch(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._rows = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _open(self, file: str) -> _Opened:
+        if self._opened is None or self._opened.path != file:
+            self.close()
+            self._opened = _Opened(file, self._store)
+        return self._opened
+
+    def _column(self, field: Any, batches: Sequence[Any], part: Part) -> Any:
+        """A column over the batches, each one chunk of it, in the type that the survey found."""
+        categories = self._categories.get(field.name)
+        chunks: list[Any] = []
+        for batch in batches:
+            chunk = batch.column(batch.schema.get_field_index(field.name))
+            first = part.start + sum(len(each) for each in chunks)
+            if categories is not None:
+                chunk = _in_categories(chunk, categories, field.type)
+            if field.name in self._chosen:
+                chunk = _as_chosen(chunk, self._chosen[field.name], field.name, part.file, first)
+            if chunk.type != field.type:
+                to_float = pa.types.is_floating(field.type)  # pandas too loses digits of large numbers
+                chunk = pc.cast(chunk, field.type, safe=not to_float)
+            chunks.append(may_hold_nulls(chunk) if field.name in self._objects else chunk)
+        return pa.chunked_array(chunks, field.type)
+
+
+class _Rows:
+    """Rows of one or more whole row groups, taken from first to last; rows may be left out."""
+
+    def __init__(self, file: Any, names: Sequence[str], start: int, stop: int) -> None:
+        metadata = file.metadata
+        rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        ends = list(accumulate(rows))
+        groups = [number for number, end in enumerate(ends) if end > start and end - rows[number] < stop]
+        if not groups or not 0 <= start < stop <= ends[-1]:
+            raise ValueError(f"rows {start} to {stop} of {metadata.num_rows}: it has changed since it was listed")
+        self._at = ends[groups[0]] - rows[groups[0]]
+        self._end = ends[groups[-1]]
+        self._left: Any = None
+        self._batches = file.iter_batches(
+            min(stop - start, _ROWS_AT_ONCE), row_groups=groups, columns=list(names), use_threads=False
+        )
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Whether these rows are among those still to come."""
+        return bool(self._at <= start and stop <= self._end)
+
+    def take(self, start: int, stop: int) -> Iterator[Any]:
+        """The rows from ``start`` to before ``stop`` as record batches."""
+        while self._at < stop:
+            batch = self._left if self._left is not None else next(self._batches, None)
+            if batch is None:
+                raise ValueError(f"it ends at row {self._at} of {self._end}")
+            self._left = None
+            low = min(max(start - self._at, 0), batch.num_rows)
+            high = min(stop - self._at, batch.num_rows)
+            if high < batch.num_rows:
+                self._left = batch.slice(high)
+            self._at += high
+            if high > low:
+                yield batch.slice(low, high - low) if high - low < batch.num_rows else batch
+
+
+class _Damaged(InputError):
+    """A file that is no Parquet file, or not a whole one."""
+
+
+class _Opened:
+    """An open Parquet file; its footer has been read."""
+
+    def __init__(self, path: str, store: Files) -> None:
+        self.path = path
+        self._raw = store.open(path)
+        try:
+            self.file = pq.ParquetFile(self._raw, buffer_size=_BUFFER, pre_buffer=False)
+        except DAMAGE as error:
+            self._raw.close()
+            raise _damaged(path, error) from error
+
+    def close(self) -> None:
+        self.file.close()
+        self._raw.close()
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _damaged(path: str, error: Exception) -> _Damaged:
+    why = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return _Damaged(f"{path} cannot be read as Parquet: {why}. Check that it is a whole Parquet file")
+
+
+class _Group(NamedTuple):
+    rows: int
+    bytes: int
+
+
+def _measured(file: Any, names: Sequence[str]) -> list[_Group]:
+    """Rows, and uncompressed bytes of some columns, of each row group."""
+    owners = leaves(file.schema_arrow)
+    wanted = [number for number, owner in enumerate(owners) if owner in set(names)]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    return [
+        _Group(group.num_rows, sum(group.column(number).total_uncompressed_size for number in wanted))
+        for group in groups
+    ]
+
+
+def _footer(path: str, cast: Sequence[str], store: Files) -> Footer | InputError:
+    try:
+        with _Opened(path, store) as opened:
+            footer = summary(path, opened.file, cast)
+            names = [each.name for each in footer.schema if pa.types.is_dictionary(each.type) and each.name not in cast]
+            for number in range(opened.file.metadata.num_row_groups if names else 0):
+                _add_categories(footer, opened.file, number, names)
+            return footer
+    except _Damaged as error:
+        return error
+    except DAMAGE as error:
+        return _damaged(path, error)
+
+
+def _add_categories(footer: Footer, file: Any, group: int, names: Sequence[str]) -> None:
+    """The first row of a row group brings its dictionary with it."""
+    for batch in file.iter_batches(1, row_groups=[group], columns=list(names), use_threads=False):
+        for name in names:
+            values = batch.column(batch.schema.get_field_index(name)).dictionary
+            footer.categories[name] = united(footer.categories.get(name), values)
+        return
+
+
+def _in_threads(work: Callable[[str], Any], files: Iterator[str]) -> Iterator[Any]:
+    """Results in the order of the files; no more than some are under way."""
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, "footers") as pool:
+        waiting: deque[Future[Any]] = deque()
+        for file in files:
+            waiting.append(pool.submit(work, file))
+            if len(waiting) >= _FOOTERS_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _in_categories(chunk: Any, categories: Any, type: Any) -> Any:
+    """The same values, numbered by the dataset's categories; values that these lack are added behind them."""
+    if pa.types.is_dictionary(chunk.type):
+        indices, values = chunk.indices, chunk.dictionary.cast(categories.type)
+    else:  # all null
+        indices, values = pa.nulls(len(chunk), pa.int32()), categories.slice(0, 0)
+    if values.equals(categories):
+        return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), categories, ordered=type.ordered)
+    if pc.index_in(values, value_set=categories).null_count:
+        categories = united(categories, values)
+    numbers = pc.index_in(values, value_set=categories).take(indices)
+    return pa.DictionaryArray.from_arrays(numbers, categories, ordered=type.ordered)
+
+
+def _as_chosen(chunk: Any, cast: Cast, column: str, file: str, first: int) -> Any:
+    """Cast to a type of ``column_types``. Raises InputError: it names the first row that cannot be."""
+    try:
+        return cast(chunk)
+    except pa.ArrowInvalid as error:
+        low, high = 0, len(chunk)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _misfits(chunk.slice(low, middle - low), cast) else (middle, high)
+        problem = f"{chunk[low].as_py()!r} is not {cast.type}, which column_types asks for"
+        raise InputError(str(BadRecord(file, first + low + 1, column, problem))) from error
+
+
+def _misfits(values: Any, cast: Cast) -> bool:
+    try:
+        cast(values)
+    except pa.ArrowInvalid:
+        return True
+    return False

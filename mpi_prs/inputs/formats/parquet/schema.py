@@ -1,0 +1,212 @@
+"""What the footers of many Parquet files say about the one table that they make."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls
+from mpi_prs.inputs.formats.casting import Cast
+from mpi_prs.inputs.formats.format import quoted
+
+_NUMPY_TYPES = re.compile(r"u?int\d+|float\d+|bool|object")
+
+
+class Footer(NamedTuple):
+    """One file.
+
+    Attributes:
+        path: of the file.
+        rows: in the file.
+        schema: of all its columns.
+        nulls: columns of integers or booleans, and other columns asked for, that hold nulls or may hold some.
+        categories: values of the dictionary columns, as far as they are wanted.
+    """
+
+    path: str
+    rows: int
+    schema: Any
+    nulls: set[str]
+    categories: dict[str, Any]
+
+
+def summary(path: str, file: Any, also: Collection[str]) -> Footer:
+    """What a file's footer says; ``also`` names columns whose nulls matter whatever their type."""
+    schema, metadata = file.schema_arrow, file.metadata
+    wanted = {
+        number: owner
+        for number, owner in enumerate(leaves(schema))
+        if schema.get_field_index(owner) >= 0
+        and schema.field(owner).nullable
+        and (owner in also or _changes_with_nulls(schema.field(owner).type))
+    }
+    nulls: set[str] = set()
+    for number in range(metadata.num_row_groups if wanted else 0):
+        group = metadata.row_group(number)
+        for leaf, owner in wanted.items():
+            if owner not in nulls and _may_hold_nulls(group.column(leaf).statistics):
+                nulls.add(owner)
+    return Footer(path, metadata.num_rows, schema, nulls, {})
+
+
+def _changes_with_nulls(type: Any) -> bool:
+    return bool(pa.types.is_integer(type) or pa.types.is_boolean(type))
+
+
+def _may_hold_nulls(statistics: Any) -> bool:
+    return statistics is None or not statistics.has_null_count or bool(statistics.null_count)
+
+
+def leaves(schema: Any) -> list[str]:
+    """For each column of the file the top-level column that it is a part of, in the order of the file."""
+    return [field.name for field in schema for _ in range(_leaves_of(field.type))]
+
+
+def _leaves_of(type: Any) -> int:
+    if isinstance(type, pa.BaseExtensionType):
+        return _leaves_of(type.storage_type)
+    return sum(_leaves_of(type.field(number).type) for number in range(type.num_fields)) or 1
+
+
+def united(first: Any | None, second: Any) -> Any:
+    """The values of two arrays, each once, in the order in which they are met."""
+    if first is None or first.equals(second):
+        return second
+    return pa.concat_arrays([first, second.cast(first.type)]).unique()
+
+
+class Agreement:
+    """One schema for all files.
+
+    Args:
+        columns: to select, in order; empty: all of the first file.
+        chosen: columns that are to have another type.
+
+    Attributes:
+        first: the first file with rows, or the first of all; ``None`` before :meth:`add`.
+        nulls: as in :class:`Footer`, of all files.
+        categories: column → all values, for columns that come out as categories.
+    """
+
+    def __init__(self, columns: Sequence[str], chosen: Mapping[str, Cast]) -> None:
+        self._columns = columns
+        self._chosen = chosen
+        self.first: Footer | None = None
+        self.nulls: set[str] = set()
+        self.categories: dict[str, Any] = {}
+        self._agreed: dict[str, tuple[Any, str]] = {}
+
+    def add(self, footer: Footer) -> None:
+        """One more file; one without rows counts for nothing beside others.
+
+        Raises:
+            InputError: it does not go with the files before it, or lacks a column.
+        """
+        if self.first is not None and not footer.rows:
+            return
+        if self.first is None or not self.first.rows:
+            self.first = footer
+            self.nulls, self.categories = set(), {}
+            self._agreed = {name: (footer.schema.field(name).type, footer.path) for name in self._selected(footer)}
+        else:
+            self._compare(self.first, footer)
+        for name, cast in self._chosen.items():
+            if footer.schema.get_field_index(name) >= 0:
+                cast.check(name, footer.schema.field(name).type, f" in {footer.path}")
+        self.nulls |= footer.nulls
+        for name, values in footer.categories.items():
+            if name in self._agreed and name not in self._chosen:
+                self.categories[name] = united(self.categories.get(name), values)
+
+    def schema(self) -> Any:
+        """The types that every mini-batch has, with the metadata that pandas keeps in Parquet files."""
+        assert self.first is not None
+        described = _pandas_metadata(self.first.schema)
+        of_pandas = {column.get("field_name", column["name"]): column for column in described.get("columns", [])}
+        fields = []
+        for name, (agreed, _) in self._agreed.items():
+            field = self.first.schema.field(name)
+            type = self._chosen[name].type if name in self._chosen else agreed
+            column = of_pandas.get(name, {"numpy_type": "object"})
+            if type != field.type:
+                column["numpy_type"] = "object"  # else pandas makes of it what it was in the first file
+                field = field.remove_metadata()
+            if not _NUMPY_TYPES.fullmatch(column["numpy_type"]) or b"ARROW:extension:name" in (field.metadata or {}):
+                self.nulls.discard(name)  # pandas has a type of its own for it, with nulls or without
+            if name in self.nulls:
+                type = in_pandas_with_nulls(type)
+            if name in self.categories:
+                type = pa.dictionary(pa.int32(), self.categories[name].type, type.ordered)
+            fields.append(field.with_type(type).with_nullable(True))
+        metadata = dict(self.first.schema.metadata or {})
+        if described:
+            metadata[b"pandas"] = json.dumps(described).encode()
+        return pa.schema(fields, metadata=metadata or None)
+
+    def _selected(self, footer: Footer) -> list[str]:
+        names = footer.schema.names
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InputError(f"{footer.path} has columns of the same name: {quoted(twice)}; give each its own name")
+        for what, asked in (("columns", self._columns), ("column_types", self._chosen)):
+            missing = [name for name in asked if name not in names]
+            if missing:
+                raise InputError(
+                    f"{what}: {quoted(missing)} not found in {footer.path}, whose columns are {quoted(names)}"
+                )
+        index = [name for name in _pandas_metadata(footer.schema).get("index_columns", []) if isinstance(name, str)]
+        chosen = self._columns or names
+        return [*chosen, *(name for name in index if name in names and name not in chosen)]
+
+    def _compare(self, first: Footer, footer: Footer) -> None:
+        if footer.schema.equals(first.schema):
+            return
+        names = set(footer.schema.names)
+        for name in self._agreed:
+            if name not in names:
+                raise _lacking(footer.path, name, first.path)
+        if not self._columns:
+            for name in footer.schema.names:
+                if name not in self._agreed:
+                    raise _lacking(first.path, name, footer.path)
+        for name, (agreed, path) in self._agreed.items():
+            type = footer.schema.field(name).type
+            if type == agreed or name in self._chosen:
+                continue
+            together = _common_type(agreed, type)
+            if together is None:
+                raise InputError(
+                    f"column {name!r} is {agreed} in {path} but {type} in {footer.path}: give it one type with "
+                    "column_types, or make the files alike"
+                )
+            if together != agreed:
+                self._agreed[name] = (together, footer.path)
+
+
+def _lacking(path: str, name: str, other: str) -> InputError:
+    return InputError(
+        f"{path} has no column {name!r}, which {other} has: all files need the same columns; "
+        "select those that they share with columns"
+    )
+
+
+def _common_type(first: Any, second: Any) -> Any | None:
+    """A type that holds the values of both, or ``None``."""
+    kinds = {pa.types.is_binary(type) or pa.types.is_large_binary(type) for type in (first, second)}
+    if len(kinds) > 1 and not pa.types.is_null(first) and not pa.types.is_null(second):
+        return None  # Arrow would make bytes of text
+    try:
+        schemas = [pa.schema([pa.field("", type)]) for type in (first, second)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None
+
+
+def _pandas_metadata(schema: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    return found
