@@ -28,9 +28,10 @@ from mpi_prs.child.rows.row_format import Form, encoding, form_of
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.formats.hdf5.reading import Hdf5
-from mpi_prs.output import append_row, journal, table_file
+from mpi_prs.output import append_row, journal
 from mpi_prs.output.append_row import AppendRow, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger
+from mpi_prs.output.tables import file as table_file
 from mpi_prs.wire.record import RECORD
 from tests.tables import STORE, parts_of
 from tests.test_append_row import room_for

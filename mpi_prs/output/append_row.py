@@ -228,7 +228,7 @@ class AppendRow:
         return ordered
 
     def _make_tables(self, form: Form, *, in_input_order: bool) -> Path:
-        from mpi_prs.output.table_file import make_table_file
+        from mpi_prs.output.tables.file import make_table_file
 
         assert self._path is not None
         made = finishing_file(self._path)

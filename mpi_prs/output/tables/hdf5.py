@@ -8,7 +8,7 @@ text                                       UTF-8 of variable length; the charact
 bytes                                      sequences of uint8
 times, dates, durations                    integers, as in Arrow; the attribute ``arrow_type`` says which
 nothing but nulls                          float64, NaN
-anything else                              text (see :mod:`mpi_prs.output.table_schema`)
+anything else                              text (see :mod:`mpi_prs.output.tables.schema`)
 =========================================  =========================================================================
 
 A missing number of a float column is NaN. In any other column it is 0, False or the empty text (NaT's number for a
