@@ -15,7 +15,7 @@ import yaml
 from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.inputs.formats.format import BatchSize
-from mpi_prs.job.config import JobConfig, load_config
+from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.pipeline.compiling import compile_step
 from mpi_prs.pipeline.data import PipelineData
 from mpi_prs.pipeline.parallel_run_step import ParallelRunStep

@@ -14,8 +14,8 @@ import yaml
 
 from mpi_prs.cli.main import commands
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE
-from mpi_prs.job.config import JobConfig, SlurmSection, load_config
-from mpi_prs.job.execute import _MASTER_PATIENCE
+from mpi_prs.job.config.model import JobConfig, SlurmSection, load_config
+from mpi_prs.job.run.execute import _MASTER_PATIENCE
 from tests.jobs import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

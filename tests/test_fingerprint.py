@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import ScriptError
-from mpi_prs.job.config import JobConfig
-from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
 
 
 @pytest.fixture

@@ -26,7 +26,16 @@ def modules_after(statement: str) -> set[str]:
 
 def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
     imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker.worker, mpi_prs.engine.mpi")
-    heavy = {"click", "pydantic", "yaml", "rich", "pandas", "tensorflow", "mpi_prs.cli.main", "mpi_prs.job.config"}
+    heavy = {
+        "click",
+        "pydantic",
+        "yaml",
+        "rich",
+        "pandas",
+        "tensorflow",
+        "mpi_prs.cli.main",
+        "mpi_prs.job.config.model",
+    }
     heavy |= {
         "pyarrow.compute",
         "pyarrow.csv",
@@ -108,8 +117,8 @@ def rooms_of(source: str, package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("source", "rooms"),
     [
-        ("from mpi_prs.job.config import load_config", {"job"}),
-        ("import mpi_prs.job.config as config, os", {"job"}),
+        ("from mpi_prs.job.config.model import load_config", {"job"}),
+        ("import mpi_prs.job.config.model as config, os", {"job"}),
         ("from mpi_prs import engine", {"engine"}),
         ("def f():\n    from mpi_prs.cli.main import main", {"cli"}),
         ("from .nodes import Node", {"pipeline"}),

@@ -17,8 +17,8 @@ from unittest import mock
 import pytest
 
 from mpi_prs.core.errors import InputError, JobStopped, OutputError
-from mpi_prs.job.config import JobConfig, load_config
-from mpi_prs.job.opening import OpenRun, RunOptions, is_complete_already, open_run
+from mpi_prs.job.config.model import JobConfig, load_config
+from mpi_prs.job.run.opening import OpenRun, RunOptions, is_complete_already, open_run
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.output.journal import Journal, read_journal
 from mpi_prs.wire.record import RECORD
@@ -525,8 +525,8 @@ def test_a_disk_that_is_full_while_the_run_is_opened_is_said_to_be_full(job: Job
 HOLD = """
 import sys
 from pathlib import Path
-from mpi_prs.job.config import load_config
-from mpi_prs.job.opening import RunOptions, open_run
+from mpi_prs.job.config.model import load_config
+from mpi_prs.job.run.opening import RunOptions, open_run
 run = open_run(load_config(Path(sys.argv[1])), RunOptions())
 print("open", flush=True)
 sys.stdin.read()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.job.config import JobConfig
+from mpi_prs.job.config.model import JobConfig
 from mpi_prs.pipeline import reuse
 from mpi_prs.pipeline.reuse import UPSTREAM, check_inputs, digest_of, digest_of_files
 from mpi_prs.storage import remote

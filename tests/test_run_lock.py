@@ -17,12 +17,12 @@ from unittest import mock
 import pytest
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.job.run_lock import RunLock
+from mpi_prs.job.run.run_lock import RunLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from mpi_prs.job.run_lock import RunLock
+from mpi_prs.job.run.run_lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()

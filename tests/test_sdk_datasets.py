@@ -16,7 +16,7 @@ import pytest
 
 from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
 from mpi_prs.inputs.datasets import FileDataset as JobFiles
-from mpi_prs.job.config_inputs import InputSection
+from mpi_prs.job.config.inputs import InputSection
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.workspace.column_types import DataType, PromoteHeadersBehavior
 from mpi_prs.workspace.consumption import (

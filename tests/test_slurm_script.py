@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import ConfigError, SlurmError
 from mpi_prs.job.batch import batch_job, limit_seconds, signal_lead
-from mpi_prs.job.config import JobConfig, load_config
+from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.slurm.control import JobState, job_state, parse_job, submit
 from mpi_prs.slurm.environment import SlurmEnvironment
 from mpi_prs.slurm.script import BatchJob, render

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.core.errors import ConfigError, SlurmError
-from mpi_prs.job.config import load_config
-from mpi_prs.job.secret_overrides import refuse_secrets
+from mpi_prs.job.config.model import load_config
+from mpi_prs.job.config.secret_overrides import refuse_secrets
 from mpi_prs.monitor.status import read_status
 from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.job_record import latest_job, submitted_job, write_record

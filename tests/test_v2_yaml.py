@@ -18,7 +18,7 @@ import yaml
 
 from mpi_prs.cli.main import command_line
 from mpi_prs.core.errors import ConfigError, MpiPrsError, ScriptError
-from mpi_prs.job.config import JobConfig
+from mpi_prs.job.config.model import JobConfig
 from mpi_prs.pipeline.v2.loading import Loaded, is_v2, load
 from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
 from mpi_prs.workspace.dataset import Dataset

@@ -26,7 +26,7 @@ from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config import JobConfig, check_entry_script
+from mpi_prs.job.config.model import JobConfig, check_entry_script
 
 _MOST_ROWS = 20
 

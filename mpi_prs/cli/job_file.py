@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mpi_prs.core.errors import ConfigError, OutputError
-from mpi_prs.job.config import JobConfig, load_config
+from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.pipeline.v2.loading import is_v2, load
 
 

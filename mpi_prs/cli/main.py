@@ -56,7 +56,7 @@ def commands(context: click.Context) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    from mpi_prs.job.config import default_config
+    from mpi_prs.job.config.model import default_config
 
     config = default_config(os.environ, Path.cwd())
     if config is None:
@@ -120,7 +120,7 @@ def run(
     """
     from mpi_prs.cli.job_file import load_job
     from mpi_prs.cli.run import run_job, show_plan
-    from mpi_prs.job.opening import RunOptions
+    from mpi_prs.job.run.opening import RunOptions
 
     _check_together(overwrite, only_failed)
     if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
@@ -181,7 +181,7 @@ def submit(
     """Submit the job CONFIG to Slurm, as a batch job of its own."""
     from mpi_prs.cli.job_file import load_job
     from mpi_prs.cli.submit import Submission, submit_job
-    from mpi_prs.job.opening import RunOptions
+    from mpi_prs.job.run.opening import RunOptions
 
     _check_together(overwrite, only_failed)
     options = RunOptions(overwrite, only_failed, accept_changes, limit)
@@ -252,7 +252,7 @@ def doctor(shared: Path) -> int:
 @commands.command()
 def schema() -> int:
     """The JSON Schema of a job config, for editors."""
-    from mpi_prs.job.config import config_schema
+    from mpi_prs.job.config.model import config_schema
 
     click.echo(json.dumps(config_schema(), indent=2))
     return 0

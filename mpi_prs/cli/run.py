@@ -23,10 +23,10 @@ from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config import JobConfig, check_entry_script
-from mpi_prs.job.execute import execute, run_in_this_process
-from mpi_prs.job.opening import OpenRun, RunOptions, open_run
-from mpi_prs.job.uploading import check_destination, upload_output
+from mpi_prs.job.config.model import JobConfig, check_entry_script
+from mpi_prs.job.run.execute import execute, run_in_this_process
+from mpi_prs.job.run.opening import OpenRun, RunOptions, open_run
+from mpi_prs.job.run.uploading import check_destination, upload_output
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.slurm.environment import SlurmEnvironment
 from mpi_prs.slurm.requeue import put_back

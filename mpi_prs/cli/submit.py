@@ -15,9 +15,9 @@ from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import many
 from mpi_prs.job.batch import batch_job, processes_per_rank
-from mpi_prs.job.config import JobConfig, check_entry_script
-from mpi_prs.job.opening import RunOptions, is_complete_already
-from mpi_prs.job.secret_overrides import refuse_secrets
+from mpi_prs.job.config.model import JobConfig, check_entry_script
+from mpi_prs.job.config.secret_overrides import refuse_secrets
+from mpi_prs.job.run.opening import RunOptions, is_complete_already
 from mpi_prs.monitor.status import read_status, status_text
 from mpi_prs.slurm.control import job_state
 from mpi_prs.slurm.handing_in import hand_in

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.job.config import JobConfig, SlurmSection
+from mpi_prs.job.config.model import JobConfig, SlurmSection
 from mpi_prs.slurm.script import BatchJob
 
 MOST_RANKS = 256

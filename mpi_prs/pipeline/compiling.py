@@ -4,7 +4,7 @@
 
     ParallelRunConfig.settings(values) ─┐
     inputs, side inputs ── to_input() ──┤
-    service's and user's arguments ─────┼─► {…}, which mpi_prs.job.config.JobConfig accepts as YAML
+    service's and user's arguments ─────┼─► {…}, which mpi_prs.job.config.model.JobConfig accepts as YAML
     compute target, workspace settings ─┤
     StepPlace ──────────────────────────┘
 

@@ -19,7 +19,7 @@ from mpi_prs.pipeline.runner_record import RunnerRecord, read_runner
 from mpi_prs.pipeline.standing import Blocked, Standing
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
     from mpi_prs.monitor.status import Status
 
 _START_SECONDS = 120.0

@@ -42,7 +42,7 @@ from mpi_prs.pipeline.runner_record import UPDATE_SECONDS, RunnerRecord, StepPro
 from mpi_prs.workspace.layout import WorkspaceFolder
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
 
 _LOOK_SECONDS = 0.5
 _DRAIN_SECONDS = 2.0
@@ -88,7 +88,7 @@ class Runner:
 
     def claim(self) -> None:
         """Say that this process is at work, and keep others away. Raises PipelineError: another one is at work."""
-        from mpi_prs.job.run_lock import RunLock
+        from mpi_prs.job.run.run_lock import RunLock
 
         try:
             self._lock = RunLock(self._folder.runner_lock)
@@ -125,7 +125,7 @@ class Runner:
         return None
 
     def _run_step(self, record: RunRecord) -> StepProgress:
-        from mpi_prs.job.config import load_config
+        from mpi_prs.job.config.model import load_config
 
         folder = self._folder_of(record)
         self._note(record, StepProgress(began=time.time()))
@@ -148,7 +148,7 @@ class Runner:
 
     def _wait_for_the_one_before(self, config: JobConfig) -> None:
         """A step that is resumed may have processes left of a runner that was killed: they end in good order first."""
-        from mpi_prs.job.run_lock import RunLock
+        from mpi_prs.job.run.run_lock import RunLock
 
         run = RunDirectory(config.output)
         if run.lock.exists():

@@ -24,7 +24,7 @@ from mpi_prs.pipeline.snapshot import take_snapshot
 from mpi_prs.pipeline.step_place import StepPlace
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
     from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
     from mpi_prs.pipeline.pipeline import Pipeline
     from mpi_prs.storage.credentials import Storage
@@ -292,7 +292,7 @@ def _config(job: Mapping[str, Any], folder: RunFolder) -> JobConfig:
     """Write ``job.yaml`` and read it as the engine will. Raises ConfigError, ScriptError."""
     import yaml
 
-    from mpi_prs.job.config import check_entry_script, load_config
+    from mpi_prs.job.config.model import check_entry_script, load_config
 
     class Dumper(yaml.SafeDumper):
         """Quotes every text, so that none is taken for a number."""
@@ -313,7 +313,7 @@ def _config(job: Mapping[str, Any], folder: RunFolder) -> JobConfig:
 
 
 def _validated(job: Mapping[str, Any], folder: Path) -> JobConfig:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
 
     return JobConfig.model_validate(dict(job), context={"folder": folder})
 

@@ -27,7 +27,7 @@ from mpi_prs.workspace.layout import WorkspaceFolder
 from mpi_prs.workspace.records import read_json, write_json
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
     from mpi_prs.storage.credentials import Storage
 
 UPSTREAM = "/mpi_prs-upstream"
@@ -123,7 +123,7 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
     Args:
         storage_of: how to get at the datastore of a name; ``None``: there is no such datastore any more.
     """
-    from mpi_prs.job.uploading import uploaded_files
+    from mpi_prs.job.run.uploading import uploaded_files
     from mpi_prs.storage.credentials import is_url
 
     assert record.step is not None
@@ -153,7 +153,7 @@ def _rows_are_there(run: RunDirectory, name: str) -> bool:
 
 
 def _blobs_are_there(url: str, expected: Mapping[str, int], storage: Storage) -> bool:
-    from mpi_prs.job.uploading import url_below
+    from mpi_prs.job.run.uploading import url_below
     from mpi_prs.storage.remote import list_urls
 
     above = f"{url.rstrip('/')}/"

@@ -25,7 +25,7 @@ from mpi_prs.pipeline.run_record import RunFolder, RunRecord
 from mpi_prs.pipeline.standing import Blocked, Standing
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
     from mpi_prs.slurm.control import JobState
     from mpi_prs.slurm.watch import Look, RunWatch
 

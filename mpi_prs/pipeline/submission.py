@@ -99,7 +99,7 @@ def resume(layout: WorkspaceFolder, experiment: str, run_id: str) -> None:
         raise PipelineError(f"the run {run_id} has completed: there is nothing to resume")
     if look.record.pipeline.problem or len(look.steps) != len(look.record.pipeline.steps):
         raise PipelineError(f"the run {run_id} has never begun, since its submission failed: submit the pipeline again")
-    from mpi_prs.job.config import load_config
+    from mpi_prs.job.config.model import load_config
 
     left = [step.record for step in look.steps if step.standing.state != states.COMPLETED]
     folders = {record.id: RunFolder(layout.run(experiment, record.id)) for record in left}

@@ -84,7 +84,7 @@ def check_slurm(section: Mapping[str, Any], where: str, also: tuple[str, ...] = 
     """
     from pydantic import ValidationError
 
-    from mpi_prs.job.config import SlurmSection
+    from mpi_prs.job.config.model import SlurmSection
 
     for name in section:
         if name not in SlurmSection.model_fields:

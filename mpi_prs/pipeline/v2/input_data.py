@@ -100,6 +100,6 @@ def _section(data: Data, assets: Assets) -> dict[str, Any]:
 
 
 def _storage(section: Mapping[str, Any] | None) -> Storage:
-    from mpi_prs.job.config_inputs import StorageSection
+    from mpi_prs.job.config.inputs import StorageSection
 
     return StorageSection.model_validate(dict(section or {})).storage()

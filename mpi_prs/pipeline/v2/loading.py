@@ -20,7 +20,7 @@ from mpi_prs.pipeline.v2.resolving import Resolver
 from mpi_prs.pipeline.v2.translate import translate
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config import JobConfig
+    from mpi_prs.job.config.model import JobConfig
 
 _TYPES = (
     *("pipeline", "parallel", "command", "sweep", "automl", "spark", "import", "pipeline_component", "finetuning"),
@@ -49,7 +49,7 @@ def is_v2(path: Path, overrides: Sequence[str] = ()) -> bool:
         path: the file.
         overrides: ``key=value`` each.
     """
-    from mpi_prs.job.config_yaml import read_document
+    from mpi_prs.job.config.yaml_reader import read_document
 
     try:
         data = read_document(path, overrides, ()).data
@@ -81,9 +81,9 @@ def load(
         ScriptError: the entry script is not there.
         PipelineError: its ``parallel_run_step.settings.json`` cannot be used.
     """
-    from mpi_prs.job.config import make_config
-    from mpi_prs.job.config_types import absolute
-    from mpi_prs.job.config_yaml import Document
+    from mpi_prs.job.config.model import make_config
+    from mpi_prs.job.config.types import absolute
+    from mpi_prs.job.config.yaml_reader import Document
 
     if output is not None and not output.strip():
         raise ConfigError("--output: expected the path of the output folder, got nothing")
@@ -104,8 +104,8 @@ def load(
 
 def _addressed(path: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides, with those of keys that only our job config has below the key of our own settings."""
-    from mpi_prs.job.config import JobConfig
-    from mpi_prs.job.config_yaml import read_document
+    from mpi_prs.job.config.model import JobConfig
+    from mpi_prs.job.config.yaml_reader import read_document
 
     known = PIPELINE_KEYS if "jobs" in read_document(path, (), ()).data else PARALLEL_KEYS
     ours = set(JobConfig.model_fields) - set(known)

@@ -15,7 +15,7 @@ from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config_yaml import Document, KeyPath, Place
+    from mpi_prs.job.config.yaml_reader import Document, KeyPath, Place
 
 OURS = "mpi_prs"
 """The top-level key of our own settings, which Azure ignores."""
@@ -110,7 +110,7 @@ class Node:
         Raises:
             ConfigError: it is no path.
         """
-        from mpi_prs.job.config_types import absolute
+        from mpi_prs.job.config.types import absolute
 
         text = self.text("a path") if text is None else text
         if not text.strip() or "\0" in text or any(len(os.fsencode(name)) > 255 for name in text.split("/")):
@@ -153,7 +153,7 @@ def read_nodes(path: Path, overrides: Sequence[str] = (), name: str | None = Non
     Raises:
         ConfigError: it cannot be read.
     """
-    from mpi_prs.job.config_yaml import read_document
+    from mpi_prs.job.config.yaml_reader import read_document
 
     keys = [str(key) for key in read_document(path, overrides, ()).data if key != OURS]
     document = read_document(path, overrides, keys)

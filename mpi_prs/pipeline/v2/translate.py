@@ -40,7 +40,7 @@ from mpi_prs.pipeline.v2.resolving import DEFAULT_FILE, Resolver, appended_outpu
 from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
-    from mpi_prs.job.config_yaml import KeyPath, Place
+    from mpi_prs.job.config.yaml_reader import KeyPath, Place
 
 _NUMBERS = {
     "error_threshold": "error_threshold",
@@ -76,7 +76,7 @@ class Translation:
 
     def places(self) -> dict[KeyPath, Place]:
         """The same as :attr:`origins`, for messages about the job config."""
-        from mpi_prs.job.config_yaml import Place
+        from mpi_prs.job.config.yaml_reader import Place
 
         found = {}
         for key, node in self.origins.items():

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.job.config import JobConfig
-from mpi_prs.job.config_yaml import KeyPath, read_document
-from mpi_prs.job.fingerprint import without_secrets
-from mpi_prs.job.secrecy import looks_secret
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.config.secrecy import looks_secret
+from mpi_prs.job.config.yaml_reader import KeyPath, read_document
+from mpi_prs.job.run.fingerprint import without_secrets
 
 _HOLDERS = ("environment_variables", "storage", "options")
 """The sections whose keys may name a secret."""

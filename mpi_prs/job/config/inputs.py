@@ -13,7 +13,7 @@ from mpi_prs.inputs.formats.types import parse_column_type
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
 from mpi_prs.inputs.partition_format import PartitionFormat
-from mpi_prs.job.config_types import AnyPath, PathOrUrl, Pattern, Text
+from mpi_prs.job.config.types import AnyPath, PathOrUrl, Pattern, Text
 from mpi_prs.storage.credentials import Storage, is_url
 
 

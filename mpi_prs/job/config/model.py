@@ -25,10 +25,10 @@ from mpi_prs.core.words import did_you_mean
 from mpi_prs.inputs.datasets import Dataset
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.near.side_inputs import SideInput, substitute
-from mpi_prs.job import entry_script_check
-from mpi_prs.job.config_errors import validation_error
-from mpi_prs.job.config_inputs import InputSection, Section, SideInputSection, StorageSection, output_parts
-from mpi_prs.job.config_types import (
+from mpi_prs.job.config.errors import validation_error
+from mpi_prs.job.config.inputs import InputSection, Section, SideInputSection, StorageSection, output_parts
+from mpi_prs.job.config.model import entry_script_check
+from mpi_prs.job.config.types import (
     AnyPath,
     ByteSize,
     Count,
@@ -54,7 +54,7 @@ from mpi_prs.job.config_types import (
     folder_of,
     path_text,
 )
-from mpi_prs.job.config_yaml import Document, read_document
+from mpi_prs.job.config.yaml_reader import Document, read_document
 
 # Below these keys `1.10` and `007` mean the text, not the number.
 _TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")

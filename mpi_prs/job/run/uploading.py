@@ -22,7 +22,7 @@ from urllib.parse import quote
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.job.config import JobConfig
+from mpi_prs.job.config.model import JobConfig
 from mpi_prs.storage.upload import check_upload, upload, upload_all
 
 _log = logging.getLogger("mpi_prs.job")

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.job.secrecy import looks_secret
+from mpi_prs.job.config.secrecy import looks_secret
 
 KeyPath = tuple[str | int, ...]
 

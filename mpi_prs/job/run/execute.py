@@ -25,9 +25,9 @@ from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker.worker import Worker
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.job.config import JobConfig
-from mpi_prs.job.opening import OpenRun, RunOptions
-from mpi_prs.job.uploading import upload_output
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.run.opening import OpenRun, RunOptions
+from mpi_prs.job.run.uploading import upload_output
 from mpi_prs.monitor.failed import write_failed_items
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_processed_mini_batches

@@ -23,9 +23,9 @@ from mpi_prs.core.files import replacing
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config import JobConfig
-from mpi_prs.job.fingerprint import changes_manifest, differences, fingerprint
-from mpi_prs.job.run_lock import RunLock
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.run.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.ordering import finishing_file
