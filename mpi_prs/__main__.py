@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             transport = connect()
         except LaunchError as error:
             if place[0] == 0:
-                from mpi_prs.slurm.last_word import leave_word
+                from mpi_prs.slurm.exit_note import leave_word
 
                 print(f"error: {error}", file=sys.stderr)
                 leave_word(error.exit_code, os.environ)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.slurm.last_word import leave_word
+from mpi_prs.slurm.exit_note import leave_word
 from tests.jobs import MARK, NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
 from tests.slurm_cluster import SlurmCluster, has_pmix
 

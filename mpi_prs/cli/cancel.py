@@ -7,7 +7,7 @@ import click
 from mpi_prs.core.errors import EXIT_COMPLETE, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import Status, read_status
-from mpi_prs.slurm.handing_in import call_off
+from mpi_prs.slurm.submission import call_off
 
 
 def cancel_run(run: RunDirectory) -> int:

@@ -19,7 +19,7 @@ from mpi_prs.cli.session import Session
 from mpi_prs.core.errors import EXIT_FAILED, ConfigError, MpiPrsError
 from mpi_prs.engine.transport import Transport
 from mpi_prs.engine.worker.worker import serve
-from mpi_prs.slurm.last_word import leave_word
+from mpi_prs.slurm.exit_note import leave_word
 
 
 def command_line(arguments: Sequence[str], transport: Transport | None) -> int:

@@ -20,9 +20,9 @@ from mpi_prs.job.config.secret_overrides import refuse_secrets
 from mpi_prs.job.run.opening import RunOptions, is_complete_already
 from mpi_prs.monitor.status import read_status, status_text
 from mpi_prs.slurm.control import job_state
-from mpi_prs.slurm.handing_in import hand_in
 from mpi_prs.slurm.job_record import has_ended, latest_job
 from mpi_prs.slurm.script import render
+from mpi_prs.slurm.submission import hand_in
 from mpi_prs.slurm.watch import RunWatch
 
 _PAUSE = 2.0

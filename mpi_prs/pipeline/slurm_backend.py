@@ -110,7 +110,7 @@ class SlurmBackend:
         Raises:
             SlurmError: Slurm refuses one.
         """
-        from mpi_prs.slurm.handing_in import call_off, hand_in
+        from mpi_prs.slurm.submission import call_off, hand_in
 
         jobs: dict[str, str] = {}
         try:
@@ -161,7 +161,7 @@ class SlurmBackend:
 
     def cancel(self, record: RunRecord) -> None:
         """Have a step's job ended, in the queue or at work. Raises SlurmError, OutputError."""
-        from mpi_prs.slurm.handing_in import call_off
+        from mpi_prs.slurm.submission import call_off
 
         assert record.step is not None
         call_off(RunDirectory(Path(record.step.folder)))
