@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.pipeline.experiment import Experiment
-from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
-from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
-from mpi_prs.pipeline.pipeline_run import PipelineRun
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.experiment import Experiment
+from mpi_prs.azureml.runs.pipeline_run import PipelineRun
+from mpi_prs.azureml.workspace import Workspace
 from tests.jobs import MARK, REPOSITORY, Job
 from tests.pipelines import make_workspace
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.parallel_run_config import ParallelRunConfig
-from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
-from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.workspace import Workspace
 
 SCRIPT = "def run(mini_batch):\n    return mini_batch\n"
 

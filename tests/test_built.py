@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.environments.build_cache import built, outside, run_builder
 from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.workspace.built import built, outside, run_builder
 from tests.jobs import REPOSITORY, wait_until
 from tests.together import together
 
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 COUNTING = """
 import sys
 from pathlib import Path
-from mpi_prs.workspace.built import built
+from mpi_prs.azureml.environments.build_cache import built
 folder, number = Path(sys.argv[1]), sys.argv[2]
 
 def make(target, log):
@@ -121,7 +121,7 @@ def test_of_many_processes_one_builds(tmp_path: Path) -> None:
 HOLDING = """
 import sys
 from pathlib import Path
-from mpi_prs.workspace.built import built
+from mpi_prs.azureml.environments.build_cache import built
 folder = Path(sys.argv[1])
 
 def make(target, log):

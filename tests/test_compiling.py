@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import yaml
 
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.definition.pipeline import Pipeline
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.submit.compiling import compile_step
+from mpi_prs.azureml.submit.step_paths import StepPlace
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.job.config.model import JobConfig, load_config
-from mpi_prs.pipeline.compiling import compile_step
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
-from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.pipeline.pipeline import Pipeline
-from mpi_prs.pipeline.step_place import StepPlace
-from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.datastore import Datastore
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
 from tests.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 
 

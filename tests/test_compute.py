@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.compute.status import AmlComputeNodeStateCounts, counts_of_partition
+from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import ComputeTargetException, SlurmError, WorkspaceError
 from mpi_prs.slurm.control import PartitionNodes, parse_nodes
-from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
-from mpi_prs.workspace.compute_status import AmlComputeNodeStateCounts, counts_of_partition
-from mpi_prs.workspace.workspace import Workspace
 from tests.slurm_cluster import SlurmCluster
 from tests.together import together
 
@@ -104,8 +104,8 @@ def test_a_name_is_given_once(ws: Workspace) -> None:
 CREATING = """
 import sys
 from mpi_prs.core.errors import ComputeTargetException
-from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
+from mpi_prs.azureml.workspace import Workspace
 config = AmlCompute.provisioning_configuration(max_nodes=int(sys.argv[2]) + 1)
 try:
     print(ComputeTarget.create(Workspace.at(sys.argv[1]), "cpucluster", config).max_nodes)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.azureml.environments import container
+from mpi_prs.azureml.environments.building import Prepared, prepare
+from mpi_prs.azureml.environments.environment import DEFAULT_CPU_IMAGE, Environment
+from mpi_prs.azureml.environments.interpreter import this_interpreter
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.script_variables import TABLES_IN_FILES
-from mpi_prs.workspace import container
-from mpi_prs.workspace.environment import DEFAULT_CPU_IMAGE, Environment
-from mpi_prs.workspace.environment_building import Prepared, prepare
-from mpi_prs.workspace.interpreter import this_interpreter
-from mpi_prs.workspace.workspace import Workspace
 from tests import stand_ins
 from tests.jobs import NAMES_SCRIPT, REPOSITORY, Job, assert_every_row_once, need
 

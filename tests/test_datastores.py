@@ -15,12 +15,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
-from mpi_prs.storage import stores
-from mpi_prs.storage.credentials import Storage
-from mpi_prs.storage.stores import Patience
-from mpi_prs.workspace import transfer
-from mpi_prs.workspace.datastore import (
+from mpi_prs.azureml.datastores import transfer
+from mpi_prs.azureml.datastores.datastore import (
     AzureBlobDatastore,
     AzureFileDatastore,
     DataPath,
@@ -28,8 +24,12 @@ from mpi_prs.workspace.datastore import (
     FolderDatastore,
     UploadedPath,
 )
-from mpi_prs.workspace.records import write_json
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.store.records import write_json
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
+from mpi_prs.storage import stores
+from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.stores import Patience
 from tests.azurite import KEYS, OTHER_ACCOUNT, OTHER_KEY, Azurite
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.jobs import REPOSITORY
@@ -686,7 +686,7 @@ def test_the_modules_import_the_standard_library_alone() -> None:
     code = """
 import sys
 before = set(sys.modules)
-import mpi_prs.workspace.datastore, mpi_prs.workspace.dataset, mpi_prs.workspace.consumption
+import mpi_prs.azureml.datastores.datastore, mpi_prs.azureml.datasets.dataset, mpi_prs.azureml.datasets.consumption
 found = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
 print(sorted(found))
 """

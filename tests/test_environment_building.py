@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.azureml.environments import building as environment_building
+from mpi_prs.azureml.environments import conda as conda_building
+from mpi_prs.azureml.environments import venv as venv_building
+from mpi_prs.azureml.environments.building import POLICY_VARIABLE, Prepared, policy_of, prepare
+from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.azureml.environments.environment import DEFAULT_GPU_IMAGE, Environment
+from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.script_variables import TENSORFLOW1
-from mpi_prs.workspace import conda_building, environment_building, venv_building
-from mpi_prs.workspace.conda_dependencies import CondaDependencies
-from mpi_prs.workspace.environment import DEFAULT_GPU_IMAGE, Environment
-from mpi_prs.workspace.environment_building import POLICY_VARIABLE, Prepared, policy_of, prepare
-from mpi_prs.workspace.interpreter import Interpreter, ask, this_interpreter
-from mpi_prs.workspace.workspace import Workspace
 from tests import stand_ins
 from tests.jobs import Job, assert_every_row_once
 

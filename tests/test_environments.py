@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.azureml.environments import requirements
+from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.azureml.environments.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment, environments_of
+from mpi_prs.azureml.environments.requirements import Differences, differences
+from mpi_prs.azureml.environments.runconfig import DockerConfiguration, RunConfiguration
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import EnvironmentProblem, UserMistake, WorkspaceError
-from mpi_prs.workspace import requirements
-from mpi_prs.workspace.conda_dependencies import CondaDependencies
-from mpi_prs.workspace.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment, environments_of
-from mpi_prs.workspace.requirements import Differences, differences
-from mpi_prs.workspace.runconfig import DockerConfiguration, RunConfiguration
-from mpi_prs.workspace.workspace import Workspace
 from tests import stand_ins
 from tests.jobs import REPOSITORY
 from tests.together import together
@@ -300,8 +300,8 @@ def test_what_is_not_registered_is_said_with_what_is_near(ws: Workspace) -> None
 
 
 REGISTER = """
-from mpi_prs.workspace.environment import Environment
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.environments.environment import Environment
+from mpi_prs.azureml.workspace import Workspace
 import sys
 environment = Environment("shared")
 environment.environment_variables = {"NUMBER": sys.argv[2]}

@@ -103,14 +103,14 @@ def test_a_script_imports_from_its_own_folder_and_azureml_from_us(runner: Runner
     )
     code, stdout, stderr = runner.run("code/script.py")
     assert (code, stderr) == (0, "")
-    assert stdout.split() == ["42", "mpi_prs.workspace.workspace", "mpi_prs.pipeline.parallel_run_step"]
+    assert stdout.split() == ["42", "mpi_prs.azureml.workspace", "mpi_prs.azureml.definition.parallel_run_step"]
 
 
 def test_ours_wins_over_an_installed_package(runner: Runner) -> None:
     runner.write("azureml/__init__.py", "")
     runner.write("azureml/core/__init__.py", "Workspace = 'real'")
     runner.write("script.py", "from azureml.core import Workspace; print(Workspace.__module__)")
-    assert runner.run("script.py")[1].strip() == "mpi_prs.workspace.workspace"
+    assert runner.run("script.py")[1].strip() == "mpi_prs.azureml.workspace"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_cells_run_in_order_and_show_what_they_should(runner: Runner) -> None:
     assert "Out[1]: 42" in stdout
     assert "Writing score.py" in stdout
     assert "def run(mini_batch):\n    return mini_batch" in stdout
-    assert "mpi_prs.workspace.workspace" in stdout
+    assert "mpi_prs.azureml.workspace" in stdout
     assert "   digit\n0     42" in stdout
     assert words[-1] == "awaited"
     assert "Out[6]" not in stdout

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.backends import local_runner
+from mpi_prs.azureml.backends.local_backend import LocalBackend
+from mpi_prs.azureml.backends.runner_record import read_runner
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.definition.pipeline import Pipeline
+from mpi_prs.azureml.experiment import Experiment
+from mpi_prs.azureml.runs.pipeline_run import PipelineRun
+from mpi_prs.azureml.submit import submission
 from mpi_prs.core.errors import InputError, PipelineError, RunFailed, ScriptError
-from mpi_prs.pipeline import local_runner, submission
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.experiment import Experiment
-from mpi_prs.pipeline.local_backend import LocalBackend
-from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.pipeline.pipeline import Pipeline
-from mpi_prs.pipeline.pipeline_run import PipelineRun
-from mpi_prs.pipeline.runner_record import read_runner
-from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.datastore import Datastore
 from tests.azurite import ACCOUNT, KEY, Azurite
 from tests.experiments import LINES, NAMES, WAITING, Lab, items, marked_processes
 from tests.jobs import REPOSITORY, Job, wait_until
@@ -92,7 +93,7 @@ def test_a_run_goes_on_without_the_process_that_submitted_it(lab: Lab) -> None:
     lab.step("waiting", WAITING, [lab.files()])  # for its script
     program = (
         "import os, sys\n"
-        "from tests.experiments import *\nfrom mpi_prs.pipeline.data import PipelineData\n"
+        "from tests.experiments import *\nfrom mpi_prs.azureml.definition.data import PipelineData\n"
         "lab = Lab.at(sys.argv[1])\n"
         "step = lab.step('waiting', WAITING, [lab.files()], PipelineData('out'), arguments=[str(lab.go)])\n"
         "run = lab.submit(step)\nprint(run.id, flush=True)\nos.kill(0, 9)\n"
@@ -431,7 +432,7 @@ def test_several_may_submit_at_once(lab: Lab) -> None:
     lab.step("names", NAMES, [lab.files()])
     program = (
         "import sys\nfrom tests.experiments import *\n"
-        "from mpi_prs.pipeline.data import PipelineData\n"
+        "from mpi_prs.azureml.definition.data import PipelineData\n"
         "lab = Lab.at(sys.argv[1])\n"
         "run = lab.submit(lab.step('names', NAMES, [lab.files()], PipelineData('out'), allow_reuse=False))\n"
         "print(run.wait_for_completion(show_output=False))\n"
@@ -460,7 +461,7 @@ def test_without_mpirun_a_step_runs_in_one_process(lab: Lab, monkeypatch: pytest
     run = lab.submit(lab.step("names", NAMES, [lab.files()], PipelineData("out"), process_count_per_node=2))
     runner = local_runner.Runner(run.folder)
     runner.claim()
-    other = [sys.executable, "-m", "mpi_prs.pipeline.local_runner", str(run.folder)]
+    other = [sys.executable, "-m", "mpi_prs.azureml.backends.local_runner", str(run.folder)]
     refused = subprocess.run(other, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert f"error: another process runs the pipeline run {run.id}" in refused.stderr

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.backends import run_status as standing
+from mpi_prs.azureml.backends import slurm_backend
+from mpi_prs.azureml.backends.slurm_backend import Patience, SlurmBackend
+from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.runs.pipeline_run import PipelineRun
+from mpi_prs.azureml.runs.record import write_record
+from mpi_prs.azureml.runs.step_run import StepRun
 from mpi_prs.core.errors import PipelineError, RunFailed, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.pipeline import slurm_backend, standing
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.pipeline_run import PipelineRun
-from mpi_prs.pipeline.run_record import write_record
-from mpi_prs.pipeline.slurm_backend import Patience, SlurmBackend
-from mpi_prs.pipeline.step_run import StepRun
 from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.job_record import submitted_job
-from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
 from tests.experiments import LINES, NAMES, WAITING, Lab, items, marked_processes
 from tests.jobs import Job, wait_until
 from tests.slurm_cluster import SlurmCluster

@@ -61,7 +61,7 @@ def test_what_entry_scripts_may_import_is_the_standard_library_alone(room: str) 
 
 def test_every_name_of_the_sdk_comes_by_the_standard_library_alone() -> None:
     statement = "import mpi_prs; [getattr(mpi_prs, name) for name in mpi_prs.__all__]"
-    assert "mpi_prs.pipeline.parallel_run_step" in assert_standard_library_alone(statement)
+    assert "mpi_prs.azureml.definition.parallel_run_step" in assert_standard_library_alone(statement)
 
 
 def assert_standard_library_alone(statement: str) -> set[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.models.paths import models_for_job
+from mpi_prs.azureml.store.records import versions
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.model_paths import models_for_job
-from mpi_prs.workspace.records import versions
-from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import REPOSITORY
 from tests.together import together
 
@@ -127,8 +127,8 @@ def test_a_copy_that_fails_halfway_leaves_nothing(ws: Workspace) -> None:
 REGISTERING = """
 import sys
 from pathlib import Path
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.workspace import Workspace
 folder, who = Path(sys.argv[2], sys.argv[3]), sys.argv[3]
 folder.mkdir()
 for number in range(8):
@@ -151,8 +151,8 @@ def test_processes_that_register_at_once_get_versions_of_their_own(ws: Workspace
 
 STUCK = """
 import shutil, signal, sys
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.workspace import Workspace
 def copyfile(source, target):
     with open(target, "w") as file:
         file.write("half of it")
@@ -191,8 +191,8 @@ def test_a_register_that_is_killed_leaves_nothing_to_be_seen_and_its_rest_is_cle
 
 FOREVER = """
 import itertools, sys
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.workspace import Workspace
 while True:
     print(Model.register(Workspace.at(sys.argv[1]), "models", "mnist").version, flush=True)
 """
@@ -341,7 +341,7 @@ def test_a_job_goes_on_with_the_versions_of_its_submission(ws: Workspace, monkey
 
 LOOKS = """
 import sys
-from mpi_prs.workspace.model import Model
+from mpi_prs.azureml.models.model import Model
 looks = []
 def hook(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(sys.argv[1]):
@@ -459,8 +459,8 @@ def test_tags_change_and_properties_do_not(ws: Workspace) -> None:
 
 TAGGING = """
 import sys
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.workspace import Workspace
 model = Model(Workspace.at(sys.argv[1]), "mnist")
 for number in range(10):
     model.add_tags({f"{sys.argv[2]}-{number}": "x"})

@@ -12,6 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.backends.process_mark import ProcessMark
+from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress, write_runner
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.environments.environment import Environment
+from mpi_prs.azureml.environments.interpreter import OLDEST
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.runs.record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.child.shims import names
 from mpi_prs.core import own_python as ours
@@ -19,14 +27,6 @@ from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import write_status
-from mpi_prs.pipeline.process_mark import ProcessMark
-from mpi_prs.pipeline.run_record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
-from mpi_prs.pipeline.runner_record import RunnerRecord, StepProgress, write_runner
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.environment import Environment
-from mpi_prs.workspace.interpreter import OLDEST
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import REPOSITORY
 from tests.old_python import Source, file_of, old_pythons, reached
 from tests.test_runs import status
@@ -74,7 +74,9 @@ def test_these_are_the_modules_that_are_for_our_own_python_alone() -> None:
     """Whoever adds a module to the workspace says here if user processes cannot have it."""
     found = {path.stem for path in (REPOSITORY / "mpi_prs" / "workspace").glob("*.py")} - {"__init__"}
     assert {name for name in found if f"mpi_prs.workspace.{name}" not in reached()} == OWN
-    assert {"mpi_prs.pipeline.pipeline_watch", "mpi_prs.monitor.status", "mpi_prs.child.rows.arrow"} <= set(reached())
+    assert {"mpi_prs.azureml.runs.pipeline_watch", "mpi_prs.monitor.status", "mpi_prs.child.rows.arrow"} <= set(
+        reached()
+    )
     assert {"mpi_prs.inputs.datasets", "mpi_prs.job.config.model", "mpi_prs.storage.remote"}.isdisjoint(reached())
 
 
@@ -143,9 +145,9 @@ def test_the_reader_leaves_the_rest_alone(text: str) -> None:
 
 
 def test_the_reader_follows_imports_in_functions_unless_they_are_marked() -> None:
-    found = reached(["mpi_prs.workspace.datastore"])
-    assert "mpi_prs.workspace.datastore_records" in found
-    assert "mpi_prs.workspace.datastore_transfer" not in found
+    found = reached(["mpi_prs.azureml.datastores.datastore"])
+    assert "mpi_prs.azureml.datastores.records" in found
+    assert "mpi_prs.azureml.datastores.folder_transfer" not in found
     assert [*Source("def f():\n    import mpi_prs.core.errors").imports()] == [("mpi_prs.core.errors", "")]
     assert [*Source("@own_python('it')\ndef f():\n    import yaml").imports()] == []
 

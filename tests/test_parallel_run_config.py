@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.azureml.definition.parallel_run_config import PROMOTED, ParallelRunConfig
+from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.environments.environment import Environment
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import PipelineError, WorkspaceError
-from mpi_prs.pipeline.parallel_run_config import PROMOTED, ParallelRunConfig
-from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.workspace.environment import Environment
-from mpi_prs.workspace.workspace import Workspace
 from tests.pipelines import make_config, make_workspace
 
 

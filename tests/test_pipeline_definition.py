@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.core.errors import MpiPrsError, PipelineError
-from mpi_prs.pipeline.data import (
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
+from mpi_prs.azureml.definition.data import (
     InputPortBinding,
     PipelineData,
     PipelineOutputFileDataset,
     PipelineOutputTabularDataset,
 )
-from mpi_prs.pipeline.parallel_run_step import ParallelRunStep
-from mpi_prs.pipeline.parameter import PipelineParameter
-from mpi_prs.pipeline.pipeline import Pipeline, StepSequence
-from mpi_prs.workspace.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.definition.pipeline import Pipeline, StepSequence
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.core.errors import MpiPrsError, PipelineError
 from tests.jobs import REPOSITORY
 from tests.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 
@@ -601,9 +601,9 @@ def test_submit_is_the_experiments(ws: Workspace, files: Any, monkeypatch: pytes
         def submit(self, pipeline: Pipeline, **kwargs: Any) -> Any:
             return (*self.given, pipeline, kwargs)
 
-    module = types.ModuleType("mpi_prs.pipeline.experiment")
+    module = types.ModuleType("mpi_prs.azureml.experiment")
     module.Experiment = Experiment  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mpi_prs.pipeline.experiment", module)
+    monkeypatch.setitem(sys.modules, "mpi_prs.azureml.experiment", module)
     pipeline = Pipeline(ws, [make_step("abc", [files])])
     assert pipeline.submit("digits", {"a": 1}, regenerate_outputs=True, parent_run_id="x", tags={"t": "1"}) == (
         ws,

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.cli.main import command_line
-from mpi_prs.pipeline.experiment import Experiment
-from mpi_prs.pipeline.process_mark import ProcessMark
-from mpi_prs.pipeline.run_record import (
+from mpi_prs.azureml.backends.process_mark import ProcessMark
+from mpi_prs.azureml.experiment import Experiment
+from mpi_prs.azureml.runs.record import (
     PIPELINE,
     STEP,
     SUBMITTED,
@@ -26,7 +25,8 @@ from mpi_prs.pipeline.run_record import (
     StepPart,
     write_record,
 )
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.cli.main import command_line
 from tests.azurite import KEYS, Azurite
 from tests.jobs import REPOSITORY
 

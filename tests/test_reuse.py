@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.azureml.submit import reuse
+from mpi_prs.azureml.submit.reuse import UPSTREAM, check_inputs, digest_of, digest_of_files
 from mpi_prs.core.errors import InputError
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.pipeline import reuse
-from mpi_prs.pipeline.reuse import UPSTREAM, check_inputs, digest_of, digest_of_files
 from mpi_prs.storage import remote
 from mpi_prs.storage.stores import Listed
 from tests.azurite import Azurite

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.runs import widgets
+from mpi_prs.azureml.runs.view import RunView, StepView, as_html, as_text
+from mpi_prs.azureml.runs.widgets import RunDetails
 from mpi_prs.core.errors import PipelineError
-from mpi_prs.pipeline import widgets
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.run_view import RunView, StepView, as_html, as_text
-from mpi_prs.pipeline.widgets import RunDetails
 from tests.experiments import NAMES, WAITING, Lab, items, marked_processes
 from tests.jobs import wait_until
 
@@ -128,8 +128,8 @@ def test_where_ipython_is_not_loaded_nobody_loads_it(monkeypatch: pytest.MonkeyP
 
 NOTEBOOK = [
     """
-from mpi_prs.pipeline.data import PipelineData
-from mpi_prs.pipeline.widgets import RunDetails
+from mpi_prs.azureml.definition.data import PipelineData
+from mpi_prs.azureml.runs.widgets import RunDetails
 from tests.experiments import *
 lab = Lab.at({folder!r})
 step = lab.step("waiting", WAITING, [lab.files()], PipelineData("out"), arguments=[str(lab.go)])

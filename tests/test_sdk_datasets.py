@@ -14,20 +14,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
-from mpi_prs.inputs.datasets import FileDataset as JobFiles
-from mpi_prs.job.config.inputs import InputSection
-from mpi_prs.storage.credentials import Storage
-from mpi_prs.workspace.column_types import DataType, PromoteHeadersBehavior
-from mpi_prs.workspace.consumption import (
+from mpi_prs.azureml.datasets.column_types import DataType, PromoteHeadersBehavior
+from mpi_prs.azureml.datasets.consumption import (
     DatasetConsumptionConfig,
     OutputFileDatasetConfig,
     OutputTabularDatasetConfig,
 )
-from mpi_prs.workspace.data_path import DataPath
-from mpi_prs.workspace.dataset import Dataset, FileDataset, TabularDataset, datasets_of, from_definition
-from mpi_prs.workspace.datastore import Datastore, FolderDatastore
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset, datasets_of, from_definition
+from mpi_prs.azureml.datastores.data_path import DataPath
+from mpi_prs.azureml.datastores.datastore import Datastore, FolderDatastore
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
+from mpi_prs.inputs.datasets import FileDataset as JobFiles
+from mpi_prs.job.config.inputs import InputSection
+from mpi_prs.storage.credentials import Storage
 from tests.azurite import OTHER_ACCOUNT, OTHER_KEY, Azurite
 from tests.jobs import Job
 
@@ -363,7 +363,7 @@ def test_a_part_of_files_is_an_input_of_a_job(store: Datastore, monkeypatch: pyt
     assert in_a_job(section) == section["files"]
     with pytest.raises(WorkspaceError, match="leaves no files"):
         dataset.take(0).to_input()
-    monkeypatch.setattr("mpi_prs.workspace.dataset._MOST_FROZEN", 1)
+    monkeypatch.setattr("mpi_prs.azureml.datasets.dataset._MOST_FROZEN", 1)
     with pytest.raises(WorkspaceError, match="leaves more than 1 files, too many to list"):
         dataset.take(2).to_input()
 

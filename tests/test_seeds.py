@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.workspace import Workspace
 from tests.azurite import OTHER_ACCOUNT, Azurite
 from tests.jobs import MARK, REPOSITORY, Job, nothing_left_of
 from tests.seeds import blocks, cells, entry_script, sdk_names, write_notebook

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 import mpi_prs
+from mpi_prs.azureml import authentication
 from mpi_prs.child.shims import finder, names
-from mpi_prs.workspace import authentication
 from tests.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, make_job, nothing_left_of
 
 NewJob = Callable[..., Job]
@@ -356,7 +356,7 @@ def run(mini_batch):
     print(sys.path)
     return [f"{os.path.basename(path)} {whose} {os.environ.get('AZUREML_RUN_ID')}" for path in mini_batch]
 """
-OURS = "mpi_prs.workspace.workspace"
+OURS = "mpi_prs.azureml.workspace"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.workspace import Workspace
 from tests.jobs import MARK, REPOSITORY, Job, Mpi, nothing_left_of
 from tests.test_digits import build  # noqa: F401  # a fixture
 

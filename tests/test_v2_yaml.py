@@ -16,15 +16,15 @@ import pandas as pd
 import pytest
 import yaml
 
+from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.v2.loading import Loaded, is_v2, load
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.cli.main import command_line
 from mpi_prs.core.errors import ConfigError, MpiPrsError, ScriptError
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.pipeline.v2.loading import Loaded, is_v2, load
-from mpi_prs.workspace.compute import AmlCompute, ComputeTarget
-from mpi_prs.workspace.dataset import Dataset
-from mpi_prs.workspace.datastore import Datastore
-from mpi_prs.workspace.model import Model
-from mpi_prs.workspace.workspace import Workspace
 from tests.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
 
 PIPELINE = """

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.azureml.store.layout import layout_of
+from mpi_prs.azureml.store.settings import slurm_section, with_defaults
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.script_context import WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.workspace.layout import layout_of
-from mpi_prs.workspace.settings import slurm_section, with_defaults
-from mpi_prs.workspace.workspace import Workspace
 from tests.together import together
 
 
@@ -251,7 +251,7 @@ def test_a_broken_workspace_json_is_named_with_its_line(ws: Workspace) -> None:
 
 SETTING = """
 import sys
-from mpi_prs.workspace.workspace import Workspace
+from mpi_prs.azureml.workspace import Workspace
 ws, name = Workspace.at(sys.argv[1]), ["backend", "apptainer", "conda", "environment_policy"][int(sys.argv[2])]
 for number in range(15):
     ws.update_settings(**{name: "local" if name == "backend" else f"{name}-{number}"})

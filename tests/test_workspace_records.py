@@ -14,12 +14,9 @@ from typing import NoReturn
 
 import pytest
 
-from mpi_prs.child.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
-from mpi_prs.core.azure_names import NotRegistered, Registered
-from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.workspace.incoming import copy_into, incoming_folder
-from mpi_prs.workspace.layout import WorkspaceFolder
-from mpi_prs.workspace.records import (
+from mpi_prs.azureml.store.import_files import copy_into, incoming_folder
+from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.azureml.store.records import (
     add_json,
     add_version,
     add_version_folder,
@@ -36,6 +33,9 @@ from mpi_prs.workspace.records import (
     versions,
     write_json,
 )
+from mpi_prs.child.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
+from mpi_prs.core.azure_names import NotRegistered, Registered
+from mpi_prs.core.errors import WorkspaceError
 from tests.jobs import REPOSITORY
 from tests.old_python import old_pythons
 from tests.together import together
@@ -234,7 +234,7 @@ def test_an_answer_of_nfs_that_was_lost_is_no_other_writer(tmp_path: Path, monke
 ADDING = """
 import sys
 from pathlib import Path
-from mpi_prs.workspace.records import add_version
+from mpi_prs.azureml.store.records import add_version
 print(*[add_version(Path(sys.argv[1]), {"who": sys.argv[2]}) for _ in range(25)])
 """
 
@@ -337,8 +337,8 @@ def test_the_context_of_this_process_follows_its_environment(monkeypatch: pytest
 def test_an_entry_script_in_an_old_python_finds_its_model(tmp_path: Path, python: str) -> None:
     code = """
 import os, sys
-from mpi_prs.workspace.workspace import Workspace
-from mpi_prs.workspace.model import Model
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.azureml.models.model import Model
 ws = Workspace.create("ws", folder=sys.argv[1], show_output=False)
 Model.register(ws, __file__, "mnist").add_tags({"a": 1})
 os.environ["MPI_PRS_WORKSPACE"] = sys.argv[1]

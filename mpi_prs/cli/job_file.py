@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from mpi_prs.azureml.v2.loading import is_v2, load
 from mpi_prs.core.errors import ConfigError, OutputError
 from mpi_prs.job.config.model import JobConfig, load_config
-from mpi_prs.pipeline.v2.loading import is_v2, load
 
 
 def load_job(

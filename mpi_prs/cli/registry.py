@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from mpi_prs.workspace.workspace import Workspace
+    from mpi_prs.azureml.workspace import Workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,8 +37,8 @@ def open_workspace(place: Path | None) -> Workspace:
     Raises:
         WorkspaceError: there is none.
     """
-    from mpi_prs.workspace.layout import WorkspaceFolder
-    from mpi_prs.workspace.workspace import Workspace
+    from mpi_prs.azureml.store.layout import WorkspaceFolder
+    from mpi_prs.azureml.workspace import Workspace
 
     if place is not None and WorkspaceFolder(place).is_workspace:
         return Workspace.at(place)

@@ -18,7 +18,7 @@ from mpi_prs.cli.registry import (
 )
 
 if TYPE_CHECKING:
-    from mpi_prs.workspace.datastore import Datastore
+    from mpi_prs.azureml.datastores.datastore import Datastore
 
 
 @click.group()
@@ -98,7 +98,7 @@ def register_datastore(
     Secrets are read from files, since others see the command line: they are kept in the workspace, where only you can
     read them. Without any, the container is a public one.
     """
-    from mpi_prs.workspace.datastore import Datastore
+    from mpi_prs.azureml.datastores.datastore import Datastore
 
     if (folder is None) == (container is None):
         raise click.UsageError("give --folder DIR or --container NAME, one of them")

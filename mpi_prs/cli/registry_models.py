@@ -22,7 +22,7 @@ from mpi_prs.cli.registry import (
 )
 
 if TYPE_CHECKING:
-    from mpi_prs.workspace.model import Model
+    from mpi_prs.azureml.models.model import Model
 
 
 @click.group()
@@ -38,8 +38,8 @@ def models() -> None:
 @workspace_option
 def list_models(name: str | None, every: bool, tags: tuple[str, ...], as_json: bool, place: Path | None) -> None:
     """All models, or all versions of the model NAME."""
+    from mpi_prs.azureml.models.model import Model
     from mpi_prs.core.units import size
-    from mpi_prs.workspace.model import Model
 
     workspace = open_workspace(place)
     wanted = [text if not equals else [key, value] for text in tags for key, equals, value in [text.partition("=")]]
@@ -90,7 +90,7 @@ def register(
     place: Path | None,
 ) -> None:
     """Copy the file or folder PATH into the workspace, as the next version of the model NAME."""
-    from mpi_prs.workspace.model import Model
+    from mpi_prs.azureml.models.model import Model
 
     made = Model.register(
         open_workspace(place),
@@ -134,7 +134,7 @@ def delete(model: str, yes: bool, place: Path | None) -> None:
 
 
 def _model(text: str, place: Path | None) -> Model:
-    from mpi_prs.workspace.model import Model
+    from mpi_prs.azureml.models.model import Model
 
     name, version = split_version(text)
     return Model(open_workspace(place), name, version=version)

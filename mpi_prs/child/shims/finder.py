@@ -3,7 +3,7 @@
 ::
 
     import azureml.core          ──► finder ──► an empty module: nothing else is imported
-    azureml.core.Workspace       ──► the module's __getattr__ ──► mpi_prs.workspace.workspace.Workspace
+    azureml.core.Workspace       ──► the module's __getattr__ ──► mpi_prs.azureml.workspace.Workspace
     from azureml.core import Foo ──► ImportError: mpi_prs does not have it, and what to use
 
 The finder stands first among Python's own. By ``auto`` it steps aside for each of the two packages that is really

@@ -1,0 +1,154 @@
+"""Datasets under names in a workspace: ``datasets/NAME/VERSION.json``. Standard library only at the top."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpi_prs.azureml.store.layout import layout_of
+from mpi_prs.azureml.store.records import (
+    add_json,
+    add_version,
+    check_name,
+    delete_version,
+    latest_version,
+    locked,
+    names_with_versions,
+    not_found,
+    read_json,
+    time_stamp,
+    versions,
+)
+from mpi_prs.azureml.store.tags import text_pairs
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
+    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+    from mpi_prs.azureml.workspace import Workspace
+
+_SAVED = ".saved"
+"""The folder of datasets that have an id and no name."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Under which name a dataset is registered, and what is kept with it."""
+
+    workspace: Workspace
+    name: str
+    version: int
+    description: str | None
+    tags: Mapping[str, str]
+
+
+def register(
+    workspace: Workspace,
+    dataset: AbstractDataset,
+    name: str,
+    description: str | None,
+    tags: Mapping[str, str] | None,
+    create_new_version: bool,
+) -> Registration:
+    """Write a version down. Raises WorkspaceError."""
+    folder = layout_of(workspace).dataset(name)
+    tags = text_pairs("tags", tags)
+    if description is not None and not isinstance(description, str):
+        raise WorkspaceError(f"description is text, but got {description!r}")
+    record = {
+        "id": dataset.id,
+        "description": description,
+        "tags": tags,
+        "registered": time_stamp(),
+        "definition": dataset.definition(),
+    }
+    with contextlib.nullcontext() if create_new_version else locked(folder):
+        if not create_new_version and latest_version(folder) is not None:
+            raise WorkspaceError(
+                f"there is a dataset {name!r} already; give create_new_version=True to register the next version of "
+                "it, or choose another name"
+            )
+        version = add_version(folder, record)
+    return Registration(workspace, name, version, description, tags)
+
+
+def unregister(registration: Registration) -> None:
+    """Forget all versions of a name. Raises WorkspaceError."""
+    folder = registration.workspace.layout.dataset(registration.name)
+    for version in versions(folder):
+        delete_version(folder, version)
+
+
+def save(workspace: Workspace, dataset: AbstractDataset) -> None:
+    """Keep a dataset under its id. Raises WorkspaceError."""
+    path = layout_of(workspace).datasets / _SAVED / f"{dataset.id}.json"
+    if not path.exists():
+        add_json(path, {"id": dataset.id, "definition": dataset.definition()})
+
+
+def by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> FileDataset | TabularDataset:
+    """A version of a name. Raises WorkspaceError."""
+    folder = layout_of(workspace).dataset(name)
+    known = versions(folder)
+    if not known:
+        raise not_found("dataset", name, names_with_versions(workspace.layout.datasets))
+    wanted: Any = known[-1] if version in ("latest", None) else version
+    if isinstance(wanted, str) and wanted.isdecimal():
+        wanted = int(wanted)
+    if isinstance(wanted, bool) or not isinstance(wanted, int):
+        raise WorkspaceError(f"the version of a dataset is a number or 'latest', but got {version!r}")
+    if wanted not in known:
+        raise WorkspaceError(
+            f"the dataset {name!r} has no version {wanted}; there is {', '.join(map(str, known[-8:]))}"
+        )
+    return _read(workspace, name, wanted)
+
+
+def by_id(workspace: Workspace, id: str) -> FileDataset | TabularDataset:
+    """The dataset of an id: saved, or any version of any name. Raises WorkspaceError."""
+    from mpi_prs.azureml.datasets.dataset import from_definition
+
+    check_name(id, "a dataset's id")
+    layout, what = layout_of(workspace), f"the dataset of id {id}"
+    for name in names_with_versions(layout.datasets):
+        for version in reversed(versions(layout.dataset(name))):
+            try:
+                record = read_json(layout.dataset_version(name, version), what)
+            except FileNotFoundError:
+                continue  # unregistered meanwhile
+            if record.get("id") == id:
+                return _read(workspace, name, version)
+    try:
+        record = read_json(layout.datasets / _SAVED / f"{id}.json", what)
+    except FileNotFoundError:
+        raise WorkspaceError(f"no dataset of id {id!r} is registered in {workspace.folder}, or saved there") from None
+    return from_definition(workspace, record.get("definition", {}))
+
+
+def all_of(workspace: Workspace) -> Mapping[str, FileDataset | TabularDataset]:
+    """Name → latest version."""
+    folder = workspace.layout.datasets
+
+    def find(name: str) -> FileDataset | TabularDataset | None:
+        version = latest_version(workspace.layout.dataset(name))
+        return None if version is None else _read(workspace, name, version)
+
+    return Registered("dataset", lambda: names_with_versions(folder), find)
+
+
+def _read(workspace: Workspace, name: str, version: int) -> FileDataset | TabularDataset:
+    from mpi_prs.azureml.datasets.dataset import from_definition
+
+    what, path = f"the dataset {name!r}, version {version}", workspace.layout.dataset_version(name, version)
+    try:
+        record = read_json(path, what)
+        definition, tags = record["definition"], record.get("tags", {})
+        registration = Registration(workspace, name, version, record.get("description"), tags)
+        return from_definition(workspace, definition, registration)
+    except FileNotFoundError:
+        raise WorkspaceError(f"{what}: it was unregistered in this very moment") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise WorkspaceError(f"{what}: {path}: this is no description of a dataset ({error!r}). Mend it") from None

@@ -1,0 +1,170 @@
+"""Where a dataset's files are: paths of this machine, URLs, places in datastores. Standard library only at the top.
+
+A place in a datastore is kept by the datastore's name, and the datastore is looked up when the files are wanted: what
+is registered under the name then is what counts.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpi_prs.azureml.datastores.data_path import DataPath, checked_path
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.core.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.workspace import Workspace
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WASB = re.compile(r"wasb(s?)://")
+_EXPECTED = (
+    "expected a path, a URL, a DataPath such as datastore.path('mnist/'), a tuple (datastore, 'mnist/'), or a list of "
+    "these"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the places of a dataset.
+
+    Attributes:
+        path: an absolute path, a URL, or a path in a datastore; may be a folder or a glob.
+        workspace, datastore_name: of the datastore; ``None``: it is in none.
+    """
+
+    path: str
+    workspace: Workspace | None = None
+    datastore_name: str | None = None
+
+    @property
+    def datastore(self) -> Datastore | None:
+        """Raises WorkspaceError: it is not registered any more."""
+        if self.workspace is None or self.datastore_name is None:
+            return None
+        return Datastore.get(self.workspace, self.datastore_name)
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is a URL that is in no datastore."""
+        return self.datastore_name is None and _URL.match(self.path) is not None
+
+    def root(self) -> tuple[str, str]:
+        """The absolute path or URL that it starts from (empty, or with a slash at the end), and its path below that."""
+        datastore = self.datastore
+        if datastore is not None:
+            return datastore.url().rstrip("/") + "/", self.path
+        if not self.is_url:
+            return "/", self.path.lstrip("/")
+        scheme, _, rest = self.path.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}://{host}{slash}", path
+
+    def pattern(self) -> str:
+        """What the files are listed by: a path, a URL or a glob.
+
+        Only the path in a datastore may be a glob; the datastore's own folder means itself.
+        """
+        root, path = self.root()
+        if self.datastore_name is None or _URL.match(root):
+            return self.path if self.datastore_name is None else root + path
+        whole = root + path
+        return whole if not glob.has_magic(path) or os.path.lexists(whole) else glob.escape(root) + path
+
+    def storage(self) -> dict[str, Any]:
+        """How to get at it: a job config's ``storage``; empty: nothing needs to be said."""
+        datastore = self.datastore
+        if datastore is not None:
+            return datastore.storage_section()
+        return {"anonymous": True} if self.path.startswith(("http://", "https://")) else {}
+
+    def definition(self) -> dict[str, str]:
+        """As JSON."""
+        if self.datastore_name is not None:
+            return {"datastore": self.datastore_name, "path": self.path}
+        return {"url" if self.is_url else "path": self.path}
+
+    def __str__(self) -> str:
+        return self.path if self.datastore_name is None else f"{self.datastore_name}:{self.path}"
+
+
+def source_of(workspace: Workspace | None, definition: Mapping[str, Any]) -> Source:
+    """The inverse of :meth:`Source.definition`. Raises WorkspaceError."""
+    if "url" in definition:
+        return Source(str(definition["url"]))
+    if "path" not in definition:
+        raise WorkspaceError(f"this is no place of a dataset's files: {dict(definition)!r}")
+    if "datastore" not in definition:
+        return Source(str(definition["path"]))
+    return Source(checked_path(definition["path"]), workspace, str(definition["datastore"]))
+
+
+def sources(path: Any) -> tuple[Source, ...]:
+    """What Azure's ``path`` parameters take.
+
+    Raises:
+        WorkspaceError: it is none of it, or what is in several stores; names what was expected.
+    """
+    found = tuple(_each(path))
+    if not found:
+        raise WorkspaceError(f"path is empty: {_EXPECTED}")
+    one_store(found)
+    return found
+
+
+def one_store(found: Iterable[Source]) -> dict[str, Any]:
+    """How to get at the store of all places that are reached by URL. Raises WorkspaceError: there are several."""
+    remote = [source for source in found if _URL.match(source.root()[0])]
+    stores = [source.storage() for source in remote]
+    for source, store in zip(remote, stores):  # noqa: B905  # strict is not known to Python 3.7
+        if store != stores[0]:
+            raise WorkspaceError(
+                f"{remote[0]} and {source} are in different stores; make a dataset of each: a step may have several "
+                "inputs"
+            )
+    return stores[0] if stores else {}
+
+
+def _each(path: Any) -> Iterator[Source]:
+    if isinstance(path, DataPath):
+        yield _in_datastore(path)
+    elif isinstance(path, Datastore):
+        yield _in_datastore(path.path())
+    elif isinstance(path, (str, os.PathLike)):
+        yield _outside(os.fspath(path))
+    elif isinstance(path, tuple) and len(path) == 2 and isinstance(path[0], Datastore):
+        below = path[1]
+        if not isinstance(below, str) and not (
+            isinstance(below, Sequence) and below and all(isinstance(each, str) for each in below)
+        ):
+            raise WorkspaceError(f"path: {path!r}: expected a tuple (datastore, 'mnist/')")
+        for each in [below] if isinstance(below, str) else below:
+            yield _in_datastore(path[0].path(each))
+    elif isinstance(path, (list, tuple)):
+        for each in path:
+            yield from _each(each)
+    else:
+        raise WorkspaceError(f"path: {_EXPECTED}; got {path!r} of type {type(path).__name__}")
+
+
+def _in_datastore(path: DataPath) -> Source:
+    return Source(path.path_on_datastore, path.datastore.workspace, path.datastore.name)
+
+
+def _outside(path: str | bytes) -> Source:
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise WorkspaceError(f"path: {_EXPECTED}; got {path!r}")
+    if not _URL.match(path):
+        return Source(os.path.abspath(os.path.expanduser(path)))
+    if path.startswith("azureml://"):
+        raise WorkspaceError(
+            f"path: {path}: URIs of Azure's SDK v2 are not taken here; write Datastore.get(ws, NAME).path(PATH)"
+        )
+    from mpi_prs.storage.credentials import check_url
+
+    check_url(path)
+    return Source(_WASB.sub(r"abfs\1://", path))

@@ -1,0 +1,341 @@
+"""Datastores: the places where data lies, under names. A blob container, or a folder that all nodes see.
+
+::
+
+    Datastore ─┬─ AzureBlobDatastore    abfs://container/…, with the account's key, a SAS token, or nothing
+               ├─ AzureFileDatastore    a file share, where it is mounted
+               └─ FolderDatastore       any folder; workspaceblobstore and workspacefilestore are two
+
+What is known of them lies in ``datastores/NAME.json``, their secrets beside it where only their owner can read them
+(see ``datastore_records.py``). Standard library only at the top: user processes import this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mpi_prs.azureml.datastores.data_path import DataPath, UploadedPath, checked_path
+from mpi_prs.azureml.datastores.records import (
+    DatastoreRecord,
+    account_url,
+    mount_point,
+    read_record,
+    record_names,
+    remove_record,
+    storage_values,
+)
+from mpi_prs.azureml.datastores.registrar import DatastoreRegistrar
+from mpi_prs.azureml.store.given_path import given_path
+from mpi_prs.azureml.store.layout import BLOB_STORE, FILE_STORE, layout_of
+from mpi_prs.azureml.store.records import not_found
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import own_python
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.workspace import Workspace
+
+__all__ = [
+    "AzureBlobDatastore",
+    "AzureFileDatastore",
+    "DataPath",
+    "Datastore",
+    "FolderDatastore",
+    "UploadedPath",
+    "datastores_of",
+]
+
+_NO_DATABASES = "mpi_prs reads files: export the tables as Parquet or CSV, and register their folder or container"
+
+
+class Datastore(DatastoreRegistrar):
+    """A registered datastore; make one with the ``register_…`` methods. ``Datastore(ws, name)`` is :meth:`get`.
+
+    The methods that both kinds have are here. What a datastore is does not change while the object lives.
+
+    Attributes:
+        workspace: that it is registered in.
+        name: its name there.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "register_azure_data_lake": "use register_azure_data_lake_gen2 (Data Lake Storage Gen1 exists no more)",
+        "register_azure_sql_database": _NO_DATABASES,
+        "register_azure_postgre_sql": _NO_DATABASES,
+        "register_azure_my_sql": _NO_DATABASES,
+        "register_dbfs": "mount it, and use register_folder",
+        "register_hdfs": "mount it, and use register_folder; or give Dataset.File.from_files a URL such as hdfs://…",
+        "as_mount": "make a dataset: Dataset.File.from_files(datastore.path(…)).as_mount()",
+        "as_download": "make a dataset: Dataset.File.from_files(datastore.path(…)).as_download()",
+        "as_upload": "use PipelineData or OutputFileDatasetConfig for the output of a step",
+        "account_key": "secrets stay in their files, see docs/azureml.md",
+        "sas_token": "secrets stay in their files, see docs/azureml.md",
+    }
+
+    workspace: Workspace
+    name: str
+    _record: DatastoreRecord
+
+    def __new__(cls, workspace: Workspace, name: str | None = None) -> Datastore:
+        """The datastore of a name; without one, the workspace's default. Raises WorkspaceError: there is none."""
+        return cls.get_default(workspace) if name is None else cls.get(workspace, name)
+
+    def __init__(self, workspace: Workspace, name: str | None = None) -> None:
+        """See :meth:`__new__`, which does it all: it also says of which kind the datastore is."""
+
+    # Those that there are
+
+    @staticmethod
+    def get(workspace: Workspace, datastore_name: str) -> Datastore:
+        """The datastore of a name.
+
+        Raises:
+            WorkspaceError: there is none; names the near ones.
+        """
+        layout = layout_of(workspace)
+        record = read_record(layout, datastore_name)
+        if record is None:
+            raise not_found("datastore", datastore_name, record_names(layout))
+        return _made(workspace, datastore_name, record)
+
+    @staticmethod
+    def get_default(workspace: Workspace) -> Datastore:
+        """The workspace's default datastore."""
+        return workspace.get_default_datastore()
+
+    def unregister(self) -> None:
+        """Forget the datastore and its secret; its data stay where they are.
+
+        Raises:
+            WorkspaceError: it is one of the two that every workspace has, or cannot be removed.
+        """
+        if not remove_record(self.workspace.layout, self.name) and self.name in (BLOB_STORE, FILE_STORE):
+            raise WorkspaceError(f"every workspace has the datastore {self.name!r}: it cannot be unregistered")
+
+    def set_as_default(self) -> None:
+        """Make it the datastore for outputs that name no other."""
+        self.workspace.set_default_datastore(self.name)
+
+    # What it is
+
+    @property
+    def datastore_type(self) -> str:
+        """``AzureBlob``, ``AzureFile`` or ``Folder``."""
+        return {"blob": "AzureBlob", "file_share": "AzureFile"}.get(self._record.kind, "Folder")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder that all nodes see. Not one of Azure's names."""
+        return self.folder is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is; ``None``: it is reached by URL. Not one of Azure's names."""
+        raise NotImplementedError
+
+    def url(self, path: str = "") -> str:
+        """The absolute path, or the URL, of something in it. Not one of Azure's names."""
+        raise NotImplementedError
+
+    def storage_section(self) -> dict[str, Any]:
+        """How to get at it: a job config's ``storage``. It names files of secrets and holds none; of folders: empty."""
+        return {}
+
+    def path(self, path: str | None = None, data_reference_name: str | None = None) -> DataPath:
+        """A file, folder or glob in it, for :meth:`Dataset.File.from_files` and the like."""
+        return DataPath(self, path or "", data_reference_name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Datastore):
+            return NotImplemented
+        return (self.workspace, self.name, self._record) == (other.workspace, other.name, other._record)
+
+    def __hash__(self) -> int:
+        return hash((self.workspace, self.name))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, url={self.url()!r})"
+
+    # Transfer
+
+    @own_python("Datastore.upload()")
+    def upload(
+        self,
+        src_dir: str | os.PathLike[str],
+        target_path: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> UploadedPath:
+        """Upload all files below a folder, hidden ones too.
+
+        Args:
+            src_dir: the folder.
+            target_path: the folder in the datastore that gets its content; default: the root.
+            overwrite: files that are there already; otherwise they are left as they are.
+            show_progress: tell how far it is.
+
+        Returns:
+            where they are, with the numbers of files that were ``uploaded`` and ``skipped``. Azure's returns a
+            DataReference, which can be used in the same places.
+
+        Raises:
+            WorkspaceError: there is no such folder, nothing is in it, or a file cannot be read or written.
+            OutputError: the store refuses or cannot be reached.
+        """
+        from mpi_prs.azureml.datastores.folder_transfer import files_of_folder
+
+        return self._upload(files_of_folder(src_dir), target_path, overwrite, show_progress)
+
+    @own_python("Datastore.upload_files()")
+    def upload_files(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        relative_root: str | os.PathLike[str] | None = None,
+        target_path: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> UploadedPath:
+        """Upload some files.
+
+        Args:
+            files: their paths.
+            relative_root: the folder whose name, and those above it, are left out of the files' names in the
+                datastore; default: the deepest one that they have in common.
+            target_path, overwrite, show_progress: see :meth:`upload`, as for what is returned and raised.
+        """
+        from mpi_prs.azureml.datastores.folder_transfer import named_files
+
+        return self._upload(named_files(files, relative_root), target_path, overwrite, show_progress)
+
+    @own_python("an upload")
+    def _upload(
+        self, files: Sequence[tuple[Path, str]], target_path: str | None, overwrite: bool, show_progress: bool
+    ) -> UploadedPath:
+        from mpi_prs.azureml.datastores.folder_transfer import upload
+
+        target = checked_path(target_path or "")
+        moved = upload(self, files, target, overwrite, show_progress)
+        return UploadedPath(self, target, uploaded=moved.done, skipped=moved.skipped)
+
+    @own_python("Datastore.download()")
+    def download(
+        self,
+        target_path: str | os.PathLike[str],
+        prefix: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> int:
+        """Download files; each is there complete or not at all, and the same call goes on where it was interrupted.
+
+        Args:
+            target_path: the folder that gets them, under their whole names in the datastore.
+            prefix: the folder or file in the datastore; default: everything. Run directories of jobs (``_run``) are
+                left out.
+            overwrite: files that are here already; otherwise they are left as they are.
+            show_progress: tell how far it is.
+
+        Returns:
+            how many files were downloaded.
+
+        Raises:
+            WorkspaceError: there is nothing at the prefix, or a file cannot be read or written.
+            InputError: the store refuses or cannot be reached, or the disk cannot be written.
+        """
+        from mpi_prs.azureml.datastores.folder_transfer import download
+
+        return download(
+            self, given_path("target_path", target_path), checked_path(prefix or ""), overwrite, show_progress
+        ).done
+
+
+class _OfAnAccount(Datastore):
+    """Something of a storage account."""
+
+    @property
+    def container_name(self) -> str:
+        """Of the container, or the file share; Azure calls it so."""
+        return str(self._record.container)
+
+    @property
+    def account_name(self) -> str:
+        return str(self._record.account_name)
+
+    @property
+    def _endpoints(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.workspace.settings["storage_endpoints"]
+        return found
+
+
+class AzureBlobDatastore(_OfAnAccount):
+    """A container of Azure's blob storage, or of anything that speaks like it."""
+
+    @property
+    def protocol(self) -> str:
+        """``https``, unless another one was given."""
+        return self._record.protocol or "https"
+
+    @property
+    def endpoint(self) -> str:
+        """The account's address where one was given, by the workspace's setting too; else ``core.windows.net``."""
+        return account_url(self._record, self._endpoints) or "core.windows.net"
+
+    @property
+    def credential_type(self) -> str:
+        """``AccountKey``, ``Sas``, ``None`` of a public container, or ``Environment``."""
+        names = {"account_key": "AccountKey", "sas_token": "Sas", "environment": "Environment"}
+        return names.get(self._record.credentials, "None")
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def url(self, path: str = "") -> str:
+        return f"abfs://{self.container_name}/{checked_path(path)}"
+
+    def storage_section(self) -> dict[str, Any]:
+        return storage_values(self.workspace.layout, self.name, self._record, self._endpoints)
+
+
+class FolderDatastore(Datastore):
+    """A folder that all nodes see."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(str(self._record.folder))
+
+    def url(self, path: str = "") -> str:
+        return str(self.folder / checked_path(path))
+
+
+class AzureFileDatastore(_OfAnAccount, FolderDatastore):
+    """An Azure file share: the folder that it is mounted at."""
+
+    @property
+    def folder(self) -> Path:
+        return mount_point(self._record, self._endpoints)
+
+
+def datastores_of(workspace: Workspace) -> Mapping[str, Datastore]:
+    """Name → datastore, of all in a workspace; read when they are asked for."""
+
+    def find(name: str) -> Datastore | None:
+        record = read_record(workspace.layout, name) if name in record_names(workspace.layout) else None
+        return None if record is None else _made(workspace, name, record)
+
+    return Registered("datastore", lambda: record_names(workspace.layout), find)
+
+
+_KINDS: dict[str, type[Datastore]] = {
+    "blob": AzureBlobDatastore,
+    "file_share": AzureFileDatastore,
+    "folder": FolderDatastore,
+}
+
+
+def _made(workspace: Workspace, name: str, record: DatastoreRecord) -> Datastore:
+    made = object.__new__(_KINDS[record.kind])
+    made.workspace, made.name, made._record = workspace, name, record
+    return made

@@ -1,0 +1,232 @@
+"""What a workspace keeps of a datastore: a JSON file that everybody may read, and a file of its own for a secret.
+
+::
+
+    datastores/NAME.json        kind, container, account, endpoint, which credentials; never a secret
+    secrets/NAME.account_key    one line, mode 0600, in a folder of mode 0700
+    secrets/NAME.sas_token
+
+Standard library only: user processes import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mpi_prs.azureml.store.layout import BLOB_STORE, FILE_STORE, WorkspaceFolder
+from mpi_prs.azureml.store.records import add_json, locked, names_of, read_json, write_json
+from mpi_prs.core.errors import WorkspaceError
+
+ANONYMOUS = "anonymous"
+FROM_ENVIRONMENT = "environment"
+ACCOUNT_KEY = "account_key"
+SAS_TOKEN = "sas_token"  # the kind of secret, none itself
+SECRETS = (ACCOUNT_KEY, SAS_TOKEN)
+
+
+@dataclass(frozen=True)
+class DatastoreRecord:
+    """What is known of a datastore, without its secrets.
+
+    Attributes:
+        kind: ``blob``, ``file_share`` or ``folder``.
+        folder: of folders, and of file shares where it was given: where it is mounted, absolute.
+        container: of blobs and file shares: the container's or share's name.
+        account_name: of both: the storage account.
+        protocol, endpoint: as they were given; ``None``: not at all.
+        credentials: ``anonymous``, ``environment``, or the kind of the secret.
+    """
+
+    kind: str
+    folder: str | None = None
+    container: str | None = None
+    account_name: str | None = None
+    protocol: str | None = None
+    endpoint: str | None = None
+    credentials: str = ANONYMOUS
+
+
+def read_record(layout: WorkspaceFolder, name: str) -> DatastoreRecord | None:
+    """The record of a datastore; ``None``: there is none. The two that every workspace has need no file.
+
+    Raises:
+        WorkspaceError: the file is broken, or no datastore can be called so.
+    """
+    what = f"the datastore {name!r}"
+    try:
+        data = read_json(layout.datastore(name), what)
+    except FileNotFoundError:
+        folder = {BLOB_STORE: layout.blob_store, FILE_STORE: layout.file_store}.get(name)
+        return None if folder is None else DatastoreRecord("folder", folder=str(folder))
+    fields = {key: value for key, value in data.items() if key in DatastoreRecord.__dataclass_fields__}
+    wrong = [key for key, value in fields.items() if not isinstance(value, (str, type(None)))]
+    if wrong or fields.get("kind") not in ("blob", "file_share", "folder"):
+        raise WorkspaceError(
+            f"{what}: {layout.datastore(name)}: {wrong[0] if wrong else 'kind'} is not what it should be. Mend this "
+            "file, or register the datastore anew with overwrite=True"
+        )
+    return DatastoreRecord(**fields)
+
+
+def record_names(layout: WorkspaceFolder) -> list[str]:
+    """The names of all datastores, sorted."""
+    return sorted({*names_of(layout.datastores, ".json"), BLOB_STORE, FILE_STORE})
+
+
+def is_taken(layout: WorkspaceFolder, name: str) -> bool:
+    """Whether a datastore of this name was registered, or is one of the two that every workspace has."""
+    return read_record(layout, name) is not None
+
+
+def add_record(
+    layout: WorkspaceFolder, name: str, record: DatastoreRecord, secret: str | None, *, overwrite: bool
+) -> bool:
+    """Register a datastore with its secret; of several at once, each is registered whole.
+
+    Args:
+        secret: what the record's ``credentials`` name, one line.
+        overwrite: in place of one that is there.
+
+    Returns:
+        whether it was done; ``False``: the name is taken.
+
+    Raises:
+        WorkspaceError: it cannot be written.
+    """
+    path = layout.datastore(name)
+    with locked(path):
+        if not overwrite and is_taken(layout, name):
+            return False
+        if secret is not None:  # first: whoever sees the record finds the secret
+            _write_secret(layout.secret(name, record.credentials), secret)
+        data = {key: value for key, value in asdict(record).items() if value is not None}
+        if overwrite:
+            write_json(path, data)
+        elif not add_json(path, data):
+            return False
+        _remove_secrets(layout, name, keep=record.credentials)
+    return True
+
+
+def remove_record(layout: WorkspaceFolder, name: str) -> bool:
+    """Forget a datastore and its secret; whether there was one. Its data stay where they are.
+
+    Raises:
+        WorkspaceError: it cannot be removed.
+    """
+    path = layout.datastore(name)
+    with locked(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise WorkspaceError(f"cannot remove {path}: {error.strerror}. Is it your workspace?") from error
+        _remove_secrets(layout, name)
+    return True
+
+
+def storage_values(
+    layout: WorkspaceFolder, name: str, record: DatastoreRecord, endpoints: Mapping[str, str]
+) -> dict[str, Any]:
+    """How to get at a blob container: a job config's ``storage`` section, which names the file of a secret.
+
+    Args:
+        endpoints: the workspace's setting ``storage_endpoints``.
+    """
+    values: dict[str, Any] = {"account_name": record.account_name}
+    url = account_url(record, endpoints)
+    if url:
+        values["account_url"] = url
+    if record.credentials == ANONYMOUS:
+        values["anonymous"] = True
+    elif record.credentials in SECRETS:
+        values[f"{record.credentials}_file"] = str(layout.secret(name, record.credentials))
+    return values
+
+
+def account_url(record: DatastoreRecord, endpoints: Mapping[str, str]) -> str | None:
+    """The address of an account's blobs; ``None``: Azure's own."""
+    endpoint, account = record.endpoint, str(record.account_name)
+    if endpoint is None and record.protocol is None:
+        return endpoints[account].rstrip("/") if account in endpoints else None
+    if endpoint is not None and "://" in endpoint:
+        return endpoint.rstrip("/")
+    return f"{record.protocol or 'https'}://{account}.blob.{(endpoint or 'core.windows.net').strip('/.')}"
+
+
+def mount_point(record: DatastoreRecord, endpoints: Mapping[str, str]) -> Path:
+    """Where a file share is mounted. Raises WorkspaceError: nothing says it."""
+    if record.folder is not None:
+        return Path(record.folder)
+    account = str(record.account_name)
+    url = endpoints.get(account, "")
+    if not url.startswith("file:///"):
+        raise WorkspaceError(
+            f"nothing says where the file share {record.container!r} of {account!r} is mounted: give folder=…, or the "
+            f'workspace\'s setting: ws.update_settings(storage_endpoints={{"{account}": "file:///mnt/{account}"}})'
+        )
+    return Path(url[len("file://") :], str(record.container))
+
+
+# Secrets
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Write a secret that only its owner can read, at no moment anybody else, whatever the umask says."""
+    folder = path.parent
+    temporary = folder / f".{secrets.token_hex(8)}"
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(folder, mode=0o700)
+        _for_the_owner_alone(folder)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                os.fchmod(descriptor, 0o600)  # the umask may have taken even the owner's rights
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot keep a secret in {folder}: {error.strerror}. Leave it in the environment (AZURE_STORAGE_…), and "
+            "give credentials_from_environment=True"
+        ) from error
+
+
+def _for_the_owner_alone(folder: Path) -> None:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise WorkspaceError(
+            f"{folder} belongs to {_user(found.st_uid)}, who alone can keep secrets in this workspace. Leave yours in "
+            "the environment (AZURE_STORAGE_…), and give credentials_from_environment=True"
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def _remove_secrets(layout: WorkspaceFolder, name: str, keep: str = "") -> None:
+    """Those that nothing refers to any more."""
+    for kind in SECRETS:
+        if kind != keep:
+            with contextlib.suppress(OSError):
+                layout.secret(name, kind).unlink()

@@ -1,0 +1,392 @@
+"""``azureml.core.environment``: what the user processes of a job run in.
+
+::
+
+    Environment ── definition() ──► environments/NAME/VERSION.json
+        │
+        └─ environment_building.prepare() ──► an interpreter, environment variables, and notes for the log
+
+What is made of a definition depends on its policy; see :mod:`mpi_prs.azureml.environments.building`. A definition in
+JSON has Azure's names, so that what Azure's ``save_to_directory`` has written can be loaded.
+
+Standard library only at import: user processes may import this module.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies, from_requirements_file
+from mpi_prs.azureml.environments.environment_sections import (
+    DEFAULT_CPU_IMAGE,
+    DEFAULT_GPU_IMAGE,
+    IMAGE_ADVICE,
+    POLICIES,
+    REGISTRY_ADVICE,
+    DockerSection,
+    PythonSection,
+    SparkSection,
+    check_policy,
+)
+from mpi_prs.azureml.environments.sections import Field, Section, optional_text, variables, wrong
+from mpi_prs.azureml.store.layout import layout_of
+from mpi_prs.azureml.store.records import (
+    add_version,
+    check_name,
+    latest_version,
+    names_with_versions,
+    not_found,
+    read_json,
+    time_stamp,
+    versions,
+    write_json,
+)
+from mpi_prs.core.azure_names import Registered, Surface
+from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.words import near
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.workspace import Workspace
+
+__all__ = [
+    "DEFAULT_CPU_IMAGE",
+    "DEFAULT_GPU_IMAGE",
+    "POLICIES",
+    "DockerSection",
+    "Environment",
+    "EnvironmentBuild",
+    "PythonSection",
+    "SparkSection",
+    "environments_of",
+]
+
+_FILE = "azureml_environment.json"
+_CONDA_FILE = "conda_dependencies.yml"
+
+
+def _section(kind: type[Section]) -> Callable[[str, Any], Any]:
+    def check(label: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise wrong(label, f"a {kind.__name__}", value)
+        return value
+
+    return check
+
+
+class Environment(Section):
+    """What user processes run in: interpreter, packages, environment variables.
+
+    Args:
+        name: for registering it, and for messages.
+
+    Attributes:
+        python, docker, spark: see their classes.
+        environment_variables: of the user processes. They are kept in the workspace as they are: no place for secrets.
+        version: the registered version, such as ``"2"``; ``None``: not registered.
+        policy: how it is had: ``current``, ``venv``, ``conda``, ``container`` or the path of an interpreter; ``None``:
+            as the workspace says. Not one of Azure's names.
+        inferencing_stack_version, asset_id: accepted and ignored.
+
+    Raises:
+        WorkspaceError: nothing can have such a name.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "databricks": "there is no Databricks behind mpi_prs; name packages in python.conda_dependencies",
+        "r": "mpi_prs runs Python; call R from your script, in an environment that has it",
+        "add_private_pip_wheel": "put the wheel on a filesystem that all nodes see, and its path into the pip packages",
+        "get_image_details": "no image is built: see environment_building.prepare",
+        "label": "use versions: Environment.get(workspace, name, version)",
+        "from_docker_build_context": IMAGE_ADVICE,
+    }
+
+    name = Field(str, lambda _, value: check_name(value, "an environment"))
+    version: Field[str | None] = Field(lambda: None, optional_text)
+    asset_id: Field[str | None] = Field(lambda: None, optional_text)
+    python = Field(PythonSection, _section(PythonSection))
+    docker = Field(DockerSection, _section(DockerSection))
+    spark = Field(SparkSection, _section(SparkSection))
+    environment_variables: Field[dict[str, str]] = Field(dict, variables)
+    policy: Field[str | None] = Field(lambda: None, check_policy)
+    inferencing_stack_version: Field[str | None] = Field(lambda: None, optional_text)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+
+    def __repr__(self) -> str:  # without the environment variables, whose values may be nobody's business
+        return f"Environment(name={self.name!r}, version={self.version!r}, policy={self.policy!r})"
+
+    # Making one from what there is
+
+    @staticmethod
+    def from_pip_requirements(name: str, file_path: str | Path, pip_version: str | None = None) -> Environment:
+        """From a requirements file.
+
+        Args:
+            pip_version: accepted and ignored: packages are installed by the pip that comes with the interpreter.
+
+        Raises:
+            EnvironmentProblem: the file cannot be read, or has a line that pip would not understand.
+        """
+        del pip_version
+        made = Environment(name)
+        made.python.conda_dependencies = from_requirements_file(file_path)
+        return made
+
+    @staticmethod
+    def from_conda_specification(name: str, file_path: str | Path) -> Environment:
+        """From a conda environment file. Raises EnvironmentProblem."""
+        made = Environment(name)
+        made.python.conda_dependencies = CondaDependencies(file_path)
+        return made
+
+    @staticmethod
+    @own_python("Environment.from_existing_conda_environment()")
+    def from_existing_conda_environment(name: str, conda_environment_name: str) -> Environment:
+        """With the packages of a conda environment on this machine, as ``conda env export`` says them.
+
+        Raises:
+            EnvironmentProblem: there is no conda here, or no such environment.
+        """
+        from mpi_prs.azureml.environments.conda import exported
+
+        made = Environment(name)
+        made.python.conda_dependencies = exported(conda_environment_name)
+        return made
+
+    @staticmethod
+    def from_docker_image(
+        name: str,
+        image: str,
+        container_registry: object = None,
+        conda_specification: str | Path | None = None,
+        pip_requirements: str | Path | None = None,
+    ) -> Environment:
+        """With an image, and the packages that a file names.
+
+        Args:
+            container_registry: refused; write the registry before the image.
+
+        Raises:
+            EnvironmentProblem: both files are given, or one of them cannot be read.
+        """
+        if container_registry is not None:
+            raise EnvironmentProblem(f"container_registry: {REGISTRY_ADVICE}")
+        if conda_specification is not None and pip_requirements is not None:
+            raise EnvironmentProblem("give conda_specification or pip_requirements, not both")
+        made = Environment(name)
+        made.docker.enabled = True
+        made.docker.base_image = image
+        if conda_specification is not None:
+            made.python.conda_dependencies = CondaDependencies(conda_specification)
+        elif pip_requirements is not None:
+            made.python.conda_dependencies = from_requirements_file(pip_requirements)
+        else:
+            made.python.user_managed_dependencies = True
+        return made
+
+    def clone(self, new_name: str) -> Environment:
+        """The same definition under another name, not registered."""
+        return Environment.from_definition({**copy.deepcopy(self.definition()), "name": new_name})
+
+    # In a workspace
+
+    def register(self, workspace: Workspace) -> Environment:
+        """Keep the definition in a workspace: a new version, unless the latest one says the same.
+
+        Returns:
+            this object, which has the version now.
+
+        Raises:
+            WorkspaceError: the workspace cannot be written.
+        """
+        definition = self.definition()
+        folder = workspace.layout.environment(self.name)
+        latest = latest_version(folder)
+        if latest is None or _read(workspace, self.name, latest) != definition:
+            latest = add_version(folder, {"registered": time_stamp(), "definition": definition})
+        self.version = str(latest)
+        return self
+
+    @staticmethod
+    def get(workspace: Workspace, name: str, version: str | int | None = None, label: str | None = None) -> Environment:
+        """A registered environment.
+
+        Args:
+            version: such as ``"2"``; default: the latest.
+            label: ``Latest`` or None; there are no other labels.
+
+        Raises:
+            WorkspaceError: there is none of this name and version.
+        """
+        if label not in (None, "Latest", "latest"):
+            raise WorkspaceError(f"there is no label {label!r}: the only one is Latest; give a version")
+        known = versions(layout_of(workspace).environment(name))
+        if not known:
+            raise _unknown(workspace, name)
+        wanted = str(known[-1] if version is None else version)
+        if wanted not in map(str, known):
+            there = ", ".join(map(str, known))
+            raise WorkspaceError(f"there is no version {wanted!r} of the environment {name!r}; there is {there}")
+        found = Environment.from_definition(_read(workspace, name, int(wanted)))
+        found.version = wanted
+        return found
+
+    @staticmethod
+    def list(workspace: Workspace) -> dict[str, Environment]:
+        """The latest version of every registered environment, by name."""
+        return dict(environments_of(workspace))
+
+    @own_python("Environment.build()")
+    def build(self, workspace: Workspace, image_build_compute: object = None) -> EnvironmentBuild:
+        """Do now, here, what the submission of a job would do: make the virtual environment, fetch the image, ….
+
+        Args:
+            image_build_compute: accepted and ignored.
+
+        Raises:
+            EnvironmentProblem: it cannot be had.
+        """
+        del image_build_compute
+        from mpi_prs.azureml.environments.building import prepare
+
+        prepared = prepare(self, workspace, print)
+        return EnvironmentBuild(prepared.interpreter, tuple(prepared.notes))
+
+    def build_local(self, workspace: Workspace, platform: object = None, **ignored: object) -> EnvironmentBuild:
+        """The same as :meth:`build`."""
+        del platform, ignored
+        return self.build(workspace)
+
+    # As JSON
+
+    def definition(self) -> dict[str, Any]:
+        """As JSON, without the version. Raises EnvironmentProblem where a list or a dict holds what it must not."""
+        found = {
+            **super().definition(),
+            "python": self.python.definition(),
+            "docker": self.docker.definition(),
+            "spark": self.spark.definition(),
+        }
+        return {key: value for key, value in found.items() if key not in ("version", "assetId")}
+
+    @staticmethod
+    def from_definition(definition: Mapping[str, Any]) -> Environment:
+        """The inverse of :meth:`definition`; also of what Azure's ``save_to_directory`` writes.
+
+        Raises:
+            EnvironmentProblem: it says what mpi_prs does not have, or a value of the wrong kind.
+        """
+        return _from_definition(definition, "the definition of an environment")
+
+    def save_to_directory(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the definition into a folder, which is made.
+
+        Raises:
+            EnvironmentProblem: it exists and ``overwrite`` is not given, or it cannot be written.
+        """
+        folder = Path(path)
+        if folder.exists() and not overwrite:
+            raise EnvironmentProblem(f"{folder} exists; choose another folder, or give overwrite=True")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(f"{folder} cannot be made: {error.strerror}") from None
+        self.python.conda_dependencies.save_to_file(folder, _CONDA_FILE)
+        write_json(folder / _FILE, self.definition())
+
+    @staticmethod
+    def load_from_directory(path: str | Path) -> Environment:
+        """The environment that :meth:`save_to_directory`, ours or Azure's, has written. Raises EnvironmentProblem."""
+        file = Path(path) / _FILE
+        try:
+            definition = read_json(file, "the environment")
+        except FileNotFoundError:
+            raise EnvironmentProblem(f"there is no environment in {path}: it has no {_FILE}") from None
+        return _from_definition(definition, str(file))
+
+
+@dataclass(frozen=True)
+class EnvironmentBuild(Surface):
+    """What :meth:`Environment.build` has made; it is complete at once.
+
+    Attributes:
+        interpreter: the Python that user processes will run in; ``None``: the one that runs mpi_prs.
+        notes: what the log of a job will say.
+        status: ``Succeeded``.
+    """
+
+    interpreter: str | None
+    notes: tuple[str, ...]
+    status: str = "Succeeded"
+
+    def wait_for_completion(self, show_output: bool = True) -> None:
+        """Nothing to wait for; prints the notes."""
+        if show_output:
+            print("\n".join(self.notes) or "nothing to be built: the Python at hand has what is asked for")
+
+
+def environments_of(workspace: Workspace) -> Registered[Environment]:
+    """The registered environments of a workspace, by name: the latest version of each."""
+    folder = layout_of(workspace).environments
+
+    def find(name: str) -> Environment | None:
+        return Environment.get(workspace, name) if name in names_with_versions(folder) else None
+
+    return Registered("environment", lambda: names_with_versions(folder), find)
+
+
+def _unknown(workspace: Workspace, name: str) -> WorkspaceError:
+    if name.lower().startswith("azureml-"):
+        return WorkspaceError(
+            f"there is no environment {name!r}: Azure's curated environments are not part of mpi_prs. Define one: "
+            "Environment(name), with python.conda_dependencies"
+        )
+    return not_found("environment", name, names_with_versions(workspace.layout.environments))
+
+
+def _read(workspace: Workspace, name: str, version: int) -> dict[str, Any]:
+    record = read_json(workspace.layout.environment_version(name, version), f"the environment {name!r}")
+    definition: dict[str, Any] = record["definition"]
+    return definition
+
+
+_NOT_OURS: Mapping[str, tuple[str, ...]] = {
+    "": ("databricks", "r", "version", "assetId"),
+    "python": ("condaDependenciesFile", "baseCondaEnvironment", "cacheEnvironment", "extraProperties"),
+    "docker": ("baseImageRegistry", "platform", "buildContext", "sharedVolumesV2"),
+    "spark": (),
+}
+"""Keys of Azure's files that are left out: they are empty there, or say how a service caches."""
+
+
+def _from_definition(definition: Mapping[str, Any], source: str) -> Environment:
+    if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
+        raise EnvironmentProblem(f"{source}: expected a JSON object with a name")
+    made = Environment(definition["name"])
+    rest: dict[str, Any] = {key: value for key, value in definition.items() if key not in _NOT_OURS[""]}
+    for name in ("python", "docker", "spark"):
+        section = rest.pop(name, None) or {}
+        if not isinstance(section, Mapping):
+            raise EnvironmentProblem(f"{source}: {name}: expected a JSON object")
+        if name == "python" and section.get("condaDependencies") is not None:
+            packages = CondaDependencies.from_definition(section["condaDependencies"], source)
+            section = {**section, "condaDependencies": packages}
+        _fill(getattr(made, name), section, _NOT_OURS[name], f"{source}: {name}.")
+    _fill(made, rest, (), f"{source}: ")
+    return made
+
+
+def _fill(section: Section, values: Mapping[str, Any], left_out: tuple[str, ...], where: str) -> None:
+    names = {field.key: name for name, field in type(section).fields().items()}
+    for key, value in values.items():
+        if key in left_out:
+            continue
+        if key not in names:
+            raise EnvironmentProblem(f"{where}{key}: mpi_prs has no such setting{near(key, names)}")
+        setattr(section, names[key], value)

@@ -1,0 +1,197 @@
+"""What ``RunDetails`` shows of a run, as plain data; and that as text and as HTML. Pure, but for :func:`view_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpi_prs.azureml.backends import run_status as states
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
+
+_LOG_LINES = 8
+_TAIL = 16 << 10  # bytes
+_BAR = 24
+
+_COLOURS = {
+    states.COMPLETED: "#2e8540",
+    states.FAILED: "#c4262e",
+    states.CANCELED: "#8a6d00",
+    states.CANCEL_REQUESTED: "#8a6d00",
+    states.RUNNING: "#0b6cb8",
+}
+_GREY = "#777"
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step.
+
+    Attributes:
+        name: of the step.
+        state: Azure's word.
+        detail: what it waits for, or how it ended; may be empty.
+        done: part of its mini-batches that is settled, 0 to 1; ``None``: not known.
+        facts: name → value: mini-batches, items, throughput, failures, time left.
+    """
+
+    name: str
+    state: str
+    detail: str
+    done: float | None
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run.
+
+    Attributes:
+        title: its name.
+        run_id: its id.
+        state: Azure's word.
+        steps: in order.
+        log: the last lines of what is at work.
+        problem: why it failed; empty: it has not.
+        summary: how it went, once it is over.
+        folder: where it is kept.
+    """
+
+    title: str
+    run_id: str
+    state: str
+    steps: tuple[StepView, ...]
+    log: tuple[str, ...]
+    problem: str
+    summary: str
+    folder: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in states.OVER
+
+
+def view_of(look: PipelineLook, logs: Mapping[str, Mapping[str, Path]], folder: Path) -> RunView:
+    """The view of a pipeline run.
+
+    Args:
+        look: where it stands.
+        logs: step run → name → file.
+        folder: where it is kept.
+    """
+    from mpi_prs.azureml.runs.failure_text import why_failed
+    from mpi_prs.azureml.runs.logs import CONSOLE
+    from mpi_prs.azureml.runs.waiting import ending
+
+    at_work = next((step for step in look.steps if step.standing.state in (states.RUNNING, states.PREPARING)), None)
+    return RunView(
+        title=look.record.name or look.record.experiment,
+        run_id=look.record.id,
+        state=look.state,
+        steps=tuple(_step_view(step) for step in look.steps),
+        log=() if at_work is None else tuple(_last_lines(logs.get(at_work.record.id, {}).get(CONSOLE))),
+        problem=why_failed(look, logs) if look.state == states.FAILED else "",
+        summary="\n".join(ending(look)) if look.is_over else look.detail,
+        folder=str(folder),
+    )
+
+
+def _step_view(step: StepLook) -> StepView:
+    from mpi_prs.core.units import count, duration, printable, rate
+    from mpi_prs.monitor.status import failed_on_two
+
+    status, standing = step.standing.status, step.standing
+    if status is None:
+        return StepView(step.record.name, standing.state, printable(standing.detail), None, {})
+    facts = {
+        "mini-batches": f"{count(status.settled)} of {count(status.mini_batches)}",
+        "items": f"{count(status.items_done)} of {count(status.items)}",
+        "throughput": rate(status.items_per_second) if status.items_per_second else "",
+        "failed items": count(status.items_failed) if status.items_failed else "",
+        "tried again": count(status.retried) if status.retried else "",
+        "on two nodes": failed_on_two(status.failed_on_two_nodes),
+        "benched nodes": ", ".join(map(printable, status.benched_nodes)),
+        "time left": f"about {duration(status.eta_seconds)}" if status.eta_seconds else "",
+    }
+    detail = standing.detail or (status.reason if status.under_way else "")
+    done = status.settled / status.mini_batches if status.mini_batches else None
+    return StepView(
+        step.record.name,
+        standing.state,
+        printable(detail),
+        done,
+        {name: value for name, value in facts.items() if value},
+    )
+
+
+def _last_lines(path: Path | None) -> Iterator[str]:
+    from mpi_prs.azureml.runs.files import end_of_text
+    from mpi_prs.core.units import printable
+
+    text = "" if path is None else end_of_text(path, _TAIL)
+    yield from (printable(line, keep="\t") for line in text.splitlines()[-_LOG_LINES:])
+
+
+# Forms
+
+
+def as_text(view: RunView) -> str:
+    """For terminals."""
+    lines = [f"{view.title}  {view.run_id}: {states.finished(view.state)}"]
+    for step in view.steps:
+        lines.append(f"  {step.name}: {states.finished(step.state)}{f'  {step.detail}' if step.detail else ''}")
+        if step.done is not None:
+            filled = int(_BAR * step.done)
+            facts = ", ".join(f"{name} {value}" for name, value in step.facts.items())
+            lines.append(f"    [{'#' * filled}{'-' * (_BAR - filled)}] {100 * step.done:.0f} %  {facts}")
+    lines += [f"  | {line}" for line in view.log]
+    lines += [part for part in (view.problem, view.summary) if part]
+    lines.append(f"  {view.folder}")
+    return "\n".join(lines)
+
+
+def as_html(view: RunView) -> str:
+    """For Jupyter: no scripts, nothing from elsewhere, and everything that is not ours is escaped."""
+    parts = [
+        f"<div><b>{escape(view.title)}</b> &nbsp;<code>{escape(view.run_id)}</code> &nbsp;{_badge(view.state)}</div>"
+    ]
+    if view.steps:
+        parts.append(f'<table style="margin:6px 0">{"".join(_row(step) for step in view.steps)}</table>')
+    if view.log:
+        parts.append(_pre("\n".join(view.log)))
+    if view.problem:
+        parts.append(_pre(view.problem, "#c4262e"))
+    if view.summary:
+        parts.append(_pre(view.summary))
+    parts.append(f'<div style="color:{_GREY};font-size:90%">{escape(view.folder)}</div>')
+    return f'<div style="font-family:sans-serif;line-height:1.5">{"".join(parts)}</div>'
+
+
+def _row(step: StepView) -> str:
+    facts = " · ".join(f"{escape(name)} {escape(value)}" for name, value in step.facts.items())
+    bar = "" if step.done is None else _bar(step.done, step.state)
+    cell = 'style="text-align:left;vertical-align:top;padding:2px 10px"'
+    text = "<br>".join(part for part in (escape(step.detail), bar, facts) if part)
+    return f"<tr><td {cell}>{escape(step.name)}</td><td {cell}>{_badge(step.state)}</td><td {cell}>{text}</td></tr>"
+
+
+def _bar(done: float, state: str) -> str:
+    percent = max(0.0, min(100.0, 100 * done))
+    inner = f'<div style="background:{_COLOURS.get(state, _GREY)};width:{percent:.1f}%;height:10px"></div>'
+    outer = "display:inline-block;vertical-align:middle;width:240px;border:1px solid #999;border-radius:2px"
+    return f'<div style="{outer}">{inner}</div> {percent:.0f} %'
+
+
+def _badge(state: str) -> str:
+    style = f"background:{_COLOURS.get(state, _GREY)};color:#fff;border-radius:3px;padding:1px 6px;font-size:90%"
+    return f'<span style="{style}">{escape(states.finished(state))}</span>'
+
+
+def _pre(text: str, colour: str = "inherit") -> str:
+    style = f"color:{colour};white-space:pre-wrap;margin:4px 0;font-size:90%"
+    return f'<pre style="{style}">{escape(text)}</pre>'

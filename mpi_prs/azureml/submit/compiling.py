@@ -1,0 +1,235 @@
+"""A step, the values of this submission and a place to run in become one job config.
+
+::
+
+    ParallelRunConfig.settings(values) ─┐
+    inputs, side inputs ── to_input() ──┤
+    service's and user's arguments ─────┼─► {…}, which mpi_prs.job.config.model.JobConfig accepts as YAML
+    compute target, workspace settings ─┤
+    StepPlace ──────────────────────────┘
+
+What a script is told of its inputs (``ScriptContext.named_inputs``) is, by name: ``mode``; ``definition``, from which
+``Dataset`` makes the dataset again (``None`` for a place on a datastore, or where all are very long); and ``variable``,
+for a side input that is a path: the environment variable that holds it on the node that the script runs on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep, check_size
+from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.definition.script_settings import to_csv_options
+from mpi_prs.azureml.definition.service_arguments import service_arguments, timeouts_in
+from mpi_prs.azureml.definition.step_inputs import StepInput
+from mpi_prs.azureml.submit.compiling_inputs import (
+    check_partition_keys,
+    definition_of,
+    input_section,
+    side_input_section,
+)
+from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.words import near
+from mpi_prs.storage.credentials import is_url
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.compute.target import AmlCompute
+    from mpi_prs.azureml.submit.step_paths import StepPlace
+    from mpi_prs.azureml.workspace import Workspace
+
+_DEFAULT_FILES = 10
+_DEFAULT_ROWS = "1MB"
+_MOST_DEFINITIONS = 48 << 10  # Linux takes 128 KiB for one environment variable
+_VARIABLE = "AZUREML_DATAREFERENCE_"
+_PATHS = ("source_directory", "entry_script", "output", "environment", "path", "account_key_file", "sas_token_file")
+"""Keys of a job config and its sections that are paths; those of the inputs' files come as a job config takes them."""
+
+
+class _Checked(NamedTuple):
+    """What is known of a step before there is a place for it.
+
+    Attributes:
+        settings: of the ParallelRunConfig, as plain values.
+        size: of a mini-batch; ``None``: partition keys make them.
+        target: the compute target.
+    """
+
+    settings: dict[str, Any]
+    size: int | str | None
+    target: AmlCompute
+
+
+def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Workspace) -> _Checked:
+    """What of a step can be checked without a place for it: settings, compute target, models.
+
+    Raises:
+        PipelineError: a value does not fit, or the compute target has too few nodes.
+        ComputeTargetException, ModelNotFoundException: there is no such compute target or model.
+    """
+    from mpi_prs.azureml.compute.target import AmlCompute
+    from mpi_prs.azureml.models.model import Model
+
+    try:
+        settings = step.config.settings(values)
+    except PipelineError as error:
+        raise PipelineError(f"step {step.name!r}: {error}") from None
+    size = settings["mini_batch_size"]
+    if settings["partition_keys"] is None:
+        size = size or (_DEFAULT_ROWS if step.inputs[0].is_tabular else _DEFAULT_FILES)
+        check_size(size, step.inputs, step.name)
+    named = settings["compute_target"]
+    target = AmlCompute(workspace, named if isinstance(named, str) else named.name)  # its limits may have changed since
+    if settings["node_count"] > target.max_nodes:
+        raise PipelineError(
+            f"step {step.name!r}: node_count: got {settings['node_count']}, but the compute target {target.name!r} has "
+            f"at most {target.max_nodes}; ask for fewer, or raise max_nodes: "
+            f"ws.compute_targets[{target.name!r}].update(max_nodes=…)"
+        )
+    for model in step.models:
+        if isinstance(model, str):
+            Model(workspace, model)
+    return _Checked(settings, size, target)
+
+
+def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any]:
+    """The job config of one run of a step: JSON values, absolute paths.
+
+    Args:
+        step: the step.
+        values: pipeline parameter name → value, as of ``Pipeline.values``.
+        place: where it runs.
+
+    Raises:
+        PipelineError: a value does not fit what it is used for.
+        WorkspaceError: what the step names is not in the workspace.
+    """
+    settings, size, target = check_step(step, values, place.workspace)
+    if settings["partition_keys"] is not None:
+        check_partition_keys(settings["partition_keys"], step.inputs, values, place)
+    script = place.source_directory / (place.script or step.source().script)
+    side_inputs = [value for value in step.side_inputs if _is_path(step, value)]
+    user_arguments = [_text(argument, step, values, place) for argument in step.arguments]
+    job: dict[str, Any] = {
+        "name": step.name,
+        "description": settings["description"],
+        "source_directory": str(place.source_directory),
+        "entry_script": str(script),
+        "inputs": [input_section(value, values, place) for value in step.inputs],
+        "side_inputs": {value.name: side_input_section(value, values, place) for value in side_inputs},
+        "output": str(place.output),
+        "output_url": place.output_url,
+        "storage": dict(place.output_storage),
+        "mini_batch_size": size,
+        "partition_keys": settings["partition_keys"],
+        "error_threshold": settings["error_threshold"],
+        "allowed_failed_count": settings["allowed_failed_count"],
+        "allowed_failed_percent": settings["allowed_failed_percent"],
+        "output_action": settings["output_action"],
+        "append_row_file_name": settings["append_row_file_name"],
+        "to_csv": to_csv_options(place.source_directory, script) if settings["output_action"] == "append_row" else {},
+        "logging_level": settings["logging_level"],
+        "run_invocation_timeout": settings["run_invocation_timeout"],
+        "run_max_try": settings["run_max_try"],
+        **timeouts_in(user_arguments),
+        "node_count": settings["node_count"],
+        "process_count_per_node": settings["process_count_per_node"],
+        "arguments": [*service_arguments(settings, script.name, size, str(place.output)), *user_arguments],
+        "environment_variables": _variables(step, settings, values, place, side_inputs),
+        "environment": place.interpreter,
+        "azureml": "always",  # what Azure's own package would find is not here
+        "slurm": _slurm(target, settings, place.workspace),
+    }
+    return _literally({key: value for key, value in job.items() if value is not None and value != {}})
+
+
+def _literally(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a job config, or the whole, with ``$$`` for each ``$`` in its paths: ``$VAR`` would be expanded."""
+    found = {}
+    for key, value in section.items():
+        if key in _PATHS:
+            found[key] = value if is_url(value) else value.replace("$", "$$")
+        elif key == "inputs":
+            found[key] = [_literally(each) for each in value]
+        elif key == "side_inputs":
+            found[key] = {name: _literally(each) for name, each in value.items()}
+        else:
+            found[key] = _literally(value) if key == "storage" else value
+    return found
+
+
+def _is_path(step: ParallelRunStep, value: StepInput) -> bool:
+    """Whether a side input is brought to the nodes as a path. In the mode ``direct`` a script gets it as a dataset, by
+    its name; only if it is an argument as well, its path is passed."""
+    if value.is_tabular:
+        return False
+    return value.mode != "direct" or any(step.side_input_of(argument) is value for argument in step.arguments)
+
+
+def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> str:
+    """What the script gets for an argument."""
+    if isinstance(argument, PipelineParameter):
+        if argument.name not in values:
+            raise PipelineError(
+                f"step {step.name!r}: arguments: there is no value for the PipelineParameter {argument.name!r}"
+                f"{near(argument.name, values)}"
+            )
+        return str(values[argument.name])
+    if step.is_output(argument):
+        return str(place.output)
+    side_input = step.side_input_of(argument)
+    return str(argument) if side_input is None else f"${{side_inputs.{side_input.name}}}"
+
+
+def _variables(
+    step: ParallelRunStep,
+    settings: Mapping[str, Any],
+    values: Mapping[str, Any],
+    place: StepPlace,
+    side_inputs: Iterable[StepInput],
+) -> dict[str, str]:
+    """The environment variables of the user processes; the step's config has the last word over the environment."""
+    from mpi_prs.azureml.models.paths import models_for_job
+    from mpi_prs.child.script_context import ScriptContext
+
+    workspace = place.workspace
+    paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}
+    named_inputs = {}
+    space = _MOST_DEFINITIONS
+    for value in (*step.inputs, *step.side_inputs):
+        definition = definition_of(value, values, place)
+        space -= len(json.dumps(definition))
+        named_inputs[value.name] = {
+            "mode": value.mode,
+            "definition": definition if space >= 0 else None,
+            "variable": paths.get(value.name),
+        }
+    context = ScriptContext(
+        workspace=str(workspace.folder),
+        experiment=place.experiment,
+        run_id=place.run_id,
+        models=models_for_job(workspace.layout),
+        named_inputs=named_inputs,
+    )
+    return {
+        "AZUREML_RUN_ID": place.run_id,
+        "AZUREML_ARM_WORKSPACE_NAME": workspace.name,
+        "AZUREML_ARM_SUBSCRIPTION": workspace.subscription_id,
+        "AZUREML_ARM_RESOURCEGROUP": workspace.resource_group,
+        "AZUREML_ARM_PROJECT_NAME": place.experiment,
+        **{f"{_VARIABLE}{output.name}": str(place.output) for output in step.outputs},
+        **{variable: f"${{side_inputs.{name}}}" for name, variable in paths.items()},
+        **place.environment_variables,
+        **settings["environment_variables"],
+        **context.variables(),
+    }
+
+
+def _slurm(target: AmlCompute, settings: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """What the job asks Slurm for; nothing where there is no Slurm."""
+    from mpi_prs.azureml.store.settings import backend
+
+    if backend(workspace.settings) != "slurm":
+        return {}
+    return target.slurm_section(workspace.settings, settings["process_count_per_node"])

@@ -1,0 +1,200 @@
+"""Snapshots: what a run executes is a copy of the source directory as it was when the run was submitted.
+
+::
+
+    source directory ──.amlignore, .gitignore──► files ──digest of names and contents──► snapshots/DIGEST/  there?
+                                                                └─ no ─► snapshots/.incoming/… ──rename──┘
+
+The name of a snapshot is its content, so those of the same code are one folder, and two submitters at once make the
+same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpi_prs.azureml.store.import_files import incoming_folder
+from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.azureml.store.records import move_folder
+from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.run_directory import RUN_FOLDER
+
+LIMIT = 300_000_000
+"""Bytes of a snapshot; Azure ML's limit."""
+
+_IGNORE_FILES = (".amlignore", ".gitignore")
+_NEVER = frozenset(["__pycache__", ".git", ".ipynb_checkpoints", RUN_FOLDER])
+_OUTPUTS = "outputs"
+_NOTEBOOK = ".ipynb"
+_PIECE = 1 << 20
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source directory.
+
+    Attributes:
+        name: relative path.
+        path: where it is.
+        size: in bytes.
+        executable: whether its owner may run it.
+    """
+
+    name: str
+    path: str
+    size: int
+    executable: bool
+
+
+def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
+    """Copy a source directory into the workspace, unless the same is there already; returns its digest.
+
+    What ``.amlignore`` names is left out, or where there is none, what ``.gitignore`` names. So are the workspace,
+    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories; and notebooks, since
+    the one that submits changes with each cell. Links are followed.
+
+    Raises:
+        PipelineError: it has too many bytes, or cannot be read or copied.
+    """
+    files = list(source_files(folder, layout))
+    total = sum(file.size for file in files)
+    if total > LIMIT:
+        raise _too_large(folder, files, total)
+    digest = _digest(files, lambda _name, _executable, pieces: _drain(pieces))
+    if layout.snapshot(digest).is_dir():
+        return digest
+    try:
+        with incoming_folder(layout.snapshots / ".incoming") as copy:
+            # What was copied is what counts: somebody may be editing
+            digest = _digest(files, lambda name, executable, pieces: _copy(copy / name, executable, pieces))
+            move_folder(copy, layout.snapshot(digest))  # unless somebody else was first, with the same
+    except WorkspaceError as error:
+        raise PipelineError(f"cannot copy {folder} to {layout.snapshots}: {error}") from error
+    return digest
+
+
+def source_files(folder: Path, layout: WorkspaceFolder) -> Iterator[SourceFile]:
+    """The files that a snapshot of ``folder`` has, sorted within each folder. Raises PipelineError."""
+    is_ignored = _ignored_by(folder)
+    yield from _files_below(folder, "", is_ignored, _own_places(folder, layout), ())
+
+
+def _files_below(
+    folder: Path,
+    prefix: str,
+    is_ignored: Callable[[str], bool],
+    left_out: frozenset[tuple[int, int]],
+    above: tuple[tuple[int, int], ...],
+) -> Iterator[SourceFile]:
+    try:
+        here = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise PipelineError(f"cannot read the source directory {folder}: {error.strerror}") from error
+    above = (*above, (here.st_dev, here.st_ino))
+    for entry in entries:
+        name = prefix + entry.name
+        if entry.name in _NEVER or name == _OUTPUTS or name.endswith(_NOTEBOOK):
+            continue
+        try:
+            found = entry.stat()
+        except OSError:
+            continue  # a broken link, or gone meanwhile
+        identity = (found.st_dev, found.st_ino)
+        if stat.S_ISDIR(found.st_mode):
+            if identity not in left_out and identity not in above and not is_ignored(f"{name}/"):
+                yield from _files_below(Path(entry.path), f"{name}/", is_ignored, left_out, above)
+        elif stat.S_ISREG(found.st_mode) and identity not in left_out and not is_ignored(name):
+            yield SourceFile(name, entry.path, found.st_size, bool(found.st_mode & stat.S_IXUSR))
+
+
+def _ignored_by(folder: Path) -> Callable[[str], bool]:
+    from pathspec import GitIgnoreSpec
+
+    for name in _IGNORE_FILES:
+        path = folder / name
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise PipelineError(f"cannot read {path}: {error}") from error
+        try:
+            return GitIgnoreSpec.from_lines(lines).match_file
+        except ValueError as error:
+            raise PipelineError(f"{path}: {error}") from error
+    return lambda _name: False
+
+
+def _own_places(folder: Path, layout: WorkspaceFolder) -> frozenset[tuple[int, int]]:
+    """The workspace, by what cannot be disguised by links. Of one that is the source directory itself, its parts."""
+    places = [layout.root]
+    with contextlib.suppress(OSError):
+        if os.path.samefile(folder, layout.root):
+            places = [layout.description, layout.computes, layout.datastores, layout.secrets, layout.blob_store]
+            places += [layout.file_store, layout.datasets, layout.models, layout.environments, layout.snapshots]
+            places += [layout.experiments, layout.reuse]
+    found = set()
+    for place in places:
+        with contextlib.suppress(OSError):
+            status = place.stat()
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def _digest(files: list[SourceFile], take: Callable[[str, bool, Iterator[bytes]], None]) -> str:
+    """The digest of names, permission to run, and contents; each content goes through ``take``."""
+    whole = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        content = hashlib.sha256()
+        try:
+            with open(file.path, "rb") as reader:
+                take(file.name, file.executable, _hashed(iter(lambda: reader.read(_PIECE), b""), content.update))
+        except PermissionError as error:
+            raise PipelineError(
+                f"cannot read {file.path}: {error.strerror}. Name it in .amlignore if it is no part of the code"
+            ) from error
+        except FileNotFoundError as error:
+            raise PipelineError(
+                f"{file.path} has gone away while the source directory was copied; try again"
+            ) from error
+        whole.update(os.fsencode(file.name) + b"\0x" * file.executable + b"\0" + content.digest())
+    return whole.hexdigest()[:32]
+
+
+def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        update(piece)
+        yield piece
+
+
+def _drain(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
+
+
+def _copy(target: Path, executable: bool, pieces: Iterator[bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "xb") as writer:
+        writer.writelines(pieces)
+    if executable:
+        target.chmod(target.stat().st_mode | stat.S_IXUSR)
+
+
+def _too_large(folder: Path, files: list[SourceFile], total: int) -> PipelineError:
+    from mpi_prs.core.units import size
+
+    largest = sorted(files, key=lambda file: -file.size)[:_SHOWN]
+    shown = ", ".join(f"{file.name} ({size(file.size)})" for file in largest)
+    return PipelineError(
+        f"the source directory {folder} has {size(total)} in {len(files)} files, and each run keeps a copy of it, "
+        f"which may have {size(LIMIT)}. Give a folder that has the code alone as source_directory, or name what is no "
+        f"code in {folder / '.amlignore'}, which is written as a .gitignore. The largest: {shown}"
+    )

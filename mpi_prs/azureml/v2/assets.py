@@ -1,0 +1,118 @@
+"""What ``azureml:…`` names: datasets, models, datastores and compute targets of the workspace that is near the YAML."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpi_prs.azureml.v2.nodes import Node
+from mpi_prs.azureml.v2.resolving import Found
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.storage.credentials import is_url
+
+if TYPE_CHECKING:
+    from mpi_prs.azureml.workspace import Workspace
+
+_DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/([^/]+)/paths/(.*)", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(r"azureml:([^/:@]+)(?::([^@:]+)|@(latest))?")
+_MODELS = ("custom_model", "mlflow_model", "triton_model")
+
+
+class WorkspaceAssets:
+    """The workspace that a ``config.json`` beside the YAML, or above, names; looked for when it is needed.
+
+    Args:
+        folder: of the YAML.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def workspace(self) -> Workspace | None:
+        """``None``: there is none, or none that can be used."""
+        try:
+            return self._found()
+        except WorkspaceError:
+            return None
+
+    def _found(self) -> Workspace:
+        from mpi_prs.azureml.store import config_file
+        from mpi_prs.azureml.workspace import Workspace
+
+        found = config_file.find(self._folder, None)
+        if found is None:
+            raise config_file.none_found(self._folder, None)
+        if found.folder is not None:
+            return Workspace.at(found.folder)
+        subscription, group, name = found.names
+        return Workspace.get(name, subscription_id=subscription, resource_group=group)
+
+    def data(self, reference: str, type: str, node: Node) -> Found:
+        """What a reference to data names.
+
+        Args:
+            reference: ``azureml:NAME:VERSION``, ``azureml:NAME@latest`` or ``azureml://datastores/NAME/paths/PATH``.
+            type: of the input.
+            node: what holds the reference.
+
+        Raises:
+            ConfigError: there is no such thing, or no workspace.
+        """
+        try:
+            if match := _DATASTORE.fullmatch(reference):
+                return self._on_datastore(match[1], match[2])
+            match = _NAMED.fullmatch(reference)
+            if match is None:
+                raise node.wrong(
+                    f"{reference}: expected azureml:NAME:VERSION, azureml:NAME@latest or "
+                    "azureml://datastores/NAME/paths/PATH"
+                )
+            if type in _MODELS:
+                return self._model(match[1], match[2])
+            return self._dataset(match[1], match[2])
+        except WorkspaceError as error:
+            raise node.wrong(f"{reference}: {error}. Or give the path or URL of the data itself") from None
+
+    def _on_datastore(self, name: str, path: str) -> Found:
+        from mpi_prs.azureml.datastores.datastore import Datastore
+
+        datastore = Datastore.get(self._found(), name)
+        return Found(datastore.url(path), datastore.storage_section() or None)
+
+    def _model(self, name: str, version: str | None) -> Found:
+        from mpi_prs.azureml.models.model import Model
+
+        return Found(Model.get_model_path(name, version, self._found()))
+
+    def _dataset(self, name: str, version: str | None) -> Found:
+        from mpi_prs.azureml.datasets.dataset import Dataset
+
+        dataset = Dataset.get_by_name(self._found(), name, version or "latest")
+        section: dict[str, Any] = dataset.to_input()
+        places = [source.pattern() for source in dataset.sources]
+        is_one = len(places) == 1 and (is_url(places[0]) or Path(places[0]).exists())
+        return Found(places[0] if is_one else "", section.get("storage"), section)
+
+    def slurm(self, compute: str, processes: int) -> dict[str, Any]:
+        """The ``slurm`` section for a compute target; empty if the workspace does not know it, or has no Slurm.
+
+        Args:
+            compute: such as ``azureml:cpu-cluster``.
+            processes: user processes on a node.
+
+        Raises:
+            WorkspaceError: the workspace's settings say nothing about its VM size.
+        """
+        from mpi_prs.azureml.compute.target import AmlCompute
+        from mpi_prs.azureml.store.settings import backend
+
+        name = compute.removeprefix("azureml:")
+        if self.workspace is None or name not in self.workspace.compute_targets:
+            return {}
+        target = self.workspace.compute_targets[name]
+        if not isinstance(target, AmlCompute) or backend(self.workspace.settings) != "slurm":
+            return {}
+        return target.slurm_section(self.workspace.settings, processes)

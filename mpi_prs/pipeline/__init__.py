@@ -1,1 +1,0 @@
-"""The SDK's pipelines: their definition, what becomes of it, and how a run of it is followed."""
