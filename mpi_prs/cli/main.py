@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from mpi_prs import __version__
-from mpi_prs.cli.registry_datasets import datasets
-from mpi_prs.cli.registry_datastores import datastores
-from mpi_prs.cli.registry_models import models
-from mpi_prs.cli.registry_runs import runs
+from mpi_prs.cli.registry.datasets import datasets
+from mpi_prs.cli.registry.datastores import datastores
+from mpi_prs.cli.registry.models import models
+from mpi_prs.cli.registry.runs import runs
 from mpi_prs.cli.session import Session
 from mpi_prs.core.errors import EXIT_FAILED, ConfigError, MpiPrsError
 from mpi_prs.engine.transport import Transport

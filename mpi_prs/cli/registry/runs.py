@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpi_prs.cli.registry import json_option, open_workspace, show_fields, show_json, show_table, when, workspace_option
+from mpi_prs.cli.registry.common import (
+    json_option,
+    open_workspace,
+    show_fields,
+    show_json,
+    show_table,
+    when,
+    workspace_option,
+)
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.runs.record import RunRecord

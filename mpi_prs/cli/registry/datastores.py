@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from mpi_prs.cli.registry import (
+from mpi_prs.cli.registry.common import (
     json_option,
     open_workspace,
     option_names,
