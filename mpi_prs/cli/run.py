@@ -34,7 +34,7 @@ from mpi_prs.slurm.requeue import put_back
 _log = logging.getLogger("mpi_prs.slurm")
 
 _MOST_WARNINGS = 50
-_CHECK = Path(__file__).parent.parent / "entry_script" / "check.py"
+_CHECK = Path(__file__).parent.parent / "child" / "check.py"
 
 
 def run_job(session: Session, config: JobConfig, options: RunOptions, local: int | None) -> int:

@@ -33,8 +33,13 @@ from mpi_prs.storage.credentials import Storage
 
 _log = logging.getLogger("mpi_prs.loading")
 
-FORMATS = {"Delimited": "delimited", "Parquet": "parquet", "JsonLines": "json_lines", "Hdf5": "hdf5"}
-"""Class of a table format → its module in ``mpi_prs.data.tables``."""
+FORMATS = {
+    "Delimited": "delimited.splitting",
+    "Parquet": "parquet.reading",
+    "JsonLines": "json_lines.reading",
+    "Hdf5": "hdf5.reading",
+}
+"""Class of a table format → its module in ``mpi_prs.inputs.formats``."""
 
 
 @dataclass
@@ -196,7 +201,7 @@ class MiniBatchLoader:
         if input not in readers:
             described = self._inputs[input]
             name = described["format"]
-            module = importlib.import_module(f"mpi_prs.data.tables.{FORMATS[name]}")
+            module = importlib.import_module(f"mpi_prs.inputs.formats.{FORMATS[name]}")
             options = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()
             }

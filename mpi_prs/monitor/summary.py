@@ -17,7 +17,8 @@ class Summary:
     """How a start of a run went.
 
     Attributes:
-        phase, reason, exit_code: how it ended; the phase is a value of :class:`mpi_prs.engine.scheduler.scheduler.Phase`.
+        phase, reason, exit_code: how it ended; the phase is a value of
+        :class:`mpi_prs.engine.scheduler.scheduler.Phase`.
         statistics: the whole run, with all its starts.
         conditions: of this start.
         busy: part of the time that the user processes spent in ``run()``, 0 to 1; ``None``: there were none.

@@ -2,7 +2,7 @@
 
 ::
 
-    list_urls(pattern)   master: URLs and sizes, by the rules of data/files.py
+    list_urls(pattern)   master: URLs and sizes, by the rules of inputs/listing.py
     RemoteFiles          workers: parts of a file, by ranged reads
     download(pairs)      workers: whole files, many at a time          (storage/downloading.py)
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
     """The files that a URL names, with their sizes in bytes: itself, all below it, or what it matches as a glob.
 
-    The rules are those of :func:`mpi_prs.inputs.listing.list_files`, as far as a store without folders allows: a blob that
+    The rules are those of :func:`mpi_prs.inputs.listing.list_files`, as far as a store without folders allows: a
+    blob that
     exists is taken as it is; a folder stands for all blobs under it; in a glob ``*``, ``?`` and ``[…]`` stay within a
     name and ``**`` crosses folders; hidden names and run directories are skipped unless the pattern spells them out.
     Globs look only below their part without wildcards. In a URL that begins with ``http`` names are percent-encoded.

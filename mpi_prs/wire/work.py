@@ -18,7 +18,8 @@ class ProcessSettings:
     Attributes:
         interpreter: path of the Python that runs the script.
         entry_script, source_directory, arguments: see the job config.
-        row_form: how rows are encoded, see :func:`~mpi_prs.child.rows.encoding.encode_rows`; ``None``: they are only counted.
+        row_form: how rows are encoded, see :func:`~mpi_prs.child.rows.encoding.encode_rows`; ``None``: they are only
+        counted.
         run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
         logging_level: of the root logger of the script.
         payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.

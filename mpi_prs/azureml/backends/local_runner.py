@@ -1,4 +1,4 @@
-"""``python -m mpi_prs.azureml.backends.local_runner FOLDER``: runs the steps of a pipeline run on this machine, in order.
+"""``python -m mpi_prs.azureml.backends.local_runner FOLDER``: runs a pipeline run's steps on this machine, in order.
 
 ::
 

@@ -1,6 +1,6 @@
 """What reads the data of datasets, or copies it: listing, DataFrames, downloads, partitioned copies.
 
-The data itself is read by ``mpi_prs.data``, as in a job. Standard library only at the top.
+The data itself is read by ``mpi_prs.inputs``, as in a job. Standard library only at the top.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def data_of(dataset: AbstractDataset) -> Data:
-    """The dataset as ``mpi_prs.data`` has it, whole.
+    """The dataset as ``mpi_prs.inputs`` has it, whole.
 
     Raises:
         WorkspaceError: a datastore is not registered any more.

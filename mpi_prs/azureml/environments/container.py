@@ -34,7 +34,7 @@ from mpi_prs.core.errors import EnvironmentProblem
 _PROGRAMS = ("apptainer", "singularity")
 _PULLED = ("docker://", "oras://", "library://", "shub://", "https://", "http://")
 _PROGRESS = re.compile(r"(INFO:\s+.*)")
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parents[2]
 
 _OF_THE_IMAGE = "bin boot dev etc lib lib32 lib64 libx32 lost+found opt proc root run sbin snap sys tmp usr var"
 """Top-level folders that an image brings, or that Apptainer sees to."""

@@ -1,7 +1,8 @@
 """What ``run()`` returned, as bytes of the output file.
 
 Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``. Where rows are objects of JSON or typed
-(see :mod:`mpi_prs.child.rows.row_format`), they come as a DataFrame or as a list of dicts. The length of what came back is the
+(see :mod:`mpi_prs.child.rows.row_format`), they come as a DataFrame or as a list of dicts. The length of what came
+back is the
 number of items that succeeded.
 
 Standard library only: the user process imports this module. pandas and numpy are recognised where the user's script has

@@ -1,7 +1,7 @@
 """One table: the names of Azure ML's SDK, where ours lie, and which of Azure's modules have them.
 
-``mpi_prs`` itself exports :data:`PUBLIC`; :mod:`mpi_prs.child.shims.finder` makes modules of :data:`MODULES`. Nothing is
-imported here: a name costs nothing until it is asked for. Standard library only.
+``mpi_prs`` itself exports :data:`PUBLIC`; :mod:`mpi_prs.child.shims.finder` makes modules of :data:`MODULES`. Nothing
+is imported here: a name costs nothing until it is asked for. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _OURS: Mapping[str, str] = {
     # module of ours: its names
     "mpi_prs.core.errors": "ComputeTargetException ModelNotFoundException PipelineError RunFailed WorkspaceError",
     "mpi_prs.child.parallel_run": "EntryScript ParallelRunException ParallelRunExceptionCode",
-    "mpi_prs.azureml.definition.data": "InputPortBinding PipelineData PipelineOutputFileDataset PipelineOutputTabularDataset",
+    "mpi_prs.azureml.definition.data": "InputPortBinding PipelineData PipelineOutputFileDataset "
+    "PipelineOutputTabularDataset",
     "mpi_prs.azureml.experiment": "Experiment",
     "mpi_prs.azureml.definition.parallel_run_config": "ParallelRunConfig",
     "mpi_prs.azureml.definition.parallel_run_step": "ParallelRunStep",
@@ -32,13 +33,15 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.azureml.environments.conda_dependencies": "CondaDependencies",
     "mpi_prs.azureml.datasets.abstract_dataset": "AbstractDataset",
     "mpi_prs.azureml.datasets.column_types": "DataType PromoteHeadersBehavior",
-    "mpi_prs.azureml.datasets.consumption": "DatasetConsumptionConfig OutputFileDatasetConfig OutputTabularDatasetConfig",
+    "mpi_prs.azureml.datasets.consumption": "DatasetConsumptionConfig OutputFileDatasetConfig "
+    "OutputTabularDatasetConfig",
     "mpi_prs.azureml.datasets.dataset": "Dataset FileDataset TabularDataset",
     "mpi_prs.azureml.datasets.factories": "FileDatasetFactory TabularDatasetFactory",
     "mpi_prs.azureml.datastores.datastore": "AzureBlobDatastore AzureFileDatastore DataPath Datastore FolderDatastore",
     "mpi_prs.azureml.environments.environment": "DockerSection Environment PythonSection SparkSection",
     "mpi_prs.azureml.models.model": "Model",
-    "mpi_prs.azureml.environments.runconfig": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerConfiguration RunConfiguration",
+    "mpi_prs.azureml.environments.runconfig": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerConfiguration "
+    "RunConfiguration",
     "mpi_prs.azureml.workspace": "Workspace",
 }
 

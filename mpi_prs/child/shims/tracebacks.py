@@ -11,7 +11,7 @@ from typing import Any, Iterator  # noqa: UP035  # Python 3.7
 
 from mpi_prs.core.errors import MpiPrsError
 
-_OURS = f"{Path(__file__).resolve().parents[1]}/"
+_OURS = f"{Path(__file__).resolve().parents[2]}/"
 
 
 def without_our_frames(error: BaseException) -> BaseException:

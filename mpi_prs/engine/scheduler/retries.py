@@ -12,7 +12,8 @@ from mpi_prs.engine.scheduler.states import Node, Standing, Worker
 class Retries:
     """Mini-batches that have failed, or whose worker was lost.
 
-    They go to another node: to the best of those that have ready processes (:class:`mpi_prs.engine.scheduler.states.Standing`).
+    They go to another node: to the best of those that have ready processes
+    (:class:`mpi_prs.engine.scheduler.states.Standing`).
     If there is no other node, they go to another worker, and if there is none, back to the one that had them.
     """
 

@@ -8,7 +8,8 @@ the tests drive the same object. A mini-batch goes this way::
               assign ────┘  ├──── failed, or its worker lost; tries are left ──► RETRY
                             └──── no tries left ──► FAILED
 
-What fails on one node is tried again on another: :mod:`mpi_prs.engine.scheduler.health` tells sick nodes from bad data, and says
+What fails on one node is tried again on another: :mod:`mpi_prs.engine.scheduler.health` tells sick nodes from bad
+data, and says
 which nodes a retry should go to.
 
 States live in one byte a mini-batch (10 million mini-batches: 10 MB). What a worker holds is a small dictionary, so an

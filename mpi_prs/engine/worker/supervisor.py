@@ -49,7 +49,7 @@ from mpi_prs.wire.work import Chunk, News, ProcessPlace, ProcessSettings, State
 if TYPE_CHECKING:
     from mpi_prs.inputs.manifest import Loaded
 
-_HOST = Path(__file__).with_name("host.py")
+_HOST = Path(__file__).parents[2] / "child" / "host.py"
 _DUMP_SECONDS = 0.3
 _ENDING_SECONDS = 0.5
 _EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself

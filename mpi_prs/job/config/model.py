@@ -25,9 +25,9 @@ from mpi_prs.core.words import did_you_mean
 from mpi_prs.inputs.datasets import Dataset
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.near.side_inputs import SideInput, substitute
+from mpi_prs.job.config import entry_script_check
 from mpi_prs.job.config.errors import validation_error
 from mpi_prs.job.config.inputs import InputSection, Section, SideInputSection, StorageSection, output_parts
-from mpi_prs.job.config.model import entry_script_check
 from mpi_prs.job.config.types import (
     AnyPath,
     ByteSize,
@@ -398,7 +398,7 @@ def default_config(environ: Mapping[str, str], cwd: Path) -> Path | None:
     """
     if named := environ.get("MPI_PRS_CONFIG"):
         return cwd / Path(named).expanduser()
-    digits = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"
+    digits = Path(__file__).resolve().parents[3] / "configs" / "digits.yaml"
     return next((path for path in (cwd / "mpi_prs.yaml", digits) if path.is_file()), None)
 
 
