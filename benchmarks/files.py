@@ -31,8 +31,8 @@ from mpi_prs.core.run_directory import RunDirectory  # noqa: E402
 from mpi_prs.output.journal import read_journal  # noqa: E402
 from mpi_prs.storage.remote import RemoteFiles  # noqa: E402
 from mpi_prs.wire.record import unpack_records  # noqa: E402
-from tests.azurite import Azurite, running_azurite  # noqa: E402
-from tests.fault_proxy import FaultProxy  # noqa: E402
+from tests.support.azurite import Azurite, running_azurite  # noqa: E402
+from tests.support.fault_proxy import FaultProxy  # noqa: E402
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 SCRIPT = """

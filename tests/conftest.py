@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.azurite import azurite  # noqa: F401  # a fixture
-from tests.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
-from tests.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
+from tests.support.azurite import azurite  # noqa: F401  # a fixture
+from tests.support.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
+from tests.support.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
 
 
 def _mpich() -> Mpi | None:
@@ -73,7 +73,7 @@ def openmpi_session_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def new_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Makes jobs (see :func:`tests.jobs.make_job`); at the end no process of any of them may live."""
+    """Makes jobs (see :func:`tests.support.jobs.make_job`); at the end no process of any of them may live."""
     jobs: list[Job] = []
 
     def make(script: str, items: int = 40, **settings: Any) -> Job:

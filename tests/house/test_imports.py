@@ -1,0 +1,154 @@
+"""What each kind of process imports: ten thousand ranks start from one filesystem; the user's Python is not ours."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.jobs import REPOSITORY
+
+LISTING = "import sys; print('\\n'.join(sys.modules))"
+
+
+def modules_after(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; {LISTING}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
+    imported = modules_after("import mpi_prs.__main__, mpi_prs.engine.worker.worker, mpi_prs.engine.mpi")
+    heavy = {
+        "click",
+        "pydantic",
+        "yaml",
+        "rich",
+        "pandas",
+        "tensorflow",
+        "mpi_prs.cli.main",
+        "mpi_prs.job.config.model",
+    }
+    heavy |= {
+        "pyarrow.compute",
+        "pyarrow.csv",
+        "h5py",
+        "fsspec",
+        "mpi_prs.inputs.loading",
+        "mpi_prs.inputs.near.staging",
+    }
+    assert not heavy & imported
+
+
+@pytest.mark.parametrize("module", ["mpi_prs.child.host", "mpi_prs.child.check"])
+def test_the_user_process_imports_the_standard_library_alone(module: str) -> None:
+    imported = {name.split(".")[0] for name in modules_after(f"import {module}") - modules_after("pass")}
+    assert imported <= sys.stdlib_module_names | {"mpi_prs"}
+
+
+@pytest.mark.parametrize("room", ["workspace", "shims"])
+def test_what_entry_scripts_may_import_is_the_standard_library_alone(room: str) -> None:
+    modules = sorted(f"mpi_prs.{room}.{path.stem}" for path in (REPOSITORY / "mpi_prs" / room).glob("[a-z]*.py"))
+    assert_standard_library_alone(f"import {', '.join(modules)}")
+
+
+def test_every_name_of_the_sdk_comes_by_the_standard_library_alone() -> None:
+    statement = "import mpi_prs; [getattr(mpi_prs, name) for name in mpi_prs.__all__]"
+    assert "mpi_prs.azureml.definition.parallel_run_step" in assert_standard_library_alone(statement)
+
+
+def assert_standard_library_alone(statement: str) -> set[str]:
+    imported = modules_after(statement)
+    foreign = {name.split(".")[0] for name in imported - modules_after("pass")}
+    assert foreign <= sys.stdlib_module_names | {"mpi_prs"}
+    return imported
+
+
+@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker.worker"])
+def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
+    rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
+    assert not rooms & {"mpi_prs.workspace", "mpi_prs.pipeline", "mpi_prs.child.parallel_run"}
+
+
+LAYERS = [
+    {"cli"},
+    {"pipeline"},
+    {"workspace"},
+    {"job"},
+    {"slurm", "doctor"},
+    {"monitor"},
+    {"engine"},
+    {"data", "entry_script", "output"},
+    {"storage"},
+    {"shims"},  # nothing but names
+]
+SIDEWAYS = {("entry_script", "output"), ("entry_script", "data")}
+SIDEWAYS |= {("workspace", "pipeline")}  # Workspace.experiments
+PACKAGE = REPOSITORY / "mpi_prs"
+
+
+def rooms_of(source: str, package: str) -> set[str]:
+    """The rooms of ours that a module imports from, wherever in it.
+
+    Args:
+        source: of the module.
+        package: that it lies in, such as ``mpi_prs.pipeline.v2``.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("mpi_prs.")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("from mpi_prs.job.config.model import load_config", {"job"}),
+        ("import mpi_prs.job.config.model as config, os", {"job"}),
+        ("from mpi_prs import engine", {"engine"}),
+        ("def f():\n    from mpi_prs.cli.main import main", {"cli"}),
+        ("from .nodes import Node", {"pipeline"}),
+        ("from ..data import PipelineData", {"pipeline"}),
+        ("from ...cli import main", {"cli"}),
+        ("import mpi_prs, json", set()),
+    ],
+)
+def test_imports_are_seen_in_every_form(source: str, rooms: set[str]) -> None:
+    assert rooms_of(source, "mpi_prs.pipeline.v2") == rooms
+
+
+def test_rooms_import_downwards_only() -> None:
+    layer = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+    files = {path: path.relative_to(PACKAGE).parts for path in sorted(PACKAGE.glob("*/**/*.py"))}
+    assert {parts[0] for parts in files.values()} == set(layer), "every room has its layer"
+    assert any(parts[:2] == ("pipeline", "v2") for parts in files.values())
+    wrong = []
+    for path, parts in files.items():
+        room = parts[0]
+        for other in rooms_of(path.read_text(), ".".join(("mpi_prs", *parts[:-1]))):
+            allowed = other not in layer or other == room or (room, other) in SIDEWAYS
+            if not allowed and layer[other] <= layer[room]:
+                wrong.append(f"{path}: {other}")
+    assert not wrong
+
+
+def test_what_lies_outside_the_rooms_imports_from_none_of_them() -> None:
+    """But for the ways in: the program, the package's names, and what entry scripts import by its own name."""
+    ways_in = {"__init__.py": {"shims"}, "__main__.py": {"cli", "engine", "slurm"}, "parallel_run.py": {"workspace"}}
+    layer = {room for rooms in LAYERS for room in rooms}
+    found = {path.name: rooms_of(path.read_text(), "mpi_prs") & layer for path in PACKAGE.glob("*.py")}
+    assert {name: rooms for name, rooms in found.items() if rooms} == ways_in

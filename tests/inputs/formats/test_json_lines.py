@@ -1,0 +1,329 @@
+"""JSON lines: all mini-batches together are what pandas reads of the whole, wherever the cuts fall."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats import lines
+from mpi_prs.inputs.formats.format import Batch, BatchSize
+from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
+
+WHOLE = BatchSize(bytes=2**30)
+
+
+def batches_of(format: JsonLines, files: Sequence[Path], size: BatchSize = WHOLE) -> list[Batch]:
+    survey, parts = parts_of(format, files, size)
+    with closing(format.reader(survey, STORE)) as reader:
+        return [reader.read(part) for part in parts]
+
+
+def frames_of(format: JsonLines, files: Sequence[Path], size: BatchSize = WHOLE) -> list[pd.DataFrame]:
+    return [at_the_user(batch.data) for batch in batches_of(format, files, size)]
+
+
+def written(file: Path, *records: Any) -> Path:
+    """A file of records; text is written as it is."""
+    file.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in records))
+    return file
+
+
+def by_pandas(content: bytes) -> pd.DataFrame:
+    frame: pd.DataFrame = pd.read_json(
+        io.BytesIO(content), lines=True, dtype=False, convert_axes=False, precise_float=True
+    )
+    return frame
+
+
+# The property
+
+_NAMES = ["a", "b b", "ç", "d.d", "2020-01-01"]
+_KINDS: dict[str, st.SearchStrategy[Any]] = {
+    "int": st.integers(-(2**53), 2**53),
+    "float": st.integers(-(10**9), 10**9).map(lambda value: value / 1000),
+    "both": st.one_of(st.integers(-1000, 1000), st.just(0.5)),
+    "bool": st.booleans(),
+    "text": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+    "date": st.dates().map(str),
+}
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> bytes:
+    kinds = draw(st.lists(st.sampled_from(sorted(_KINDS)), min_size=1, max_size=4))
+    columns = {name: _KINDS[kind] for name, kind in zip(_NAMES, kinds, strict=False)}
+    rows = draw(st.integers(1, 30))
+    full = st.fixed_dictionaries(columns)
+    sparse = st.fixed_dictionaries(
+        {}, optional={name: st.one_of(values, values, st.none()) for name, values in columns.items()}
+    )
+    # The first record has every key, so that the order of the columns is not a question of taste
+    records = [draw(full), *draw(st.lists(draw(st.sampled_from([full, sparse])), min_size=rows, max_size=rows))]
+    ascii = draw(st.booleans())
+    texts = [json.dumps(record, ensure_ascii=ascii) for record in records]
+    ending = draw(st.sampled_from(["\n", "\r\n", "\n\n", "\n  \n"]))
+    last = draw(st.sampled_from(["", ending]))
+    return (ending.join(texts) + last).encode()
+
+
+SIZES = st.one_of(st.builds(BatchSize, rows=st.integers(1, 40)), st.builds(BatchSize, bytes=st.integers(1, 2000)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=contents(), size=SIZES, bom=st.booleans())
+def test_all_mini_batches_together_are_what_pandas_reads_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, size: BatchSize, bom: bool
+) -> None:
+    file = tmp_path_factory.mktemp("lines") / "t.jsonl"
+    file.write_bytes((b"\xef\xbb\xbf" if bom else b"") + content)
+    frames = frames_of(JsonLines(), [file], size)
+    whole = by_pandas(content)
+    frames = [frame for frame in frames if len(frame)]
+    for frame in frames:
+        assert frame.dtypes.to_dict() == whole.dtypes.to_dict()
+    together = pd.concat(frames, ignore_index=True)
+    objects = [name for name in whole.columns if whole[name].dtype == np.dtype(object)]
+    for table in (together, whole):  # pandas has None or NaN for what is missing among objects
+        table[objects] = table[objects].astype(object).where(table[objects].notna(), None)
+    pd.testing.assert_frame_equal(together, whole)
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.text("ab\n", max_size=40), step=st.integers(1, 12))
+@example(content="\n\na\n", step=1)
+def test_every_line_is_in_the_part_in_which_it_begins(content: str, step: int) -> None:
+    data = content.encode()
+    file = io.BytesIO(data)
+    found = [lines.lines_of(file, start, min(start + step, len(data))) for start in range(0, len(data), step)]
+    assert b"".join(each.data for each in found) == data
+    for number, each in enumerate(found):
+        if each.data:
+            assert number * step <= each.offset < (number + 1) * step
+            assert data[each.offset :].startswith(each.data)
+            assert lines.line_number(file, each.offset) == data[: each.offset].count(b"\n") + 1
+
+
+def test_the_master_looks_at_a_sample_and_splits_without_reading(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    record = json.dumps({"text": "x" * 990, "n": 1}) + "\n"
+    file.write_text(record * 30_000)
+    store = CountingFiles()
+    survey = JsonLines().survey(lambda: iter([str(file)]), store)
+    assert 4 * 2**20 < store.bytes < 13 * 2**20
+    assert (store.opened, store.measured) == (1, 0)
+    sampled = store.bytes
+    parts = list(JsonLines().split(str(file), BatchSize(rows=1000), survey, store))
+    assert store.bytes == sampled
+    assert len(parts) == pytest.approx(30, abs=1)
+    assert sum(part.rows for part in parts) == pytest.approx(30_000, rel=0.01)
+    assert {part.first_row for part in parts} == {-1}
+
+
+def test_the_sample_sees_the_end_and_many_files(tmp_path: Path) -> None:
+    long = written(tmp_path / "long.jsonl", *[{"a": number} for number in range(20_000)], {"a": 1, "late": "x"})
+    files = [written(tmp_path / f"{number:03}.jsonl", {"a": number}) for number in range(200)]
+    last = written(tmp_path / "last.jsonl", {"a": 0.5})
+    frames = frames_of(JsonLines(), [long, *files, last])
+    assert {tuple(map(str, frame.dtypes)) for frame in frames} == {("float64", str(frames[0].dtypes["late"]))}
+    assert list(frames[0].columns) == ["a", "late"]
+
+
+def test_nested_values_arrive_as_dicts_and_arrays(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", {"o": {"x": 1}, "l": [1, 2]}, {"o": {"y": "2020-01-01"}, "l": []}, {"l": None})
+    (frame,) = frames_of(JsonLines(), [file])
+    assert frame["o"].tolist() == [{"x": 1, "y": None}, {"x": None, "y": "2020-01-01"}, None]
+    assert [None if each is None else each.tolist() for each in frame["l"]] == [[1, 2], [], None]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+def test_a_compressed_file_is_one_mini_batch(tmp_path: Path, suffix: str) -> None:
+    content = b"".join(b'{"n": %d}\n' % number for number in range(50_000))
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
+    file = tmp_path / f"t.jsonl{suffix}"
+    file.write_bytes(packed[suffix](content))
+    (frame,) = frames_of(JsonLines(), [file], BatchSize(bytes=1000))
+    assert frame["n"].tolist() == list(range(50_000))
+    good = written(tmp_path / "good.jsonl", {"n": 1})
+    file.write_bytes(file.read_bytes()[:-40])
+    survey, parts = parts_of(JsonLines(), [good, file], WHOLE)
+    with closing(JsonLines().reader(survey, STORE)) as reader:
+        for _ in range(2):  # it is tried again
+            with pytest.raises(InputError, match=rf"t\.jsonl{suffix} cannot be decompressed"):
+                reader.read(parts[1])
+        assert reader.read(parts[0]).data.num_rows == 1
+
+
+def test_empty_files_have_no_mini_batches(tmp_path: Path) -> None:
+    files = [written(tmp_path / "a.jsonl"), written(tmp_path / "b.jsonl", {"x": 1}), written(tmp_path / "c.jsonl", "")]
+    assert [len(frame) for frame in frames_of(JsonLines(), files)] == [1, 0]
+    assert frames_of(JsonLines(), files[:1]) == []
+
+
+# Columns and types
+
+
+def test_columns_are_selected_in_order_and_the_rest_may_be_anything(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", {"a": 1, "b": "x", "c": 1}, {"c": "t", "b": "y", "new": 1}, {"c": [1]})
+    (frame,) = frames_of(JsonLines(columns=("b", "a")), [file])
+    assert list(frame.columns) == ["b", "a"]
+    assert frame["a"].tolist()[0] == 1.0
+    assert frame["b"].tolist()[:2] == ["x", "y"]
+
+
+def test_columns_that_are_not_there_are_named(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", {"a": 1})
+    with pytest.raises(InputError, match="columns: 'z' not found in a sample of the records, whose columns are 'a'"):
+        survey_of(JsonLines(columns=("a", "z")), file)
+    (frame,) = frames_of(JsonLines(columns=("z", "a"), column_types={"z": "string"}), [file])
+    assert frame["z"].isna().all()
+
+
+def test_column_types_are_obeyed(tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "t.jsonl", {"zip": 123, "n": "7", "x": 1}, {"zip": "0456", "n": "8", "x": 2}, {"zip": 1.50}
+    )
+    format = JsonLines(column_types={"zip": "string", "n": "int64", "x": "float64"})
+    (frame,) = frames_of(format, [file])
+    assert frame["zip"].tolist() == ["123", "0456", "1.5"]
+    assert frame["n"].tolist()[:2] == [7.0, 8.0]
+    assert [str(frame.dtypes[name]) for name in ("n", "x")] == ["float64", "float64"]
+
+
+def test_dates_are_read_by_their_format(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", {"day": "31.12.2020"}, {}, {"day": "32.12.2020"}, {"day": "01.02.2021"})
+    format = JsonLines(column_types={"day": "datetime(%d.%m.%Y)"}, on_bad_record="skip_and_count")
+    (batch,) = batches_of(format, [file])
+    assert at_the_user(batch.data)["day"].dt.day.tolist()[::2] == [31.0, 1.0]
+    assert [each.line for each in batch.bad] == [3]
+
+
+def test_a_number_read_as_text_is_as_it_was_written(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", '{"a": 1.50, "b": {"c": 2.0}}', '{"a": 12345678901234567890}', '{"a": true}')
+    (frame,) = frames_of(JsonLines(column_types={"a": "string"}), [file])
+    assert frame["a"].tolist() == ["1.50", "12345678901234567890", "True"]
+    assert frame["b"].tolist()[0] == {"c": 2.0}
+
+
+def beyond_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample is the beginning and the end of a file."""
+    monkeypatch.setattr(lines, "PIECES", 2)
+    monkeypatch.setattr(lines, "PIECE_BYTES", 16)
+
+
+@pytest.mark.parametrize("odd", ['{"n": 2.5}', '{"n": null}', "{}"])
+def test_an_integer_column_is_float_where_it_must_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    beyond_the_sample(monkeypatch)
+    file = written(tmp_path / "t.jsonl", *[{"n": 1}] * 10, odd, *[{"n": 1}] * 10)
+    frames = frames_of(JsonLines(), [file], BatchSize(bytes=50))
+    pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), by_pandas(file.read_bytes()))
+    assert {str(frame.dtypes["n"]) for frame in frames} == {"int64", "float64"}
+
+
+def test_integers_in_nested_values_become_float_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond_the_sample(monkeypatch)
+    plain = {"o": {"x": [1]}}
+    file = written(tmp_path / "t.jsonl", *[plain] * 10, {"o": {"x": [1, 2.5]}}, *[plain] * 10)
+    (frame,) = frames_of(JsonLines(), [file])
+    assert frame["o"][10]["x"].tolist() == [1.0, 2.5]
+
+
+# Bad records
+
+BAD = [
+    ('{"n": "abc", "s": "x"}', r"column 'n': \"abc\" is not int64"),
+    ('{"n": 1, "s": 5}', "column 's': 5 is not string"),
+    ('{"n": 1, "s": ["x"]}', r"column 's': \[\"x\"\] is not string"),
+    ('{"n": 123456789012345678901234567890, "s": "x"}', r"column 'n': 1234\d* cannot be read as int64"),
+    ('{"n": 1, "s": "x", "new": 1}', "column 'new': the sample .* name it in column_types"),
+    ('{"n": 1, "s": "x", "o": {"x": 1, "y": 2}}', "column 'o': the key 'y' of o.y is not in the sample"),
+    ('{"n": 1, "s": "x", "void": 1}', "column 'void': 1 where the sample has no value: name the type in column_types"),
+    ('{"n": 1, "n": 2}', "the key 'n' is in it twice"),
+    ('{"n": 1, "s": ', "it is not JSON"),
+    ('{"n": 1} {"n": 2}', "it is not JSON"),
+    ("[1, 2]", r"\[1, 2\] is not a JSON object"),
+    ('{"n": 1, "s": "\udcff"}', "byte 16 is not UTF-8"),
+    ("[" * 100_000, "nested too deep|it is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("bad", "said"), BAD)
+def test_a_bad_record_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, said: str) -> None:
+    beyond_the_sample(monkeypatch)
+    monkeypatch.setattr(lines, "PIECE_BYTES", 60)
+    good = [json.dumps({"n": number, "s": "x", "o": {"x": 1}, "void": None}) for number in range(30)]
+    file = tmp_path / "t.jsonl"
+    text = "\n".join([*good[:17], "", bad, *good[17:]]) + "\n"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    column, problem = said.split(": ", 1) if said.startswith("column") else ("", said)
+    with pytest.raises(InputError, match=rf"t\.jsonl, line 19(, column '\w+')?: .*{problem}") as error:
+        frames_of(JsonLines(), [file], BatchSize(bytes=300))
+    assert column in str(error.value)
+    batches = batches_of(JsonLines(on_bad_record="skip_and_count"), [file], BatchSize(bytes=300))
+    assert [number for batch in batches for number in batch.data["n"].to_pylist()] == list(range(30))
+    assert sum(batch.skipped for batch in batches) == 1
+    assert [each.line for batch in batches for each in batch.bad] == [19]
+
+
+def test_a_cast_that_fails_is_a_bad_record(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", *[{"n": str(number)} for number in range(50)], {"n": "x"}, {"n": "51"})
+    format = JsonLines(column_types={"n": "int64"}, on_bad_record="skip_and_count")
+    (batch,) = batches_of(format, [file])
+    assert [str(each) for each in batch.bad] == [f"{file}, line 51, column 'n': \"x\" cannot be read as int64"]
+    assert (batch.skipped, batch.data.num_rows) == (1, 51)
+
+
+def test_a_mixed_column_is_of_its_first_type_and_the_rest_is_bad(tmp_path: Path) -> None:
+    records = [{"m": number if number % 2 == 0 else f"t{number}"} for number in range(3000)]
+    file = written(tmp_path / "t.jsonl", *records)
+    (batch,) = batches_of(JsonLines(on_bad_record="skip_and_count"), [file])
+    assert (batch.data.num_rows, batch.skipped, len(batch.bad)) == (1500, 1500, 10)
+    assert at_the_user(batch.data).dtypes["m"] == np.dtype("int64")
+
+
+def test_files_without_any_record_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.json", "[", '{"a": 1},', '{"a": 2}', "]")
+    with pytest.raises(InputError, match=r"missing\.jsonl"):
+        survey_of(JsonLines(), tmp_path / "missing.jsonl")
+    written(file, "[", "1", "]")
+    with pytest.raises(InputError, match=r"t\.json, line 1: it is not JSON .*; expected one object a line"):
+        survey_of(JsonLines(), file)
+
+
+_LEAN = """
+import sys
+from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
+from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+
+store, file = LocalFiles(), sys.argv[1]
+format = JsonLines(column_types={"t": "string", "c": "float64"}, on_bad_record="skip_and_count")
+survey = format.survey(lambda: iter([file]), store)
+reader = format.reader(survey, store)
+batches = [reader.read(part) for part in format.split(file, BatchSize(bytes=200), survey, store)]
+assert sum(batch.data.num_rows for batch in batches) == 100
+assert sum(batch.skipped for batch in batches) == 2
+assert "pandas" not in sys.modules
+"""
+
+
+def test_a_worker_needs_no_pandas(tmp_path: Path) -> None:
+    record = {"a": 1, "b": True, "t": 5, "c": "1.5", "l": [{"x": 1}]}
+    file = written(tmp_path / "t.jsonl", *[record] * 50, "oops", {"a": "oops"}, *[{**record, "b": None}] * 50)
+    done = subprocess.run([sys.executable, "-c", _LEAN, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
