@@ -213,7 +213,7 @@ def note(entry: Path, found: dict[str, float], text: str) -> None:
         return
     if not words.startswith(sys.executable.encode()) or "VmHWM" not in status:
         return
-    if b"entry_script/host.py" in words:
+    if b"child/host.py" in words:
         role = "user process"
     elif b"mpi_prs" in words and text.encode() in words:
         role = "master" if b"PMI_RANK=0" in environment.split(b"\0") else "worker"

@@ -36,11 +36,26 @@ def _need(mpi: Mpi | None, advice: str) -> Mpi:
     return mpi
 
 
+TIERS = {
+    "slurm": {"slurm_cluster"},
+    "mpi": {"mpich", "openmpi", "mpi"},
+    "store": {"azurite"},
+    "job": {"new_job"},
+}
+"""What a test needs besides Python → the fixtures that bring it. ``long`` is set by hand,."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs a cluster mostly waits for it, so that ``-m slurm -n 4`` saves time; what takes minutes begins."""
+    """Each test gets its tier by what it starts; what takes minutes begins.
+
+    Whatever needs a cluster mostly waits for it, so that ``-m slurm -n 4`` saves time. ``-m quick`` is what a person
+    runs while thinking.
+    """
     for item in items:
-        if "slurm_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker("slurm")
+        fixtures = set(getattr(item, "fixturenames", ()))
+        tiers = [tier for tier, needs in TIERS.items() if needs & fixtures or item.get_closest_marker(tier)]
+        for tier in tiers or ([] if item.get_closest_marker("long") else ["quick"]):
+            item.add_marker(tier)
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

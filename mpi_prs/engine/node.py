@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_prs.wire.share import Share
+
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
 """AMD's lower layer, whose devices the upper two count: where one of those is set, it is the one to be narrowed."""
@@ -52,28 +54,6 @@ class Means:
     def from_fields(cls, fields: Mapping[str, Any]) -> Means:
         """The inverse of :func:`dataclasses.asdict`, from what JSON makes of it."""
         return cls(fields["cores"], tuple(fields["gpus"]), fields["own_gpus"])
-
-
-@dataclass(frozen=True)
-class Share:
-    """Where a rank stands among the ranks of its node; all figures count user processes.
-
-    Attributes:
-        first_process: the number of its first one on the node.
-        node_processes: how many the node has.
-        first_on_gpus: the number of its first one among those that see the same GPUs.
-        core_processes: how many run on the same set of cores.
-    """
-
-    first_process: int
-    node_processes: int
-    first_on_gpus: int
-    core_processes: int
-
-    @classmethod
-    def alone(cls, processes: int) -> Share:
-        """The share of a rank that has the node to itself."""
-        return cls(0, processes, 0, processes)
 
 
 def node_name() -> str:

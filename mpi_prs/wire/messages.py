@@ -36,8 +36,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpi_prs.engine.node import Share
 from mpi_prs.wire.record import RECORD
+from mpi_prs.wire.share import Share
 
 
 class Tag(enum.IntEnum):

@@ -625,7 +625,7 @@ def test_a_run_configuration_refuses_what_would_not_be_done() -> None:
 @pytest.mark.parametrize("module", ["environment", "conda_dependencies", "runconfig"])
 def test_user_processes_may_import_it(module: str) -> None:
     """In an interpreter without yaml, pydantic and packaging."""
-    code = f"import sys; import mpi_prs.workspace.{module}; print('\\n'.join(sys.modules))"
+    code = f"import sys; import mpi_prs.azureml.environments.{module}; print('\\n'.join(sys.modules))"
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {code}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {name.split(".")[0] for name in done.stdout.split()} <= sys.stdlib_module_names | {"mpi_prs", "__main__"}

@@ -397,7 +397,7 @@ def test_a_submission_that_breaks_off_leaves_a_run_that_says_so(lab: Lab, monkey
 def test_a_submitter_that_is_killed_leaves_a_run_that_says_so(lab: Lab) -> None:
     program = (
         "import sys\nfrom tests.support.experiments import *\n"
-        "from mpi_prs.pipeline import submission\n"
+        "from mpi_prs.azureml.submit import submission\n"
         "submission._start = lambda *_: (print('here', flush=True), sys.stdin.read())\n"
         "lab = Lab.at(sys.argv[1])\n"
         "lab.submit(lab.step('names', NAMES, [lab.files()]))\n"

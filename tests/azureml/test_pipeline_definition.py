@@ -53,8 +53,9 @@ def said_by(call: Callable[[], object]) -> str:
 
 
 def test_an_entry_script_may_import_all_of_it_with_the_standard_library_alone() -> None:
-    modules = "parameter data parallel_run_config parallel_run_step pipeline compiling"
-    code = f"import {', '.join(f'mpi_prs.pipeline.{name}' for name in modules.split())}, sys; print(*sys.modules)"
+    names = "parameter data parallel_run_config parallel_run_step pipeline"
+    modules = ", ".join(f"mpi_prs.azureml.definition.{name}" for name in names.split())
+    code = f"import {modules}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     bare = subprocess.run(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True

@@ -33,7 +33,7 @@ from tests.support.old_python import Source, file_of, old_pythons, reached
 
 PYTHONS = [(sys.executable, "-S"), *((python,) for python in old_pythons())]
 """This one without its packages, and the older ones that are here."""
-BRING_PACKAGES = ("mpi_prs.entry_script.", "mpi_prs.output.")
+BRING_PACKAGES = ("mpi_prs.child.",)
 """What of ours uses packages of the script's Python: it got them from the script, or looks whether they are there."""
 NOT_IN_USER_PROCESSES = {"mpi_prs/wire/channel.py: os.memfd_create"}
 """The worker makes it."""
@@ -61,23 +61,6 @@ def test_it_needs_the_standard_library_alone() -> None:
         if package not in sys.stdlib_module_names | {"mpi_prs"} and not module.startswith(BRING_PACKAGES)
     }
     assert packages == set()
-
-
-OWN = {
-    # What reads data, moves it, or makes environments
-    *("built", "conda_building", "container", "dataset_reading", "datastore_transfer", "environment_building"),
-    *("interpreter", "transfer", "venv_building"),
-}
-
-
-def test_these_are_the_modules_that_are_for_our_own_python_alone() -> None:
-    """Whoever adds a module to the workspace says here if user processes cannot have it."""
-    found = {path.stem for path in (REPOSITORY / "mpi_prs" / "workspace").glob("*.py")} - {"__init__"}
-    assert {name for name in found if f"mpi_prs.workspace.{name}" not in reached()} == OWN
-    assert {"mpi_prs.azureml.runs.pipeline_watch", "mpi_prs.monitor.status", "mpi_prs.child.rows.arrow"} <= set(
-        reached()
-    )
-    assert {"mpi_prs.inputs.datasets", "mpi_prs.job.config.model", "mpi_prs.storage.remote"}.isdisjoint(reached())
 
 
 @pytest.mark.parametrize(

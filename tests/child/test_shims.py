@@ -148,7 +148,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
         """
     )
     before, after = map(str.split, printed.splitlines())
-    assert before == ["mpi_prs", "mpi_prs.shims", "mpi_prs.child.shims.finder"]
+    assert before == ["mpi_prs", "mpi_prs.child", "mpi_prs.child.shims", "mpi_prs.child.shims.finder"]
     assert after == [*before, "mpi_prs.child.shims.names"]
 
 
@@ -255,7 +255,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 def test_a_module_of_the_users_own_that_is_called_so_is_left_alone(tmp_path: Path) -> None:
     write(tmp_path, A_STUB)
-    code = "from mpi_prs.shims import finder; finder.install('auto'); import azureml; print(azureml.core)"
+    code = "from mpi_prs.child.shims import finder; finder.install('auto'); import azureml; print(azureml.core)"
     assert python(code, tmp_path).strip() == "a stub"
 
 

@@ -330,7 +330,7 @@ def test_a_cause_inside_of_us_is_not_shown(runner: Runner) -> None:
     assert "WorkspaceError" in stderr
     assert "config.json" in stderr
     assert stderr.count("Traceback") == 1
-    assert "mpi_prs/workspace" not in stderr
+    assert "mpi_prs/azureml" not in stderr
 
 
 def test_a_notebook_may_exit(runner: Runner) -> None:
@@ -343,7 +343,7 @@ def test_a_notebook_may_load_the_extension_too(runner: Runner) -> None:
     code, stdout, _ = runner.run("n.ipynb")
     assert code == 0
     assert "azureml… and azureml_user… are mpi_prs now" in stdout
-    assert "mpi_prs.pipeline" in stdout
+    assert "mpi_prs.azureml.runs" in stdout
 
 
 # What cannot be run

@@ -609,7 +609,7 @@ def test_the_default_config_is_the_named_one_else_that_of_the_folder_else_the_ch
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout = tmp_path / "checkout"
-    monkeypatch.setattr("mpi_prs.job.config.model.__file__", str(checkout / "mpi_prs" / "job" / "config.py"))
+    monkeypatch.setattr("mpi_prs.job.config.model.__file__", str(checkout / "mpi_prs" / "job" / "config" / "model.py"))
     work = tmp_path / "work"
     work.mkdir()
     assert default_config({}, work) is None

@@ -104,7 +104,7 @@ def test_a_path_is_no_url(text: str) -> None:
 
 def test_nothing_of_fsspec_is_imported_before_the_first_url() -> None:
     modules = ["storage.remote", "storage.stores", "storage.downloading", "storage.upload"]
-    modules += ["data.staging", "data.side_inputs", "data.loading"]
+    modules += ["inputs.near.staging", "inputs.near.side_inputs", "inputs.loading"]
     statement = "; ".join(f"import mpi_prs.{name}" for name in modules)
     heavy = {"fsspec", "adlfs", "azure", "aiohttp", "pandas"}
     check = f"import sys; assert not {heavy} & set(sys.modules), sys.modules.keys()"

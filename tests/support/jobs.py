@@ -139,7 +139,7 @@ class Job:
         return [pid for pid, command in self.processes().items() if containing in command]
 
     def user_processes(self) -> list[int]:
-        return self.pids("entry_script/host.py")
+        return self.pids("child/host.py")
 
     def kill_all(self) -> None:
         for pid in self.processes():

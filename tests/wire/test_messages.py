@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.engine.node import Share
 from mpi_prs.wire import messages
 from mpi_prs.wire.messages import Tag, WorkerSettings
 from mpi_prs.wire.record import RECORD, Record, unpack_records
+from mpi_prs.wire.share import Share
 
 NUMBERS = st.integers(0, 2**63 - 1)
 UINT32 = st.integers(0, 2**32 - 1)

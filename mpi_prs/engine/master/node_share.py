@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable
 
-from mpi_prs.engine.node import Means, Share
+from mpi_prs.engine.node import Means
+from mpi_prs.wire.share import Share
 
 
 class Sharing:

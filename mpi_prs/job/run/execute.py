@@ -18,7 +18,7 @@ from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
-from mpi_prs.engine.node import Share, node_name
+from mpi_prs.engine.node import node_name
 from mpi_prs.engine.scheduler.scheduler import Scheduler
 from mpi_prs.engine.scheduler.states import Phase, Policy
 from mpi_prs.engine.stop_signals import StopSignals
@@ -35,6 +35,7 @@ from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.storage.credentials import scrub
 from mpi_prs.wire.messages import Tag, WorkerSettings, pack_json
+from mpi_prs.wire.share import Share
 
 _log = logging.getLogger("mpi_prs.job")
 
