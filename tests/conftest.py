@@ -8,11 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.azurite import azurite  # noqa: F401  # a fixture
 from tests.support.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
 from tests.support.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
+
+hypothesis.settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("ours")
+"""A machine that is busy, or pyarrow that the first example imports, is no fault of the code."""
 
 
 def _mpich() -> Mpi | None:

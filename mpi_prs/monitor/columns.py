@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,26 @@ class Columns:
     workers: Any
     offsets: Any
     nodes: dict[int, str]
+
+
+class Listener(Protocol):
+    """Somebody who computes something from a journal while it is read once for all of them: see :func:`listen`."""
+
+    def take_columns(self, columns: Columns) -> None:
+        """Some thousand finished mini-batches."""
+
+    def take_event(self, event: dict[str, Any]) -> None:
+        """Anything else, in its order."""
+
+
+def listen(journal: Path, *listeners: Listener) -> None:
+    """Read a journal once, and tell every listener what is in it; cost and errors as of :func:`read_columns`."""
+    for part in read_columns(journal):
+        for listener in listeners:
+            if isinstance(part, Columns):
+                listener.take_columns(part)
+            else:
+                listener.take_event(part)
 
 
 def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[str, Any]]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.core.files import replacing
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, many, printable
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.payload import names
-from mpi_prs.monitor.columns import Columns, read_columns
+from mpi_prs.monitor.columns import Columns, listen
 from mpi_prs.monitor.status import outcome, read_status
-from mpi_prs.output.journal import read_journal
 
 SHORT = "short"
 """The reason of items that ``run()`` did not return, of a mini-batch that is done."""
@@ -41,71 +42,99 @@ class Short(NamedTuple):
         return f"run() returned {self.returned} of {self.items}; which ones are missing is not known"
 
 
-def what_failed(journal: Path) -> Iterator[dict[str, Any] | Short]:
-    """The ``failed`` events that still hold, and the mini-batches that returned too few. Reads the journal twice.
+class _WhatFailed(abc.ABC):
+    """A listener that is told what has failed. Failures before a ``reopened`` event don't hold any more."""
 
-    Raises:
-        OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.
-    """
-    events = (entry.event for entry in read_journal(journal))
-    reopenings = sum(event is not None and event["event"] == "reopened" for event in events)
-    for part in read_columns(journal):
-        if isinstance(part, Columns):
-            short = part.records[part.records["returned"] < part.records["items"]]
-            for mini_batch, items, returned in short[["mini_batch", "items", "returned"]].tolist():
-                yield Short(mini_batch, items, returned)
-        elif part["event"] == "reopened":
-            reopenings -= 1
-        elif part["event"] == "failed" and not reopenings:
-            yield part
+    def take_columns(self, columns: Columns) -> None:
+        short = columns.records[columns.records["returned"] < columns.records["items"]]
+        for mini_batch, items, returned in short[["mini_batch", "items", "returned"]].tolist():
+            self.short(Short(mini_batch, items, returned))
+
+    def take_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "reopened":
+            self.reopened()
+        elif event["event"] == "failed":
+            self.failed(event)
+
+    @abc.abstractmethod
+    def short(self, what: Short) -> None:
+        """A mini-batch that is done returned too few."""
+
+    @abc.abstractmethod
+    def failed(self, event: dict[str, Any]) -> None:
+        """A mini-batch has failed for good."""
+
+    @abc.abstractmethod
+    def reopened(self) -> None:
+        """All that have failed are to be tried again."""
 
 
-def write_failed_items(journal: Path, manifest: Manifest, path: Path) -> int:
-    """Write every failed item as a line of JSON; an older file is replaced. Returns the number of failed items.
+class FailedItems(_WhatFailed):
+    """Writes every failed item as a line of JSON.
 
-    A mini-batch that failed gives a line for each file, or for each range of a table's rows or bytes::
-
-        {"item": path or range, "mini_batch", "reason", "message", "attempts", "node", "process", "log"}
-
-    and one that returned too few, of which nobody knows the missing ones, a single line::
+    A mini-batch that returned too few, of which nobody knows the missing ones, gives a single line::
 
         {"mini_batch", "items": [path, …], "missing", "reason": "short", "message"}
 
-    Bytes of a path that are no text come back as :func:`os.fsdecode` would give them.
+    Behind these, one that failed gives a line for each file, or for each range of a table's rows or bytes::
+
+        {"item": path or range, "mini_batch", "reason", "message", "attempts", "node", "process", "log"}
+
+    Bytes of a path that are no text come back as :func:`os.fsdecode` would give them. Memory: bounded.
 
     Raises:
         OSError: the file cannot be written.
-        OutputError: the journal or the manifest cannot be read.
+        OutputError: the manifest cannot be read.
     """
-    failed = 0
-    with replacing(path) as file:
-        for what in what_failed(journal):
-            number = what.mini_batch if isinstance(what, Short) else what["mini_batch"]
-            described = names(manifest, number)
-            if isinstance(what, Short):
-                missing = what.items - what.returned
-                lines = [
-                    {
-                        "mini_batch": number,
-                        "items": described,
-                        "missing": missing,
-                        "reason": SHORT,
-                        "message": what.message,
-                    }
-                ]
-                failed += missing
-            else:
-                told = {
-                    "mini_batch": number,
-                    "reason": what["kind"],
-                    "message": what["message"],
-                    "attempts": what["attempt"],
-                    **{name: what[name] for name in ("node", "process", "log")},
-                }
-                lines = [{"item": item, **told} for item in described]
-                failed += manifest.items_of(number)
-            file.write("".join(json.dumps(line) + "\n" for line in lines).encode("ascii"))
-    return failed
+
+    def __init__(self, manifest: Manifest, path: Path, file: BinaryIO) -> None:
+        """
+        Args:
+            path: where the list will be; what may not hold in the end is kept in the same folder meanwhile.
+            file: to write it into.
+        """
+        self._manifest = manifest
+        self._file = file
+        self._failures = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed by finish()
+        self._items_short = 0
+        self._items_of_failures = 0
+
+    def short(self, what: Short) -> None:
+        missing = what.items - what.returned
+        line = {
+            "mini_batch": what.mini_batch,
+            "items": names(self._manifest, what.mini_batch),
+            "missing": missing,
+            "reason": SHORT,
+            "message": what.message,
+        }
+        self._file.write(json.dumps(line).encode("ascii") + b"\n")
+        self._items_short += missing
+
+    def failed(self, event: dict[str, Any]) -> None:
+        number = event["mini_batch"]
+        told = {
+            "mini_batch": number,
+            "reason": event["kind"],
+            "message": event["message"],
+            "attempts": event["attempt"],
+            **{name: event[name] for name in ("node", "process", "log")},
+        }
+        for item in names(self._manifest, number):
+            self._failures.write(json.dumps({"item": item, **told}).encode("ascii") + b"\n")
+        self._items_of_failures += self._manifest.items_of(number)
+
+    def reopened(self) -> None:
+        self._failures.seek(0)
+        self._failures.truncate()
+        self._items_of_failures = 0
+
+    def finish(self) -> int:
+        """Complete the list; returns the number of failed items."""
+        with self._failures:
+            self._failures.seek(0)
+            shutil.copyfileobj(self._failures, self._file)
+        return self._items_short + self._items_of_failures
 
 
 @dataclass
@@ -154,8 +183,7 @@ def failed_report(run: RunDirectory) -> str:
     if status is not None and status.exit_code and status.reason:
         lines.append(printable(f"The run has ended: {outcome(status.phase, status.reason, status.exit_code)}"))
     try:
-        manifest = Manifest.open(run.manifest)
-        groups = sorted(_groups(run.journal, manifest), key=lambda group: -group.items)
+        manifest, groups = _groups(run)
     except PermissionError as error:
         raise OutputError(f"cannot read {run.journal}: check its permissions") from error
     except (FileNotFoundError, OutputError):
@@ -187,8 +215,7 @@ def main_reason(run: RunDirectory) -> str:
         OutputError: the journal or the manifest cannot be read.
     """
     try:
-        manifest = Manifest.open(run.manifest)
-        groups = sorted(_groups(run.journal, manifest), key=lambda group: -group.items)
+        manifest, groups = _groups(run)
     except FileNotFoundError:
         return ""
     if not groups:
@@ -199,23 +226,44 @@ def main_reason(run: RunDirectory) -> str:
     return "\n".join(lines)
 
 
-def _groups(journal: Path, manifest: Manifest) -> list[_Group]:
-    groups: dict[str, _Group] = {}
-    for what in what_failed(journal):
-        if isinstance(what, Short):
-            number, items, told = what.mini_batch, what.items - what.returned, {}
-            reason = f"{SHORT}: {what.message}"
-        else:
-            number, told = what["mini_batch"], what
-            items = manifest.items_of(number)
-            first_line = what["message"].partition("\n")[0]
-            reason = f"{what['kind']}: {first_line[:_LONGEST]}"
-        general = generalised(reason)
-        if general not in groups and len(groups) >= _MOST_GROUPS:
-            general = "other reasons"
-        group = groups.setdefault(general, _Group(reason, general))
-        group.add(number, items, reason, told.get("traceback", ""), told.get("log", ""))
-    return list(groups.values())
+class _Groups(_WhatFailed):
+    """Groups failures by their reasons. Memory: some kilobytes for each of at most 200."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._short: dict[str, _Group] = {}
+        self._failed: dict[str, _Group] = {}
+
+    def short(self, what: Short) -> None:
+        reason = f"{SHORT}: {what.message}"
+        _group(self._short, reason).add(what.mini_batch, what.items - what.returned, reason, "", "")
+
+    def failed(self, event: dict[str, Any]) -> None:
+        number, first_line = event["mini_batch"], event["message"].partition("\n")[0]
+        reason = f"{event['kind']}: {first_line[:_LONGEST]}"
+        traceback, log = event.get("traceback", ""), event.get("log", "")
+        _group(self._failed, reason).add(number, self._manifest.items_of(number), reason, traceback, log)
+
+    def reopened(self) -> None:
+        self._failed.clear()
+
+    def largest_first(self) -> list[_Group]:
+        return sorted([*self._failed.values(), *self._short.values()], key=lambda group: -group.items)
+
+
+def _group(groups: dict[str, _Group], reason: str) -> _Group:
+    general = generalised(reason)
+    if general not in groups and len(groups) >= _MOST_GROUPS:
+        general = "other reasons"
+    return groups.setdefault(general, _Group(reason, general))
+
+
+def _groups(run: RunDirectory) -> tuple[Manifest, list[_Group]]:
+    """What failed, the largest group first."""
+    manifest = Manifest.open(run.manifest)
+    groups = _Groups(manifest)
+    listen(run.journal, groups)
+    return manifest, groups.largest_first()
 
 
 # A quote that is an apostrophe stands inside a word.

@@ -1,9 +1,8 @@
-"""``processed_mini-batches.csv``: one line for each finished mini-batch."""
+"""The files that people read after a start: what failed, and a line for each finished mini-batch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mpi_prs.core.files import replacing
-from mpi_prs.monitor.columns import Columns, read_columns
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.inputs.manifest import Manifest
+from mpi_prs.monitor.columns import Columns, listen
+from mpi_prs.monitor.failed import FailedItems
+from mpi_prs.monitor.statistics import Statistics, StatisticsReader
 
 # In the order of the file; a name that is not a field of the record is computed below.
 _COLUMNS = {
@@ -30,22 +33,41 @@ _COLUMNS = {
 }
 
 
-def write_processed_mini_batches(journal: Path, path: Path) -> None:
-    """Write the finished mini-batches, in the order in which they finished; an older file is replaced.
+def write_reports(run: RunDirectory, manifest: Manifest) -> tuple[Statistics, int]:
+    """Write what people read after a start; older files are replaced. Reads the journal once.
 
-    ``started`` is in UTC. ``output_offset`` counts in the order of arrival, also with ``output_order: input``. About
-    2 µs a mini-batch, and 3 µs a frame of the journal; memory: some MiB.
+    Returns:
+        the numbers of the run, and how many items have failed.
 
     Raises:
-        OSError: the file cannot be written.
-        OutputError: the journal is not one of this version.
+        OSError: a file cannot be read or written.
+        OutputError: the journal or the manifest cannot be read.
     """
-    options = pyarrow.csv.WriteOptions(include_header=False)
-    with replacing(path) as file:
+    statistics = StatisticsReader(manifest.items_of)
+    with replacing(run.failed_items) as of_failed, replacing(run.processed_mini_batches) as of_processed:
+        failed = FailedItems(manifest, run.failed_items, of_failed)
+        listen(run.journal, statistics, failed, ProcessedMiniBatches(of_processed))
+        items = failed.finish()
+    return statistics.finish(), items
+
+
+class ProcessedMiniBatches:
+    """Writes the finished mini-batches as CSV, in the order in which they finished.
+
+    ``started`` is in UTC. ``output_offset`` counts in the order of arrival, also with ``output_order: input``. About
+    2 µs a mini-batch; memory: some MiB. Raises OSError where the file cannot be written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._options = pyarrow.csv.WriteOptions(include_header=False)
         file.write((",".join(_COLUMNS) + "\n").encode())
-        for part in read_columns(journal):
-            if isinstance(part, Columns):
-                pyarrow.csv.write_csv(_table(part), file, options)
+
+    def take_columns(self, columns: Columns) -> None:
+        pyarrow.csv.write_csv(_table(columns), self._file, self._options)
+
+    def take_event(self, event: dict[str, Any]) -> None:
+        """Only finished mini-batches are listed."""
 
 
 def _table(columns: Columns) -> Any:

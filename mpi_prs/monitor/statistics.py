@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpi_prs.monitor.columns import Columns, read_columns
+from mpi_prs.monitor.columns import Columns, listen
 from mpi_prs.wire.failure import FailureKind
 
 
@@ -126,16 +126,14 @@ def read_statistics(journal: Path, items_of: Callable[[int], int]) -> Statistics
     Raises:
         OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.
     """
-    reader = _Reader(items_of)
-    for part in read_columns(journal):
-        if isinstance(part, Columns):
-            reader.take_columns(part)
-        else:
-            reader.take_event(part)
+    reader = StatisticsReader(items_of)
+    listen(journal, reader)
     return reader.finish()
 
 
-class _Reader:
+class StatisticsReader:
+    """Listens to a journal, and makes statistics of it; cost and memory as of :func:`read_statistics`."""
+
     def __init__(self, items_of: Callable[[int], int]) -> None:
         self._items_of = items_of
         self._statistics = Statistics()
@@ -205,6 +203,7 @@ class _Reader:
         return self._statistics.starts[-1]
 
     def finish(self) -> Statistics:
+        """The whole run."""
         statistics = self._statistics
         statistics.items_failed = self._missing + self._items_of_failed
         runs = np.frombuffer(self._runs, np.float32)

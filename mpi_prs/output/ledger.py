@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from mpi_prs.output.journal import Entry, Results, read_journal
 from mpi_prs.wire.record import ITEMS, MINI_BATCH, RECORD, RETURNED
@@ -100,40 +103,64 @@ class Ledger:
 
 
 def read_ledger(journal: Path, output: Path | None) -> Ledger:
-    """Replay a journal; with an ``output``, entries whose rows are not in it as they were written are dropped.
+    """What a journal says; with an ``output``, as far as its rows are there, see :meth:`Replay.checked`."""
+    replay = Replay(journal)
+    return replay.claimed() if output is None else replay.checked(output)
 
-    Rows up to the last ``synced`` event are on disk for certain; those after it are read and compared with their CRC.
+
+class Replay:
+    """A journal, read in one pass. Memory: a ledger, and the entries of the last seconds, which may not be on disk.
+
+    Rows up to the last ``synced`` event are on disk for certain; those after it have to be read and compared with
+    their CRC.
     """
-    trusted = 0 if output is None else _synced(journal)
-    ledger = Ledger()
-    with contextlib.ExitStack() as stack:
-        file = None
-        if output is not None and output.exists():
-            file = stack.enter_context(open(output, "rb"))
+
+    def __init__(self, journal: Path) -> None:
+        """Raises OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`."""
+        self._ledger = Ledger()
+        self._doubtful: deque[Entry] = deque()
         for entry in read_journal(journal):
-            results = entry.results
-            if output is not None and results is not None and results.offset + results.length > trusted:
-                if file is None and results.length:
-                    break
-                if file is not None and not _rows_hold(file.fileno(), results):
-                    break
+            self._doubtful.append(entry)
+            if entry.event is not None and entry.event["event"] == "synced":
+                synced = int(entry.event["output"])
+                while self._doubtful and _end_of_rows(self._doubtful[0]) <= synced:
+                    self._ledger.take(self._doubtful.popleft())
+
+    def claimed(self) -> Ledger:
+        """What the journal says, whatever has become of the rows."""
+        return self._with(self._doubtful)
+
+    def checked(self, output: Path) -> Ledger:
+        """What holds: an entry whose rows are not in the output as they were written is dropped, and all behind it."""
+        return self._with(_that_hold(self._doubtful, output))
+
+    def _with(self, entries: Iterable[Entry]) -> Ledger:
+        ledger = copy.deepcopy(self._ledger)
+        for entry in entries:
             ledger.take(entry)
-    return ledger
+        return ledger
 
 
-def _synced(journal: Path) -> int:
-    """Up to which byte the output is on disk for certain."""
-    synced = 0
-    for entry in read_journal(journal):
-        if entry.event is not None and entry.event["event"] == "synced":
-            synced = int(entry.event["output"])
-    return synced
+def _end_of_rows(entry: Entry) -> int:
+    return 0 if entry.results is None else entry.results.offset + entry.results.length
 
 
-def _rows_hold(descriptor: int, results: Results) -> bool:
+def _that_hold(entries: Iterable[Entry], output: Path) -> Iterator[Entry]:
+    """The entries up to the first one whose rows are not in the output as they were written."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(output, "rb")) if output.exists() else None
+        for entry in entries:
+            results = entry.results
+            rows_hold = results is None or not results.length or (file is not None and _rows_hold(file, results))
+            if not rows_hold:
+                return
+            yield entry
+
+
+def _rows_hold(file: BinaryIO, results: Results) -> bool:
     crc, position, end = 0, results.offset, results.offset + results.length
     while position < end:
-        piece = os.pread(descriptor, min(_PIECE, end - position), position)
+        piece = os.pread(file.fileno(), min(_PIECE, end - position), position)
         if not piece:
             return False
         crc = zlib.crc32(piece, crc)

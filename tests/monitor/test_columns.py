@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.monitor.columns import Columns, read_columns
-from mpi_prs.monitor.report import write_processed_mini_batches
+from mpi_prs.core.files import replacing
+from mpi_prs.monitor.columns import Columns, listen, read_columns
+from mpi_prs.monitor.report import ProcessedMiniBatches
 from mpi_prs.output.journal import Journal, Results
 from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.record import RECORD, Record
@@ -139,9 +140,14 @@ def test_a_torn_tail_is_left_out(journal: Writer) -> None:
 # The report
 
 
+def write_report(journal: Path, path: Path) -> None:
+    with replacing(path) as file:
+        listen(journal, ProcessedMiniBatches(file))
+
+
 def report_of(journal: Writer) -> list[dict[str, str]]:
     path = journal.path.with_name("deep") / "down" / "report.csv"
-    write_processed_mini_batches(journal.path, path)
+    write_report(journal.path, path)
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -195,6 +201,6 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(journal: Writer, mo
 
     monkeypatch.setattr("pyarrow.csv.write_csv", full)
     with pytest.raises(OSError, match="No space"):
-        write_processed_mini_batches(journal.path, path)
+        write_report(journal.path, path)
     assert path.read_text() == "old"
     assert [entry.name for entry in sorted(path.parent.iterdir())] == ["journal", "report.csv"]

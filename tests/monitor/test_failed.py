@@ -13,7 +13,8 @@ import pytest
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
-from mpi_prs.monitor.failed import failed_report, generalised, write_failed_items
+from mpi_prs.monitor.failed import failed_report, generalised
+from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.status import write_status
 from mpi_prs.wire.failure import FailureKind
 from tests.monitor.test_columns import Writer, record
@@ -34,7 +35,7 @@ class Run:
         self.journal.start({1: "n1"})
 
     def failed_items(self) -> tuple[int, list[dict[str, Any]]]:
-        failed = write_failed_items(self.directory.journal, self.manifest, self.directory.failed_items)
+        _, failed = write_reports(self.directory, self.manifest)
         text = self.directory.failed_items.read_bytes().decode("ascii")
         return failed, [json.loads(line) for line in text.splitlines()]
 

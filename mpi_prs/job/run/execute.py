@@ -28,9 +28,8 @@ from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.opening import OpenRun, RunOptions
 from mpi_prs.job.run.uploading import upload_output
-from mpi_prs.monitor.failed import write_failed_items
 from mpi_prs.monitor.progress import Progress
-from mpi_prs.monitor.report import write_processed_mini_batches
+from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.storage.credentials import scrub
@@ -269,16 +268,15 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
     """Everything that people read afterwards. The job's end does not hang on it: a full disk is only logged."""
     directory = run.directory
     try:
-        failed = write_failed_items(directory.journal, run.manifest, directory.failed_items)
-        write_processed_mini_batches(directory.journal, directory.processed_mini_batches)
+        statistics, failed = write_reports(directory, run.manifest)
         if failed:
             _log.info("what failed is listed in %s", directory.failed_items)
     except (OSError, OutputError) as error:
         _log.warning("the reports could not be written: %s", error)
-    try:
-        statistics = read_statistics(directory.journal, run.manifest.items_of)
-    except OSError as error:
-        raise JobStopped(f"the run directory {directory.root} cannot be read any more: {error.strerror}") from error
+        try:
+            statistics = read_statistics(directory.journal, run.manifest.items_of)
+        except OSError as error:
+            raise JobStopped(f"the run directory {directory.root} cannot be read any more: {error.strerror}") from error
     summary = summarise(
         statistics,
         wall_seconds=time.monotonic() - master.tally.started,

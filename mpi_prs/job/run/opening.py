@@ -27,7 +27,7 @@ from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
 from mpi_prs.job.run.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
-from mpi_prs.output.ledger import Ledger, read_ledger
+from mpi_prs.output.ledger import Ledger, Replay, read_ledger
 from mpi_prs.output.ordering import finishing_file
 from mpi_prs.slurm.environment import SlurmEnvironment
 
@@ -259,7 +259,8 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     rows = config.output_action == "append_row"
     part = directory.partial_output_file(config.append_row_file_name) if rows else None
     final = directory.output_file(config.append_row_file_name)
-    ledger = read_ledger(directory.journal, None) if directory.journal.exists() else Ledger()
+    replay = Replay(directory.journal) if directory.journal.exists() else None
+    ledger = replay.claimed() if replay is not None else Ledger()
     if _needs_no_work(ledger, options):
         if part is None or final.exists():
             if part is not None:
@@ -270,8 +271,8 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
         # Killed while it was being reopened: complete it again.
     if part is not None:
         take_up(part, final, directory.kept_rows)
-        if directory.journal.exists():
-            ledger = read_ledger(directory.journal, part)
+        if replay is not None:
+            ledger = replay.checked(part)
     token = uuid.uuid4().hex
     shutil.rmtree(directory.spill, ignore_errors=True)
     with contextlib.suppress(FileExistsError):
