@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
 from mpi_prs.azureml.datasets.dataset import Dataset
@@ -20,13 +19,15 @@ from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.submit.compiling import compile_step
+from mpi_prs.azureml.submit.compiling import define_step
 from mpi_prs.azureml.submit.step_paths import StepPlace
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.job.config.model import JobConfig, load_config
+from mpi_prs.job.config.model import make_config as make_job_config
+from mpi_prs.job.config.yaml_reader import Document
 from tests.support.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 
 
@@ -68,10 +69,11 @@ def compiled(ws: Workspace, tmp_path: Path, source: Path) -> Compiled:
             "script": "score.py",
             **place,
         }
-        job = compile_step(step, values, StepPlace(**made))
         path = tmp_path / "job.yaml"
-        path.write_text(yaml.safe_dump(json.loads(json.dumps(job)), allow_unicode=True))
-        return load_config(path)
+        config = make_job_config(define_step(step, values, ws).job(StepPlace(**made)), path, Document({}, {}))
+        path.write_text(config.as_yaml(), encoding="utf-8")
+        assert load_config(path) == config
+        return config
 
     return compile_
 
@@ -426,7 +428,7 @@ def test_a_parameter_without_a_value_is_named(files: Any, ws: Workspace, tmp_pat
         (make_step("abc", [files], arguments=[PipelineParameter("rate", 1)]), "rate"),
     ):
         with pytest.raises(PipelineError, match=f"no value for the PipelineParameter '{name}'"):
-            compile_step(step, {}, place)
+            define_step(step, {}, ws).job(place)
 
 
 def test_the_services_timeouts_among_the_arguments_are_heeded(files: Any, compiled: Compiled) -> None:

@@ -100,8 +100,8 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     check_inputs(job(tmp_path, inputs=[f"{UPSTREAM}/run/output"]))
 
 
-def test_where_and_with_what_priority_a_step_runs_does_not_matter() -> None:
-    first = digest_of({"name": "a", "slurm": {"partition": "x"}, "description": "1"}, ["files"])
-    assert digest_of({"name": "a", "slurm": {}, "description": "2"}, ["files"]) == first
-    assert digest_of({"name": "b"}, ["files"]) != first
-    assert digest_of({"name": "a"}, ["others"]) != first
+def test_where_and_with_what_priority_a_step_runs_does_not_matter(tmp_path: Path) -> None:
+    first = digest_of(job(tmp_path, slurm={"partition": "x"}, description="1"), ["files"])
+    assert digest_of(job(tmp_path, slurm={}, description="2"), ["files"]) == first
+    assert digest_of(job(tmp_path, name="other"), ["files"]) != first
+    assert digest_of(job(tmp_path), ["others"]) != first

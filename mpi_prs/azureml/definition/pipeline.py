@@ -178,7 +178,7 @@ class Pipeline(Surface):
 
         Looks at the source directories, and asks the workspace for compute targets and models. Data is not looked at.
         """
-        from mpi_prs.azureml.submit.compiling import check_step
+        from mpi_prs.azureml.submit.compiling import define_step
 
         problems = []
         try:
@@ -188,7 +188,7 @@ class Pipeline(Surface):
         for step in steps:
             for check in (
                 lambda step=step: step.source(self.default_source_directory),
-                lambda step=step: check_step(step, values, self.workspace),
+                lambda step=step: define_step(step, values, self.workspace),
             ):
                 try:
                     check()

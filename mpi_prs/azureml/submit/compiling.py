@@ -3,10 +3,8 @@
 ::
 
     ParallelRunConfig.settings(values) ─┐
-    inputs, side inputs ── to_input() ──┤
-    service's and user's arguments ─────┼─► {…}, which mpi_prs.job.config.model.JobConfig accepts as YAML
-    compute target, workspace settings ─┤
-    StepPlace ──────────────────────────┘
+    compute target, models ─────────────┼─► StepDefinition ─► job(place): {…}, a JobConfig ─► job.yaml
+    workspace settings ─────────────────┘                 └─► job(a place like any other): the digest for reuse
 
 What a script is told of its inputs (``ScriptContext.named_inputs``) is, by name: ``mode``; ``definition``, from which
 ``Dataset`` makes the dataset again (``None`` for a place on a datastore, or where all are very long); and ``variable``,
@@ -17,19 +15,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.script_settings import to_csv_options
 from mpi_prs.azureml.definition.service_arguments import service_arguments, timeouts_in
 from mpi_prs.azureml.definition.step_inputs import StepInput
+from mpi_prs.azureml.models.paths import models_for_job
 from mpi_prs.azureml.submit.compiling_inputs import (
     check_partition_keys,
     definition_of,
     input_section,
     side_input_section,
 )
+from mpi_prs.child.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import near
 from mpi_prs.storage.credentials import is_url
@@ -43,26 +45,117 @@ _DEFAULT_FILES = 10
 _DEFAULT_ROWS = "1MB"
 _MOST_DEFINITIONS = 48 << 10  # Linux takes 128 KiB for one environment variable
 _VARIABLE = "AZUREML_DATAREFERENCE_"
+_AS_THEY_ARE = (
+    *("description", "partition_keys", "error_threshold", "allowed_failed_count", "allowed_failed_percent"),
+    *("output_action", "append_row_file_name", "logging_level", "run_invocation_timeout", "run_max_try"),
+    *("node_count", "process_count_per_node"),
+)
+"""Keys of a job config that a ParallelRunConfig has under the same name."""
 _PATHS = ("source_directory", "entry_script", "output", "environment", "path", "account_key_file", "sas_token_file")
 """Keys of a job config and its sections that are paths; those of the inputs' files come as a job config takes them."""
 
 
-class _Checked(NamedTuple):
-    """What is known of a step before there is a place for it.
+@dataclass(frozen=True)
+class StepDefinition:
+    """A step with the values of a submission, checked; :meth:`job` puts it into a place.
 
     Attributes:
+        step: the step.
+        values: pipeline parameter name → value, as of ``Pipeline.values``.
+        workspace: that it belongs to.
         settings: of the ParallelRunConfig, as plain values.
         size: of a mini-batch; ``None``: partition keys make them.
         target: the compute target.
+        models: what scripts are told of registered models, see :class:`ScriptContext`.
     """
 
-    settings: dict[str, Any]
+    step: ParallelRunStep
+    values: Mapping[str, Any]
+    workspace: Workspace
+    settings: Mapping[str, Any]
     size: int | str | None
     target: AmlCompute
+    models: Mapping[str, int | str]
+
+    def job(self, place: StepPlace) -> dict[str, Any]:
+        """The job config of one run of the step: values as in YAML, but for paths, which are absolute :class:`Path`.
+
+        Raises:
+            PipelineError: an input is not what it is used for.
+            WorkspaceError: what the step names is not in the workspace.
+        """
+        step, values, settings = self.step, self.values, self.settings
+        if settings["partition_keys"] is not None:
+            check_partition_keys(settings["partition_keys"], step.inputs, values, place)
+        script = place.source_directory / (place.script or step.source().script)
+        side_inputs = [value for value in step.side_inputs if _is_path(step, value)]
+        user_arguments = [_text(argument, step, values, place) for argument in step.arguments]
+        to_csv = settings["output_action"] == "append_row"
+        job: dict[str, Any] = {
+            "name": step.name,
+            "source_directory": str(place.source_directory),
+            "entry_script": str(script),
+            "inputs": [input_section(value, values, place) for value in step.inputs],
+            "side_inputs": {value.name: side_input_section(value, values, place) for value in side_inputs},
+            "output": str(place.output),
+            "output_url": place.output_url,
+            "storage": dict(place.output_storage),
+            "mini_batch_size": self.size,
+            **{key: settings[key] for key in _AS_THEY_ARE},
+            "to_csv": to_csv_options(place.source_directory, script) if to_csv else {},
+            **timeouts_in(user_arguments),
+            "arguments": [*service_arguments(settings, script.name, self.size, str(place.output)), *user_arguments],
+            "environment_variables": self._variables(place, side_inputs),
+            "environment": place.interpreter,
+            "azureml": "always",  # what Azure's own package would find is not here
+            "slurm": self._slurm(),
+        }
+        return _with_paths({key: value for key, value in job.items() if value is not None and value != {}})
+
+    def _variables(self, place: StepPlace, side_inputs: Iterable[StepInput]) -> dict[str, str]:
+        """The environment variables of the user processes; the config has the last word over the environment."""
+        workspace, step = self.workspace, self.step
+        paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}
+        named_inputs = {}
+        space = _MOST_DEFINITIONS
+        for value in (*step.inputs, *step.side_inputs):
+            definition = definition_of(value, self.values, place)
+            space -= len(json.dumps(definition))
+            named_inputs[value.name] = {
+                "mode": value.mode,
+                "definition": definition if space >= 0 else None,
+                "variable": paths.get(value.name),
+            }
+        context = ScriptContext(str(workspace.folder), place.experiment, place.run_id, self.models, named_inputs)
+        return {
+            "AZUREML_RUN_ID": place.run_id,
+            "AZUREML_ARM_WORKSPACE_NAME": workspace.name,
+            "AZUREML_ARM_SUBSCRIPTION": workspace.subscription_id,
+            "AZUREML_ARM_RESOURCEGROUP": workspace.resource_group,
+            "AZUREML_ARM_PROJECT_NAME": place.experiment,
+            **{f"{_VARIABLE}{output.name}": str(place.output) for output in step.outputs},
+            **{variable: f"${{side_inputs.{name}}}" for name, variable in paths.items()},
+            **place.environment_variables,
+            **self.settings["environment_variables"],
+            **context.variables(),
+        }
+
+    def _slurm(self) -> dict[str, Any]:
+        """What the job asks Slurm for; nothing where there is no Slurm."""
+        from mpi_prs.azureml.store.settings import backend
+
+        if backend(self.workspace.settings) != "slurm":
+            return {}
+        return self.target.slurm_section(self.workspace.settings, self.settings["process_count_per_node"])
 
 
-def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Workspace) -> _Checked:
-    """What of a step can be checked without a place for it: settings, compute target, models.
+def define_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Workspace) -> StepDefinition:
+    """A step with its values, after all checks that need no place for it: settings, compute target, models.
+
+    Args:
+        step: the step.
+        values: pipeline parameter name → value, as of ``Pipeline.values``.
+        workspace: where its names are looked up.
 
     Raises:
         PipelineError: a value does not fit, or the compute target has too few nodes.
@@ -90,72 +183,21 @@ def check_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Work
     for model in step.models:
         if isinstance(model, str):
             Model(workspace, model)
-    return _Checked(settings, size, target)
+    return StepDefinition(step, values, workspace, settings, size, target, models_for_job(workspace.layout))
 
 
-def compile_step(step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any]:
-    """The job config of one run of a step: JSON values, absolute paths.
-
-    Args:
-        step: the step.
-        values: pipeline parameter name → value, as of ``Pipeline.values``.
-        place: where it runs.
-
-    Raises:
-        PipelineError: a value does not fit what it is used for.
-        WorkspaceError: what the step names is not in the workspace.
-    """
-    settings, size, target = check_step(step, values, place.workspace)
-    if settings["partition_keys"] is not None:
-        check_partition_keys(settings["partition_keys"], step.inputs, values, place)
-    script = place.source_directory / (place.script or step.source().script)
-    side_inputs = [value for value in step.side_inputs if _is_path(step, value)]
-    user_arguments = [_text(argument, step, values, place) for argument in step.arguments]
-    job: dict[str, Any] = {
-        "name": step.name,
-        "description": settings["description"],
-        "source_directory": str(place.source_directory),
-        "entry_script": str(script),
-        "inputs": [input_section(value, values, place) for value in step.inputs],
-        "side_inputs": {value.name: side_input_section(value, values, place) for value in side_inputs},
-        "output": str(place.output),
-        "output_url": place.output_url,
-        "storage": dict(place.output_storage),
-        "mini_batch_size": size,
-        "partition_keys": settings["partition_keys"],
-        "error_threshold": settings["error_threshold"],
-        "allowed_failed_count": settings["allowed_failed_count"],
-        "allowed_failed_percent": settings["allowed_failed_percent"],
-        "output_action": settings["output_action"],
-        "append_row_file_name": settings["append_row_file_name"],
-        "to_csv": to_csv_options(place.source_directory, script) if settings["output_action"] == "append_row" else {},
-        "logging_level": settings["logging_level"],
-        "run_invocation_timeout": settings["run_invocation_timeout"],
-        "run_max_try": settings["run_max_try"],
-        **timeouts_in(user_arguments),
-        "node_count": settings["node_count"],
-        "process_count_per_node": settings["process_count_per_node"],
-        "arguments": [*service_arguments(settings, script.name, size, str(place.output)), *user_arguments],
-        "environment_variables": _variables(step, settings, values, place, side_inputs),
-        "environment": place.interpreter,
-        "azureml": "always",  # what Azure's own package would find is not here
-        "slurm": _slurm(target, settings, place.workspace),
-    }
-    return _literally({key: value for key, value in job.items() if value is not None and value != {}})
-
-
-def _literally(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of a job config, or the whole, with ``$$`` for each ``$`` in its paths: ``$VAR`` would be expanded."""
+def _with_paths(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a job config, or the whole, with its paths as :class:`Path`: in those no ``$VAR`` is expanded."""
     found = {}
     for key, value in section.items():
         if key in _PATHS:
-            found[key] = value if is_url(value) else value.replace("$", "$$")
+            found[key] = value if is_url(value) else Path(value)
         elif key == "inputs":
-            found[key] = [_literally(each) for each in value]
+            found[key] = [_with_paths(each) for each in value]
         elif key == "side_inputs":
-            found[key] = {name: _literally(each) for name, each in value.items()}
+            found[key] = {name: _with_paths(each) for name, each in value.items()}
         else:
-            found[key] = _literally(value) if key == "storage" else value
+            found[key] = _with_paths(value) if key == "storage" else value
     return found
 
 
@@ -180,56 +222,3 @@ def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place
         return str(place.output)
     side_input = step.side_input_of(argument)
     return str(argument) if side_input is None else f"${{side_inputs.{side_input.name}}}"
-
-
-def _variables(
-    step: ParallelRunStep,
-    settings: Mapping[str, Any],
-    values: Mapping[str, Any],
-    place: StepPlace,
-    side_inputs: Iterable[StepInput],
-) -> dict[str, str]:
-    """The environment variables of the user processes; the step's config has the last word over the environment."""
-    from mpi_prs.azureml.models.paths import models_for_job
-    from mpi_prs.child.script_context import ScriptContext
-
-    workspace = place.workspace
-    paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}
-    named_inputs = {}
-    space = _MOST_DEFINITIONS
-    for value in (*step.inputs, *step.side_inputs):
-        definition = definition_of(value, values, place)
-        space -= len(json.dumps(definition))
-        named_inputs[value.name] = {
-            "mode": value.mode,
-            "definition": definition if space >= 0 else None,
-            "variable": paths.get(value.name),
-        }
-    context = ScriptContext(
-        workspace=str(workspace.folder),
-        experiment=place.experiment,
-        run_id=place.run_id,
-        models=models_for_job(workspace.layout),
-        named_inputs=named_inputs,
-    )
-    return {
-        "AZUREML_RUN_ID": place.run_id,
-        "AZUREML_ARM_WORKSPACE_NAME": workspace.name,
-        "AZUREML_ARM_SUBSCRIPTION": workspace.subscription_id,
-        "AZUREML_ARM_RESOURCEGROUP": workspace.resource_group,
-        "AZUREML_ARM_PROJECT_NAME": place.experiment,
-        **{f"{_VARIABLE}{output.name}": str(place.output) for output in step.outputs},
-        **{variable: f"${{side_inputs.{name}}}" for name, variable in paths.items()},
-        **place.environment_variables,
-        **settings["environment_variables"],
-        **context.variables(),
-    }
-
-
-def _slurm(target: AmlCompute, settings: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
-    """What the job asks Slurm for; nothing where there is no Slurm."""
-    from mpi_prs.azureml.store.settings import backend
-
-    if backend(workspace.settings) != "slurm":
-        return {}
-    return target.slurm_section(workspace.settings, settings["process_count_per_node"])

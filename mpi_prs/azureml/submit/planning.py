@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.runs.record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.azureml.submit import reuse
-from mpi_prs.azureml.submit.compiling import compile_step
+from mpi_prs.azureml.submit.compiling import StepDefinition
 from mpi_prs.azureml.submit.snapshot import take_snapshot
 from mpi_prs.azureml.submit.step_paths import StepPlace
 from mpi_prs.core.errors import InputError, PipelineError, ScriptError
+from mpi_prs.job.config.model import JobConfig, check_entry_script, make_config
+from mpi_prs.job.config.yaml_reader import Document
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datastores.datastore import Datastore
     from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
     from mpi_prs.azureml.definition.pipeline import Pipeline
     from mpi_prs.azureml.environments.building import Prepared
-    from mpi_prs.job.config.model import JobConfig
     from mpi_prs.storage.credentials import Storage
 
 Say = Callable[[str], None]
@@ -100,13 +101,18 @@ class Planning:
     """Turns the steps of a request into records and jobs, in order."""
 
     def __init__(
-        self, request: Request, values: Mapping[str, Any], ids: Mapping[Any, str], run: RunRecord, say: Say
+        self,
+        request: Request,
+        definitions: Sequence[StepDefinition],
+        ids: Mapping[ParallelRunStep, str],
+        run: RunRecord,
+        say: Say,
     ) -> None:
         self._request = request
         self._pipeline = request.pipeline
         self._workspace = request.pipeline.workspace
         self._layout = self._workspace.layout
-        self._values = values
+        self._definitions = definitions
         self._ids = ids
         self._run = run
         self._say = say
@@ -116,11 +122,12 @@ class Planning:
 
     def steps(self) -> list[PlannedStep]:
         """All steps, in order."""
-        for step in self._ids:
-            self._planned[step] = self._plan(step)
+        for definition in self._definitions:
+            self._planned[definition.step] = self._plan(definition)
         return list(self._planned.values())
 
-    def _plan(self, step: ParallelRunStep) -> PlannedStep:
+    def _plan(self, definition: StepDefinition) -> PlannedStep:
+        step = definition.step
         source = step.source(self._pipeline.default_source_directory)
         snapshot = self._snapshots.get(source.folder) or take_snapshot(source.folder, self._layout)
         self._snapshots[source.folder] = snapshot
@@ -133,7 +140,8 @@ class Planning:
         place = self._place(step, self._layout.snapshot(snapshot), source.script, destinations)
         folder = RunFolder(self._layout.run(self._request.experiment, place.run_id))
         try:
-            config = _config(compile_step(step, self._values, place), folder)
+            config = make_config(definition.job(place), folder.job, Document({}, {}))
+            check_entry_script(config)
         except (ScriptError, PipelineError) as error:  # it is the user's own file that is to be mended, not its copy
             raise type(error)(str(error).replace(str(place.source_directory), str(source.folder))) from None
         part = StepPart(
@@ -146,7 +154,7 @@ class Planning:
             processes=config.process_count_per_node,
             snapshot=snapshot,
         )
-        digest = self._digest(step, place, config, part, destinations)
+        digest = self._digest(definition, place, config, part, destinations)
         earlier = self._earlier(digest)
         if earlier is None:
             self._say(f"step {step.name}: a new run, {place.run_id}")
@@ -156,7 +164,6 @@ class Planning:
                 f"step {step.name}: reuses the output of the run {earlier.id} (experiment {earlier.experiment}, of "
                 f"{earlier.created[:16].replace('T', ' ')} UTC), which did the same with the same inputs"
             )
-            folder.job.unlink()
             outputs = dict(zip(part.outputs, earlier.step.outputs.values(), strict=True))
             reused = Reused(earlier.experiment, earlier.id)
             part = dataclasses.replace(part, folder=earlier.step.folder, outputs=outputs, reused=reused)
@@ -171,6 +178,8 @@ class Planning:
             properties=dict(step.properties),
             step=part,
         )
+        if earlier is None:
+            _write_job(config, folder)
         location = {output: each.url for output, each in zip(step.outputs, part.outputs.values(), strict=True)}
         storage = destinations[0].datastore.storage_section() if destinations else {}
         return PlannedStep(record, location, storage, None if earlier else config, digest)
@@ -233,13 +242,14 @@ class Planning:
 
     def _digest(
         self,
-        step: ParallelRunStep,
+        definition: StepDefinition,
         place: StepPlace,
         config: JobConfig,
         part: StepPart,
         destinations: list[_Destination],
     ) -> str | None:
         """What the step does; ``None``: it is not to be reused. Looks at the inputs in any case."""
+        step = definition.step
         if not step.allow_reuse or any(each.is_fixed for each in destinations):
             if not part.needs:
                 reuse.check_inputs(config)
@@ -259,9 +269,9 @@ class Planning:
             upstream=upstream,
             upstream_storage={},
         )
-        job = compile_step(step, self._values, anywhere)
+        job = make_config(definition.job(anywhere), Path("job.yaml"), Document({}, {}))
         try:
-            files = reuse.digest_of_files(_validated(job, place.source_directory))
+            files = reuse.digest_of_files(job)
         except InputError:
             if not part.needs:  # else an earlier step may yet make them
                 raise
@@ -288,34 +298,15 @@ class Planning:
         return reuse.output_is_there(record, storage_of)
 
 
-def _config(job: Mapping[str, Any], folder: RunFolder) -> JobConfig:
-    """Write ``job.yaml`` and read it as the engine will. Raises ConfigError, ScriptError."""
-    import yaml
-
-    from mpi_prs.job.config.model import check_entry_script, load_config
-
-    class Dumper(yaml.SafeDumper):
-        """Quotes every text, so that none is taken for a number."""
-
-    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
-    text = yaml.dump(dict(job), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
+def _write_job(config: JobConfig, folder: RunFolder) -> None:
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         # It may hold secrets, in the environment variables of the user's script
         descriptor = os.open(folder.job, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(config.as_yaml())
     except OSError as error:
         raise PipelineError(f"cannot write {folder.job}: {error.strerror}. Is it your workspace?") from error
-    config = load_config(folder.job)
-    check_entry_script(config)
-    return config
-
-
-def _validated(job: Mapping[str, Any], folder: Path) -> JobConfig:
-    from mpi_prs.job.config.model import JobConfig
-
-    return JobConfig.model_validate(dict(job), context={"folder": folder})
 
 
 def _compute_name(step: ParallelRunStep) -> str:

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.runs.record import RunRecord, read_record
 from mpi_prs.azureml.store.layout import WorkspaceFolder
@@ -36,19 +36,19 @@ UPSTREAM = "/mpi_prs-upstream"
 LISTING_SECONDS = 60.0
 """So long the inputs are looked at. With more files than that allows a step is simply run again."""
 
-_NO_MATTER = ("slurm", "description")
+_NO_MATTER = {"slurm", "description"}
 _MOST_RUNS = 20
 _CHECKED = 1000  # files between two looks at the clock
 
 
-def digest_of(job: Mapping[str, Any], others: Sequence[str]) -> str:
+def digest_of(job: JobConfig, others: Sequence[str]) -> str:
     """What a step does, in a word.
 
     Args:
         job: the job config, compiled for a place that is the same in every run.
         others: what else counts: what :func:`digest_of_files` gives, and where outputs go.
     """
-    what = {key: value for key, value in job.items() if key not in _NO_MATTER}
+    what = job.model_dump(mode="json", exclude_unset=True, exclude=_NO_MATTER)
     text = json.dumps([what, *others], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 

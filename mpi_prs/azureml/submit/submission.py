@@ -32,7 +32,7 @@ from mpi_prs.azureml.runs.record import (
     write_record,
 )
 from mpi_prs.azureml.submit import reuse
-from mpi_prs.azureml.submit.compiling import check_step
+from mpi_prs.azureml.submit.compiling import define_step
 from mpi_prs.azureml.submit.planning import PlannedStep, Planning, Request, Say
 from mpi_prs.core.errors import MpiPrsError, PipelineError
 
@@ -54,9 +54,10 @@ def submit(request: Request, say: Say) -> RunRecord:
     pipeline, layout = request.pipeline, request.pipeline.workspace.layout
     values = pipeline.values(request.parameters)
     steps = pipeline.steps_in_order()
+    definitions = []
     for step in steps:
         step.source(pipeline.default_source_directory)
-        check_step(step, values, pipeline.workspace)
+        definitions.append(define_step(step, values, pipeline.workspace))
     name = _backend_name(pipeline)
     backend = backend_of(name)
     backend.check({})
@@ -80,7 +81,7 @@ def submit(request: Request, say: Say) -> RunRecord:
     )
     folder = write_record(layout, record)
     with _failing_openly(layout, record):
-        planned = Planning(request, values, ids, record, _logging(folder, say)).steps()
+        planned = Planning(request, definitions, ids, record, _logging(folder, say)).steps()
         _start(layout, folder, backend, planned)
         return _set(layout, record, state=SUBMITTED)
 

@@ -11,7 +11,9 @@ The keys bear the names of Azure ML's ParallelRunConfig where it has them.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +57,9 @@ from mpi_prs.job.config.types import (
     path_text,
 )
 from mpi_prs.job.config.yaml_reader import Document, read_document
+
+_NOT_IN_YAML = re.compile("[\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+"""What JSON leaves as it is and YAML has as an escape alone."""
 
 # Below these keys `1.10` and `007` mean the text, not the number.
 _TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")
@@ -312,6 +317,12 @@ class JobConfig(Section):
             return None
         size = self.mini_batch_size or self.default_size
         return BatchSize.parse(str(size)) if self.inputs[0].table else int(size)
+
+    def as_yaml(self) -> str:
+        """A config file that says the same, with every text in quotes: JSON is YAML, too."""
+        values = self.model_dump(mode="json", exclude_unset=True, context={"as_written": True})
+        text = json.dumps(values, ensure_ascii=False, indent=2)
+        return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
     @property
     def default_size(self) -> int | str:

@@ -14,7 +14,15 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import BatchSize
@@ -116,6 +124,12 @@ def _interpreter(value: object, info: ValidationInfo) -> Path:
     return Path(found).absolute()
 
 
+def _as_written(value: Path | str, info: SerializationInfo) -> str:
+    """A path as a config file has to write it (the context ``as_written``), so that no ``$`` in it is expanded."""
+    text = str(value)
+    return text.replace("$", "$$") if (info.context or {}).get("as_written") and not is_url(text) else text
+
+
 def _no_boolean(value: object) -> object:
     if isinstance(value, bool):  # to Python True is the number 1
         raise ValueError("expected a number, not true or false")
@@ -210,13 +224,14 @@ def _slurm_mem(value: str) -> str:
 
 
 _PATH_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
+_AS_WRITTEN = PlainSerializer(_as_written, when_used="json")
 _TEXT_SCHEMA: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 
-AnyPath = Annotated[Path, BeforeValidator(_path), WithJsonSchema(_PATH_SCHEMA)]
-PathOrUrl = Annotated[str, BeforeValidator(_path_or_url), WithJsonSchema(_PATH_SCHEMA)]
+AnyPath = Annotated[Path, BeforeValidator(_path), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
+PathOrUrl = Annotated[str, BeforeValidator(_path_or_url), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
 Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9+.-]*://"})]
-Pattern = Annotated[str, BeforeValidator(_pattern), WithJsonSchema(_PATH_SCHEMA)]
-Interpreter = Annotated[Path, BeforeValidator(_interpreter), WithJsonSchema(_PATH_SCHEMA)]
+Pattern = Annotated[str, BeforeValidator(_pattern), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
+Interpreter = Annotated[Path, BeforeValidator(_interpreter), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_boolean)]
 CountFromZero = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_no_boolean)]
