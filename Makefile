@@ -30,7 +30,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help demo test lint format clean debian
+.PHONY: help demo test check lint format clean debian
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,6 +45,9 @@ test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZUR
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 3
 	@echo "And those with a Slurm cluster, which mostly wait: four at a time"
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4
+
+check: lint  ## lint, types, and the tests that need no job, MPI, Slurm or blob store: less than two minutes
+	$(VENV)/bin/python -m pytest -q -m quick -n 2
 
 lint: $(TEST_READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -47,7 +47,7 @@ TIERS = {
     "slurm": {"slurm_cluster"},
     "mpi": {"mpich", "openmpi", "mpi"},
     "store": {"azurite"},
-    "job": {"new_job"},
+    "job": {"new_job", "lab", "processes", "build", "tiny"},
 }
 """What a test needs besides Python → the fixtures that bring it. ``long`` is set by hand,."""
 

@@ -79,6 +79,7 @@ def test_a_view_has_the_same_facts_as_html_and_as_text(state: str) -> None:
     assert "[######------------------]" in text
 
 
+@pytest.mark.job
 def test_in_a_terminal_it_is_printed_once(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     output = PipelineData("out")
     run = lab.submit(
@@ -108,6 +109,7 @@ def test_in_a_terminal_it_is_printed_once(lab: Lab, capsys: pytest.CaptureFixtur
     assert str(run.folder) in said
 
 
+@pytest.mark.job
 def test_a_failure_is_shown_with_the_users_traceback(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     run = lab.submit(lab.step("bad", "def run(mini_batch):\n    raise ValueError('<no>')\n", [lab.files()]))
     run.wait_for_completion(show_output=False, raise_on_error=False)
@@ -149,6 +151,7 @@ print(before, details._thread.is_alive())
 ]
 
 
+@pytest.mark.job
 def test_in_a_notebook_it_lives_until_the_run_is_over(lab: Lab) -> None:
     import nbformat
     from nbclient import NotebookClient

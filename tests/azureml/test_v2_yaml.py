@@ -626,6 +626,7 @@ def test_a_step_that_cannot_be_run_is_in_nobodys_way(folder: Path) -> None:
     assert "the component azureml:lines:1 is registered in Azure" in refusal(folder, step="second")
 
 
+@pytest.mark.job
 def test_a_step_takes_what_the_earlier_one_has_left(folder: Path) -> None:
     path = two_steps(folder)
     script = "def run(files):\n    return [len(open(f).read().splitlines()) for f in files]\n"
@@ -980,6 +981,7 @@ def run(path: Path, *arguments: str) -> str:
 # Real jobs
 
 
+@pytest.mark.job
 def test_files_with_a_model_as_in_the_digits_example(folder: Path) -> None:
     (folder / "src" / "score.py").write_text(
         dedent("""
@@ -1010,6 +1012,7 @@ def test_files_with_a_model_as_in_the_digits_example(folder: Path) -> None:
     assert "is complete already" in run(path)  # the same command resumes
 
 
+@pytest.mark.job
 def test_rows_of_an_mltable_as_in_the_iris_example(folder: Path) -> None:
     frame = pd.DataFrame({name: np.arange(150) + at / 8 for at, name in enumerate("abcd")})
     (folder / "iris").mkdir()
@@ -1041,6 +1044,7 @@ def test_rows_of_an_mltable_as_in_the_iris_example(folder: Path) -> None:
     )
 
 
+@pytest.mark.job
 def test_a_model_for_each_partition_as_in_the_orange_juice_example(folder: Path) -> None:
     sales = folder / "sales"
     for store in range(1000, 1003):

@@ -41,6 +41,7 @@ def python(code: str, *folders: Path) -> str:
 # The real TensorFlow
 
 
+@pytest.mark.job
 def test_graphs_sessions_and_imports_of_all_kinds_work() -> None:
     printed = python(
         """

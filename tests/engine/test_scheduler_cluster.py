@@ -170,6 +170,7 @@ def run_through(job: Job, worker: int, run: float) -> None:
             scheduler.finished(worker, b"".join(record(number, attempt, run=run) for number in numbers), 0.0)
 
 
+@pytest.mark.long
 def test_a_million_mini_batches_take_little_memory() -> None:
     tracemalloc.start()
     try:
