@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.azureml.runs.record import OWN, RunRecord, new_id, run_ids, utc_now, write_record
-from mpi_prs.azureml.store.layout import layout_of
-from mpi_prs.azureml.store.records import names_of
-from mpi_prs.azureml.store.tags import text_pairs
+from mpi_prs.child.context.run_record import OWN, RunRecord, new_id, run_ids, utc_now, write_record
+from mpi_prs.child.context.tags import text_pairs
+from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.own_python import own_python
+from mpi_prs.core.records import names_of
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.runs.run_base import Run

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.store import config_file, home, settings
-from mpi_prs.azureml.store.given_path import given_path
-from mpi_prs.azureml.store.layout import BLOB_STORE, WorkspaceFolder
-from mpi_prs.azureml.store.records import check_name, names_of, read_json, update_json
-from mpi_prs.child.script_context import script_context
+from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.script_context import script_context
+from mpi_prs.child.context.workspace_paths import BLOB_STORE, WorkspaceFolder
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import check_name, names_of, read_json, update_json
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 
     worker (engine/places.py), debug ──► environment ──► host, azureml_user.parallel_run.EntryScript, scripts
 
-What the SDK's runs add to these stands in :mod:`mpi_prs.child.script_context`. Standard library only.
+What the SDK's runs add to these stands in :mod:`mpi_prs.child.context.script_context`. Standard library only.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.submit.compiling import define_step
 from mpi_prs.azureml.submit.step_paths import StepPlace
 from mpi_prs.azureml.workspace import Workspace
-from mpi_prs.child.script_context import ScriptContext
+from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.job.config.model import JobConfig, load_config

@@ -24,9 +24,9 @@ from mpi_prs.azureml.datastores.datastore import (
     FolderDatastore,
     UploadedPath,
 )
-from mpi_prs.azureml.store.records import write_json
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
+from mpi_prs.core.records import write_json
 from mpi_prs.storage import stores
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import Patience

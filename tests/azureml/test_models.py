@@ -15,10 +15,10 @@ import pytest
 
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.models.paths import models_for_job
-from mpi_prs.azureml.store.records import versions
 from mpi_prs.azureml.workspace import Workspace
-from mpi_prs.child.script_context import ScriptContext
+from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
+from mpi_prs.core.records import versions
 from tests.support.jobs import REPOSITORY
 from tests.support.together import together
 

@@ -15,8 +15,11 @@ from typing import NoReturn
 import pytest
 
 from mpi_prs.azureml.store.import_files import copy_into, incoming_folder
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import (
+from mpi_prs.child.context.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.core.azure_names import NotRegistered, Registered
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import (
     add_json,
     add_version,
     add_version_folder,
@@ -33,9 +36,6 @@ from mpi_prs.azureml.store.records import (
     versions,
     write_json,
 )
-from mpi_prs.child.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
-from mpi_prs.core.azure_names import NotRegistered, Registered
-from mpi_prs.core.errors import WorkspaceError
 from tests.support.jobs import REPOSITORY
 from tests.support.old_python import old_pythons
 from tests.support.together import together
@@ -234,7 +234,7 @@ def test_an_answer_of_nfs_that_was_lost_is_no_other_writer(tmp_path: Path, monke
 ADDING = """
 import sys
 from pathlib import Path
-from mpi_prs.azureml.store.records import add_version
+from mpi_prs.core.records import add_version
 print(*[add_version(Path(sys.argv[1]), {"who": sys.argv[2]}) for _ in range(25)])
 """
 

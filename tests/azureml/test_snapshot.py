@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.azureml.store.layout import WorkspaceFolder
 from mpi_prs.azureml.submit import snapshot
 from mpi_prs.azureml.submit.snapshot import take_snapshot
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import PipelineError
 from tests.support.jobs import REPOSITORY
 
@@ -151,7 +151,8 @@ def test_many_submitters_at_once_make_one_snapshot(tmp_path: Path, layout: Works
 def test_a_submitter_that_is_killed_leaves_nothing_half_done(tmp_path: Path, layout: WorkspaceFolder) -> None:
     source = tree(tmp_path / "source", *(f"{number}.py" for number in range(200)))
     program = (
-        "import sys, pathlib; from mpi_prs.azureml.submit import snapshot; from mpi_prs.azureml.store.layout import *\n"
+        "import sys, pathlib; from mpi_prs.azureml.submit import snapshot\n"
+        "from mpi_prs.child.context.workspace_paths import *\n"
         "copy = snapshot._copy\n"
         "def slowly(target, *rest):\n"
         "    copy(target, *rest)\n"

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.azureml.backends.process_mark import ProcessMark
 from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress, write_runner
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import OLDEST
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.runs.record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
 from mpi_prs.azureml.workspace import Workspace
-from mpi_prs.child.script_context import ScriptContext
+from mpi_prs.child.context.run_record import PIPELINE, STEP, SUBMITTED, PipelinePart, RunRecord, StepPart, write_record
+from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.child.shims import names
 from mpi_prs.core import own_python as ours
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python
+from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import write_status
 from tests.azureml.test_runs import status

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.backends.process_mark import ProcessMark
 from mpi_prs.azureml.experiment import Experiment
-from mpi_prs.azureml.runs.record import (
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.run_record import (
     PIPELINE,
     STEP,
     SUBMITTED,
@@ -25,8 +25,8 @@ from mpi_prs.azureml.runs.record import (
     StepPart,
     write_record,
 )
-from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.cli.main import command_line
+from mpi_prs.core.process_mark import ProcessMark
 from tests.support.azurite import KEYS, Azurite
 from tests.support.jobs import REPOSITORY
 

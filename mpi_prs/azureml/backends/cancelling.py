@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 from mpi_prs.azureml.runs.pipeline_watch import PipelineWatch, backend_of, folder_of
-from mpi_prs.azureml.runs.record import RunFolder
-from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.child.context.run_record import RunFolder
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
 
 

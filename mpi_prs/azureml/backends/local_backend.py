@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import Blocked, Standing
 from mpi_prs.azureml.backends.runner_record import RunnerRecord, read_runner
-from mpi_prs.azureml.runs.record import RunFolder, RunRecord
+from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.own_python import own_python
 from mpi_prs.core.run_directory import RunDirectory

@@ -26,10 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.azureml.backends.process_mark import ProcessMark
 from mpi_prs.azureml.backends.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress, write_runner
-from mpi_prs.azureml.runs.record import RunFolder, RunRecord, read_record
-from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.child.context.run_record import RunFolder, RunRecord, read_record
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import (
     EXIT_COMPLETE,
     EXIT_FAILED,
@@ -39,6 +38,7 @@ from mpi_prs.core.errors import (
     OutputError,
     PipelineError,
 )
+from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.run_directory import RunDirectory
 
 if TYPE_CHECKING:

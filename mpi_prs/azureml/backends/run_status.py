@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.runs.record import RunRecord
+    from mpi_prs.child.context.run_record import RunRecord
     from mpi_prs.monitor.status import Status
 
 NOT_STARTED = "NotStarted"

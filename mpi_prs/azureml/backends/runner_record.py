@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.backends.process_mark import ProcessMark
 from mpi_prs.core.files import replacing
+from mpi_prs.core.process_mark import ProcessMark
 
 UPDATE_SECONDS = 10.0
 SILENCE = 60.0

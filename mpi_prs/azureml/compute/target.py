@@ -32,10 +32,10 @@ from mpi_prs.azureml.compute.status import (
     counts_of_partition,
 )
 from mpi_prs.azureml.store import settings as workspace_settings
-from mpi_prs.azureml.store.layout import WorkspaceFolder, layout_of
-from mpi_prs.azureml.store.records import add_json, check_name, names_of, read_json, time_stamp, update_json
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder, layout_of
 from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
 from mpi_prs.core.errors import ComputeTargetException, SlurmError, WorkspaceError
+from mpi_prs.core.records import add_json, check_name, names_of, read_json, time_stamp, update_json
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:

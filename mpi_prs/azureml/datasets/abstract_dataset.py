@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.azureml.datasets import registry
 from mpi_prs.azureml.datasets.sources import Source, one_store
-from mpi_prs.azureml.store.layout import layout_of
+from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python

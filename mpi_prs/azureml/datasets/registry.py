@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.azureml.store.layout import layout_of
-from mpi_prs.azureml.store.records import (
+from mpi_prs.child.context.tags import text_pairs
+from mpi_prs.child.context.workspace_paths import layout_of
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import (
     add_json,
     add_version,
     check_name,
@@ -21,9 +24,6 @@ from mpi_prs.azureml.store.records import (
     time_stamp,
     versions,
 )
-from mpi_prs.azureml.store.tags import text_pairs
-from mpi_prs.core.azure_names import Registered
-from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset

@@ -28,12 +28,12 @@ from mpi_prs.azureml.datastores.records import (
     storage_values,
 )
 from mpi_prs.azureml.datastores.registrar import DatastoreRegistrar
-from mpi_prs.azureml.store.given_path import given_path
-from mpi_prs.azureml.store.layout import BLOB_STORE, FILE_STORE, layout_of
-from mpi_prs.azureml.store.records import not_found
+from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.core.azure_names import Registered
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python
+from mpi_prs.core.records import not_found
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.datastores.transfer import Moved, Progress, bring, files_below, put, storage_of
-from mpi_prs.azureml.store.given_path import given_path
+from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import InputError, WorkspaceError
 
 if TYPE_CHECKING:

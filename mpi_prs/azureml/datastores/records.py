@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.store.layout import BLOB_STORE, FILE_STORE, WorkspaceFolder
-from mpi_prs.azureml.store.records import add_json, locked, names_of, read_json, write_json
+from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import add_json, locked, names_of, read_json, write_json
 
 ANONYMOUS = "anonymous"
 FROM_ENVIRONMENT = "environment"

@@ -17,7 +17,7 @@ from mpi_prs.azureml.datastores.records import (
     add_record,
     is_taken,
 )
-from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
 from mpi_prs.core.own_python import own_python
 

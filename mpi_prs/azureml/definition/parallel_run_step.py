@@ -23,7 +23,7 @@ from mpi_prs.azureml.definition.step_inputs import (
     step_inputs,
     step_side_inputs,
 )
-from mpi_prs.azureml.store.tags import text_pairs
+from mpi_prs.child.context.tags import text_pairs
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.words import did_you_mean

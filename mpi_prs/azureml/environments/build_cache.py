@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.environments.requirements import without_login
-from mpi_prs.azureml.store.records import read_json, write_json
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
 from mpi_prs.core.locks import read_holder, this_process, try_lock, write_holder
+from mpi_prs.core.records import read_json, write_json
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from mpi_prs.azureml.environments.requirements import (
     read_requirements,
     read_text,
 )
-from mpi_prs.azureml.store.given_path import given_path
+from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.own_python import own_python

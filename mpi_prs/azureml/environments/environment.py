@@ -33,8 +33,11 @@ from mpi_prs.azureml.environments.environment_sections import (
     check_policy,
 )
 from mpi_prs.azureml.environments.sections import Field, Section, optional_text, variables, wrong
-from mpi_prs.azureml.store.layout import layout_of
-from mpi_prs.azureml.store.records import (
+from mpi_prs.child.context.workspace_paths import layout_of
+from mpi_prs.core.azure_names import Registered, Surface
+from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
+from mpi_prs.core.own_python import own_python
+from mpi_prs.core.records import (
     add_version,
     check_name,
     latest_version,
@@ -45,9 +48,6 @@ from mpi_prs.azureml.store.records import (
     versions,
     write_json,
 )
-from mpi_prs.core.azure_names import Registered, Surface
-from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:

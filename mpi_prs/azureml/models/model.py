@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.models import paths as model_paths
 from mpi_prs.azureml.models.registration import add_model, source_of
-from mpi_prs.azureml.store.given_path import given_path
 from mpi_prs.azureml.store.import_files import copy_into
-from mpi_prs.azureml.store.layout import layout_of
-from mpi_prs.azureml.store.records import (
+from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.tags import matches, text_pairs
+from mpi_prs.child.context.workspace_paths import layout_of
+from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
+from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
+from mpi_prs.core.records import (
     check_name,
     delete_version,
     names_with_versions,
     update_json,
     versions,
 )
-from mpi_prs.azureml.store.tags import matches, text_pairs
-from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
-from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.workspace import Workspace

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import check_name, latest_version, names_with_versions, read_json, versions
-from mpi_prs.child.script_context import ScriptContext, script_context
+from mpi_prs.child.context.script_context import ScriptContext, script_context
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
+from mpi_prs.core.records import check_name, latest_version, names_with_versions, read_json, versions
 from mpi_prs.core.words import near
 
 LOCAL = "azureml-models"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.store.import_files import copy_into, incoming_folder
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import add_version_folder, write_json
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import add_version_folder, write_json
 from mpi_prs.core.words import near
 
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.azureml.runs.files import all_files, checked_name, copy_files, put_file, put_folder
-from mpi_prs.azureml.runs.record import RunFolder
-from mpi_prs.azureml.store.given_path import given_path
+from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.run_files import all_files, checked_name, copy_files, put_file, put_folder
+from mpi_prs.child.context.run_record import RunFolder
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 

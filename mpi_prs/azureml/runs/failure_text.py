@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.runs.files import end_of_text
 from mpi_prs.azureml.runs.logs import CONSOLE
+from mpi_prs.child.context.run_files import end_of_text
 from mpi_prs.core.errors import EXIT_RESUMABLE, MpiPrsError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import printable

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.azureml.runs.files import all_files
-from mpi_prs.azureml.runs.record import RunFolder
+from mpi_prs.child.context.run_files import all_files
+from mpi_prs.child.context.run_record import RunFolder
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.runs.record import RunRecord
-    from mpi_prs.azureml.store.layout import WorkspaceFolder
+    from mpi_prs.child.context.run_record import RunRecord
+    from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 
 CONSOLE = "logs/console.txt"
 """What the launcher and the ranks have printed."""

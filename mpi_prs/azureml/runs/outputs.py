@@ -8,8 +8,8 @@ from mpi_prs.core.azure_names import Surface
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datastores.datastore import Datastore
-    from mpi_prs.azureml.runs.record import Output
     from mpi_prs.azureml.runs.step_run import StepRun
+    from mpi_prs.child.context.run_record import Output
 
 
 class PortDataReference(Surface):

@@ -8,8 +8,8 @@ from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.local_backend import LocalBackend
 from mpi_prs.azureml.backends.run_status import PipelineLook, Standing, StepLook, blocked, overall
 from mpi_prs.azureml.backends.slurm_backend import SlurmBackend
-from mpi_prs.azureml.runs.record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record
-from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.child.context.run_record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.runs import script_facts as facts_of_run
 from mpi_prs.azureml.runs.artifacts import RunArtifacts
-from mpi_prs.azureml.runs.metrics import RunMetrics
-from mpi_prs.azureml.runs.record import (
+from mpi_prs.child.context import script_facts as facts_of_run
+from mpi_prs.child.context.run_metrics import RunMetrics
+from mpi_prs.child.context.run_record import (
     OWN,
     PIPELINE,
     STEP,
@@ -28,11 +28,11 @@ from mpi_prs.azureml.runs.record import (
     utc_now,
     write_record,
 )
-from mpi_prs.azureml.store.layout import WorkspaceFolder, layout_of
-from mpi_prs.azureml.store.records import check_name, names_of
-from mpi_prs.azureml.store.tags import matches
-from mpi_prs.child.script_context import script_context
+from mpi_prs.child.context.script_context import script_context
+from mpi_prs.child.context.tags import matches
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder, layout_of
 from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
+from mpi_prs.core.records import check_name, names_of
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.experiment import Experiment
@@ -130,7 +130,7 @@ class Run(RunMetrics, RunArtifacts):
         if context is None or not context.run_id:
             if not allow_offline:
                 raise PipelineError("Run.get_context: this process belongs to no run, and allow_offline is False")
-            from mpi_prs.azureml.runs.offline_run import OfflineRun
+            from mpi_prs.child.context.offline_run import OfflineRun
 
             return OfflineRun()
         from mpi_prs.azureml.experiment import Experiment

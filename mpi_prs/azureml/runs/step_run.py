@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping  # noqa: UP03
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.runs.logs import CONSOLE, logs_of
 from mpi_prs.azureml.runs.outputs import PortDataReference, StepRunOutput, output_of
-from mpi_prs.azureml.runs.record import StepPart
 from mpi_prs.azureml.runs.run_base import Run
-from mpi_prs.child.script_context import script_context
+from mpi_prs.child.context.run_record import StepPart
+from mpi_prs.child.context.script_context import script_context
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near

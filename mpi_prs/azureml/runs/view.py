@@ -130,7 +130,7 @@ def _step_view(step: StepLook) -> StepView:
 
 
 def _last_lines(path: Path | None) -> Iterator[str]:
-    from mpi_prs.azureml.runs.files import end_of_text
+    from mpi_prs.child.context.run_files import end_of_text
     from mpi_prs.core.units import printable
 
     text = "" if path is None else end_of_text(path, _TAIL)

@@ -13,7 +13,7 @@ from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
 from mpi_prs.azureml.runs.failure_text import why_failed
 from mpi_prs.azureml.runs.logs import logs_of
 from mpi_prs.azureml.runs.pipeline_watch import PipelineWatch
-from mpi_prs.azureml.store.layout import WorkspaceFolder
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import RunFailed
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import duration, printable

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.store.given_path import given_path
-from mpi_prs.azureml.store.records import parse_json, write_json
+from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import parse_json, write_json
 
 _FOLDER = "workspace_folder"
 _AZURE = ("subscription_id", "resource_group", "workspace_name")

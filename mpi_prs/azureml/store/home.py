@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import add_json, check_name, names_of, time_stamp
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import add_json, check_name, names_of, time_stamp
 
 SUBSCRIPTION = "local"
 GROUP = "default"

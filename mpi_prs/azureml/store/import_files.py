@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.azureml.store.records import remove
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import arriving
 from mpi_prs.core.locks import try_lock
+from mpi_prs.core.records import remove
 
 _SUFFIX = ".lock"
 _ours: set[str] = set()

@@ -31,7 +31,7 @@ from mpi_prs.azureml.submit.compiling_inputs import (
     input_section,
     side_input_section,
 )
-from mpi_prs.child.script_context import ScriptContext
+from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import near
 from mpi_prs.storage.credentials import is_url

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.azureml.runs.record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.compiling import StepDefinition
 from mpi_prs.azureml.submit.snapshot import take_snapshot
 from mpi_prs.azureml.submit.step_paths import StepPlace
+from mpi_prs.child.context.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.core.errors import InputError, PipelineError, ScriptError
 from mpi_prs.job.config.model import JobConfig, check_entry_script, make_config
 from mpi_prs.job.config.yaml_reader import Document

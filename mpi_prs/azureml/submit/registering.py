@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.runs.pipeline_watch import folder_of
-from mpi_prs.azureml.store.records import locked, write_json
+from mpi_prs.core.records import locked, write_json
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.backends.run_status import PipelineLook
-    from mpi_prs.azureml.runs.record import RunRecord
     from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.run_record import RunRecord
 
 
 def register_outputs(workspace: Workspace, look: PipelineLook) -> None:

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.azureml.runs.record import RunRecord, read_record
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import read_json, write_json
+from mpi_prs.child.context.run_record import RunRecord, read_record
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, WorkspaceError
+from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.azureml.store.import_files import incoming_folder
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import move_folder
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.records import move_folder
 from mpi_prs.core.run_directory import RUN_FOLDER
 
 LIMIT = 300_000_000

@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.backends.process_mark import ProcessMark
 from mpi_prs.azureml.runs.pipeline_watch import Backend, PipelineWatch, backend_of
-from mpi_prs.azureml.runs.record import (
+from mpi_prs.azureml.submit import reuse
+from mpi_prs.azureml.submit.compiling import define_step
+from mpi_prs.azureml.submit.planning import PlannedStep, Planning, Request, Say
+from mpi_prs.child.context.run_record import (
     PIPELINE,
     SUBMITTED,
     SUBMITTING,
@@ -31,14 +33,12 @@ from mpi_prs.azureml.runs.record import (
     utc_now,
     write_record,
 )
-from mpi_prs.azureml.submit import reuse
-from mpi_prs.azureml.submit.compiling import define_step
-from mpi_prs.azureml.submit.planning import PlannedStep, Planning, Request, Say
 from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.process_mark import ProcessMark
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.definition.pipeline import Pipeline
-    from mpi_prs.azureml.store.layout import WorkspaceFolder
+    from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 
 
 def submit(request: Request, say: Say) -> RunRecord:

@@ -37,8 +37,8 @@ def open_workspace(place: Path | None) -> Workspace:
     Raises:
         WorkspaceError: there is none.
     """
-    from mpi_prs.azureml.store.layout import WorkspaceFolder
     from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 
     if place is not None and WorkspaceFolder(place).is_workspace:
         return Workspace.at(place)

@@ -21,8 +21,8 @@ from mpi_prs.cli.registry.common import (
 )
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.runs.record import RunRecord
     from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.run_record import RunRecord
 
 
 @click.group()
@@ -115,7 +115,7 @@ def wait(run_id: str | None, place: Path | None) -> None:
 
 def _records(workspace: Workspace, experiment: str | None, steps: bool) -> Iterator[RunRecord]:
     """What runs are, the latest first. Raises WorkspaceError: there is no such experiment."""
-    from mpi_prs.azureml.runs.record import STEP, read_record, run_ids
+    from mpi_prs.child.context.run_record import STEP, read_record, run_ids
 
     experiments = workspace.experiments
     names = list(experiments) if experiment is None else [experiments[experiment].name]
@@ -139,15 +139,15 @@ def _run(workspace: Workspace, run_id: str | None) -> Any:
 
 
 def _record(run: Any) -> RunRecord:
-    from mpi_prs.azureml.runs.record import read_record
+    from mpi_prs.child.context.run_record import read_record
 
     return read_record(run.experiment.workspace.layout, run.experiment.name, run.id)
 
 
 def _about(workspace: Workspace, record: RunRecord, status: str | None = None) -> dict[str, Any]:
     from mpi_prs.azureml.experiment import Experiment
-    from mpi_prs.azureml.runs.record import OWN, PIPELINE, STEP
     from mpi_prs.azureml.runs.run_base import made
+    from mpi_prs.child.context.run_record import OWN, PIPELINE, STEP
 
     kinds = {PIPELINE: "pipeline", STEP: "step", OWN: "own"}
     run = made(Experiment(workspace, record.experiment), record.id)

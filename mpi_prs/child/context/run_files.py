@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 
-from mpi_prs.azureml.store.given_path import given_path
+from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import arriving
 from mpi_prs.core.words import near

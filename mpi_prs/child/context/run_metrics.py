@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.azureml.runs import script_facts as facts_of_run
-from mpi_prs.azureml.runs.files import put_file
-from mpi_prs.azureml.runs.record import RunFolder
-from mpi_prs.azureml.store.given_path import given_path
-from mpi_prs.azureml.store.tags import text_pairs
+from mpi_prs.child.context import script_facts as facts_of_run
+from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.run_files import put_file
+from mpi_prs.child.context.run_record import RunFolder
+from mpi_prs.child.context.tags import text_pairs
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 

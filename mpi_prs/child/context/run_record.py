@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.backends.process_mark import ProcessMark
-from mpi_prs.azureml.store.layout import WorkspaceFolder
-from mpi_prs.azureml.store.records import names_of, read_json, write_json
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.process_mark import ProcessMark
+from mpi_prs.core.records import names_of, read_json, write_json
 from mpi_prs.core.words import near
 
 PIPELINE = "azureml.PipelineRun"

@@ -9,8 +9,8 @@ import os
 import uuid
 from typing import Any, ClassVar, Mapping, Sequence  # noqa: UP035  # Python 3.7
 
-from mpi_prs.azureml.runs import script_facts as facts_of_run
-from mpi_prs.azureml.store.tags import text_pairs
+from mpi_prs.child.context import script_facts as facts_of_run
+from mpi_prs.child.context.tags import text_pairs
 from mpi_prs.core.azure_names import Surface
 
 

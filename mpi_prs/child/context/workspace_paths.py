@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_prs.azureml.store.records import check_name
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import check_name
 
 BLOB_STORE = "workspaceblobstore"
 FILE_STORE = "workspacefilestore"
