@@ -1,7 +1,7 @@
 """``python -m mpi_prs``: where every rank begins.
 
 A worker rank goes straight to its loop, without the command line and all that it imports: ten thousand of them start at
-once from one shared filesystem.
+once from one shared filesystem. So what a process needs is imported by name, when it is known what the process is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+
+from mpi_prs.core.errors import LaunchError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,31 +22,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     arguments = list(sys.argv[1:] if argv is None else argv)
     transport = None
-    from mpi_prs.engine.mpi import connect, launched_as
-
-    place = launched_as(os.environ)
+    mpi = import_module("mpi_prs.engine.mpi")
+    place = mpi.launched_as(os.environ)
     if place is not None and _runs_under_mpi(arguments):
-        from mpi_prs.core.errors import LaunchError
-
         try:
-            transport = connect()
+            transport = mpi.connect()
         except LaunchError as error:
             if place[0] == 0:
-                from mpi_prs.slurm.exit_note import leave_word
-
                 print(f"error: {error}", file=sys.stderr)
-                leave_word(error.exit_code, os.environ)
+                import_module("mpi_prs.slurm.exit_note").leave_word(error.exit_code, os.environ)
             return error.exit_code
         if transport.rank != 0:
-            from mpi_prs.engine.worker.worker import serve
-
-            return serve(transport)
-    from mpi_prs.cli.main import command_line
+            return int(import_module("mpi_prs.engine.worker.worker").serve(transport))
+    command_line = import_module("mpi_prs.cli.main").command_line
 
     if place is not None and place[0] != 0 and _command(arguments) == "doctor":
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            return command_line(arguments, None)  # it answers the first rank, which alone speaks
-    return command_line(arguments, transport)
+            return int(command_line(arguments, None))  # it answers the first rank, which alone speaks
+    return int(command_line(arguments, transport))
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from mpi_prs.cli.options import run_argument
 from mpi_prs.core.errors import EXIT_COMPLETE, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.monitor.status import Status, read_status
+from mpi_prs.monitor.status import Status, read_status, run_directory_of
 from mpi_prs.slurm.submission import call_off
+
+
+@click.command()
+@run_argument
+def cancel(run_folder: Path) -> int:
+    """Cancel the Slurm job of the run in the output folder RUN."""
+    return cancel_run(run_directory_of(run_folder))
 
 
 def cancel_run(run: RunDirectory) -> int:

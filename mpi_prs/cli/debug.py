@@ -19,6 +19,8 @@ from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows, prepare_to
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.child.script import import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports
+from mpi_prs.cli.job_file import load_job
+from mpi_prs.cli.options import step_option
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.core.script_variables import AZUREML, LOGGING_LEVEL, OUTPUT, RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.inputs.listing import FileInput
@@ -29,6 +31,19 @@ from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config.model import JobConfig, check_entry_script
 
 _MOST_ROWS = 20
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key (dotted) of the config.")
+@step_option
+def debug(config: Path, items: tuple[str, ...], overrides: tuple[str, ...], step: str | None) -> int:
+    """Call init() and one run() in this very process: print and breakpoint() work as usual.
+
+    The mini-batch is made of the ITEMs, or is the first one of the job.
+    """
+    return debug_script(load_job(config, overrides, step=step, makes_folders=True), items)
 
 
 def debug_script(config: JobConfig, items: Sequence[str]) -> int:

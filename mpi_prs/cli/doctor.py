@@ -18,6 +18,20 @@ from mpi_prs.engine.mpi import connect, launched_as
 from mpi_prs.engine.transport import Transport
 
 
+@click.command()
+@click.option(
+    "--shared",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="The folder that all nodes should see; default: this one.",
+)
+def doctor(shared: Path) -> int:
+    """Look at MPI, nodes and filesystems, and say what to change; alone, or under mpirun or srun on all ranks."""
+
+    return examine(shared.absolute())
+
+
 def examine(shared: Path) -> int:
     """The doctor on this rank; the first one prints. Returns 1 where there is something to change."""
     place = launched_as(os.environ)

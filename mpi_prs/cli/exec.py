@@ -35,6 +35,18 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 _LONGEST_LINE = 80
 
 
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
+def exec_command(file: Path, arguments: tuple[str, ...]) -> int:
+    """Run a script or a notebook that uses the SDK, `import azureml.core` and the like being ours.
+
+    FILE.py is run as Python runs it, FILE.ipynb cell by cell in the notebook's folder (by IPython) until one fails.
+    """
+
+    return exec_file(file, arguments)
+
+
 def exec_file(file: Path, arguments: Sequence[str]) -> int:
     """Run it, and return its exit code; 1 where it ends by an exception, whose traceback is shown.
 

@@ -7,13 +7,25 @@ from pathlib import Path
 
 import click
 
+from mpi_prs.cli.options import run_argument
 from mpi_prs.core.errors import EXIT_COMPLETE
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.logs import LogChoice, Tail
+from mpi_prs.monitor.status import run_directory_of
 from mpi_prs.slurm.job_record import latest_job
 from mpi_prs.slurm.watch import RunWatch
 
 _PAUSE = 0.5
+
+
+@click.command()
+@run_argument
+@click.option("--follow", is_flag=True, help="Begin with the last lines, and go on until the run is over.")
+@click.option("--process", type=click.IntRange(min=0), metavar="N", help="What user process N of a node has printed.")
+@click.option("--node", metavar="NAME", help="Of this node alone; without --process: the program's own logs there.")
+def logs(run_folder: Path, follow: bool, process: int | None, node: str | None) -> int:
+    """The progress and the program's log of the run in the output folder RUN, or what its processes print."""
+    return show_logs(run_directory_of(run_folder), process, node, follow)
 
 
 def show_logs(run: RunDirectory, process: int | None, node: str | None, follow: bool) -> int:

@@ -14,16 +14,19 @@ from pathlib import Path
 
 import click
 
+from mpi_prs.cli.job_file import load_job
+from mpi_prs.cli.options import check_together, options_of_a_run
 from mpi_prs.cli.session import Session
-from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, JobStopped, ScriptError
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.script_variables import AZUREML
 from mpi_prs.engine.scheduler.states import Phase
 from mpi_prs.engine.stop_signals import StopSignals
+from mpi_prs.engine.worker.worker import serve
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config.model import JobConfig, check_entry_script
+from mpi_prs.job.config.model import JobConfig, check_entry_script, default_config
 from mpi_prs.job.run.execute import execute, run_in_this_process
 from mpi_prs.job.run.opening import OpenRun, RunOptions, open_run
 from mpi_prs.job.run.uploading import check_destination, upload_output
@@ -35,6 +38,52 @@ _log = logging.getLogger("mpi_prs.slurm")
 
 _MOST_WARNINGS = 50
 _CHECK = Path(__file__).parent.parent / "child" / "check.py"
+
+
+@click.command()
+@click.option("--local", type=click.IntRange(min=1), metavar="N", help="Without MPI: N user processes on this machine.")
+@options_of_a_run
+@click.option("--dry-run", is_flag=True, help="List inputs and mini-batches and check the script; run nothing.")
+@click.pass_obj
+def run(
+    session: Session,
+    config: Path,
+    local: int | None = None,
+    overrides: tuple[str, ...] = (),
+    output: str | None = None,
+    step: str | None = None,
+    overwrite: bool = False,
+    only_failed: bool = False,
+    accept_changes: bool = False,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Run the job CONFIG, or resume it; under mpirun or srun on all ranks.
+
+    CONFIG is a job config, or Azure ML's v2 YAML with a step of type parallel.
+    """
+    check_together(overwrite, only_failed)
+    if not dry_run and local is None and session.ranks().rank != 0:  # a launcher that __main__ does not know
+        session.workers_told = True
+        sys.exit(serve(session.ranks()))
+    job = load_job(config, overrides, output, step, makes_folders=not dry_run)
+    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    if dry_run:
+        return show_plan(job, limit)
+    return run_job(session, job, options, local)
+
+
+def run_default(context: click.Context) -> int:
+    """``run`` of the config that is meant where nothing is said. Raises ConfigError: there is none."""
+    config = default_config(os.environ, Path.cwd())
+    if config is None:
+        raise ConfigError(
+            "no command, and no job config: give one (mpirun -n 8 python -m mpi_prs run CONFIG), set MPI_PRS_CONFIG, "
+            "or put mpi_prs.yaml into this folder. All commands: python -m mpi_prs --help"
+        )
+    click.echo(f"no command given: running the default config {config}", err=True)
+    code: int = context.invoke(run, config=config)
+    return code
 
 
 def run_job(session: Session, config: JobConfig, options: RunOptions, local: int | None) -> int:

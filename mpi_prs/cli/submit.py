@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from mpi_prs.cli.job_file import load_job
+from mpi_prs.cli.options import check_together, options_of_a_run
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import many
@@ -26,6 +28,29 @@ from mpi_prs.slurm.submission import hand_in
 from mpi_prs.slurm.watch import RunWatch
 
 _PAUSE = 2.0
+
+
+@click.command()
+@options_of_a_run
+@click.option("--dry-run", is_flag=True, help="Show the batch script; submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit with its exit code.")
+def submit(
+    config: Path,
+    overrides: tuple[str, ...],
+    output: str | None,
+    step: str | None,
+    overwrite: bool,
+    only_failed: bool,
+    accept_changes: bool,
+    limit: int | None,
+    dry_run: bool,
+    wait: bool,
+) -> int:
+    """Submit the job CONFIG to Slurm, as a batch job of its own."""
+    check_together(overwrite, only_failed)
+    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    submission = Submission(config, overrides, output, step, options)
+    return submit_job(load_job(config, overrides, output, step), submission, dry_run, wait)
 
 
 @dataclass(frozen=True)

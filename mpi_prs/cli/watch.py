@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import click
 
+from mpi_prs.cli.options import run_argument
 from mpi_prs.core.errors import EXIT_COMPLETE
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.monitor.status import status_text
+from mpi_prs.monitor.status import run_directory_of, status_text
 from mpi_prs.slurm.watch import Look, RunWatch
 
 _PAUSE = 1.5
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+
+
+@click.command()
+@run_argument
+@click.option("--watch", is_flag=True, help="Show it again and again, until the run is over.")
+def status(run_folder: Path, watch: bool) -> int:
+    """Where the run in the output folder RUN stands."""
+    return show_status(run_directory_of(run_folder), watch)
 
 
 def show_status(run: RunDirectory, watch: bool) -> int:

@@ -83,7 +83,7 @@ def test_every_command_and_option_that_a_page_names_exists() -> None:
     for page, text in code():
         for name, rest in COMMAND.findall(text):
             seen += 1
-            command = commands.commands.get(name)
+            command = commands.get_command(click.Context(commands), name)
             known = {option for parameter in command.params for option in parameter.opts} if command else set()
             named = re.findall(r"--[a-z][a-z-]*", rest)
             if command is None or not known.issuperset(named):

@@ -12,12 +12,14 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.units import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,9 +39,6 @@ def open_workspace(place: Path | None) -> Workspace:
     Raises:
         WorkspaceError: there is none.
     """
-    from mpi_prs.azureml.workspace import Workspace
-    from mpi_prs.child.context.workspace_paths import WorkspaceFolder
-
     if place is not None and WorkspaceFolder(place).is_workspace:
         return Workspace.at(place)
     with contextlib.redirect_stdout(sys.stderr):  # it may say that it has made one; programs read stdout
@@ -49,8 +48,6 @@ def open_workspace(place: Path | None) -> Workspace:
 @contextlib.contextmanager
 def option_names(**options: str) -> Iterator[None]:
     """Let messages that advise a parameter, such as ``overwrite=True``, advise the option that stands for it here."""
-    from mpi_prs.core.errors import WorkspaceError
-
     try:
         yield
     except WorkspaceError as error:
@@ -136,8 +133,6 @@ def when(time: datetime.datetime) -> str:
 
 def _cell(value: object) -> str:
     """A value in a line: a dict as ``key=value``, a list as its elements, nothing for None."""
-    from mpi_prs.core.units import printable
-
     if value is None:
         return ""
     if isinstance(value, Mapping):

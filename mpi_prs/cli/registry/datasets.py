@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.cli.registry.common import (
     json_option,
     open_workspace,
@@ -20,10 +23,6 @@ from mpi_prs.cli.registry.common import (
     tag_options,
     workspace_option,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.azureml.workspace import Workspace
 
 
 @click.group()
@@ -54,8 +53,6 @@ def list_datasets(as_json: bool, place: Path | None) -> None:
 @workspace_option
 def show_dataset(dataset: str, as_json: bool, place: Path | None) -> None:
     """One dataset, in its latest version or that VERSION."""
-    from mpi_prs.azureml.datasets.dataset import Dataset
-
     name, version = split_version(dataset)
     about = _about_dataset(Dataset.get_by_name(open_workspace(place), name, version or "latest"))
     if as_json:
@@ -106,8 +103,6 @@ def register_dataset(
 
     A PATH is a file, a folder or a glob of this machine, a URL, or DATASTORE:PATH.
     """
-    from mpi_prs.azureml.datasets.dataset import Dataset
-
     if format != "delimited" and (separator is not None or no_header):
         raise click.UsageError("--separator and --no-header go with --as delimited")
     workspace = open_workspace(place)
@@ -128,8 +123,6 @@ def register_dataset(
 
 def _place(workspace: Workspace, text: str) -> Any:
     """What a dataset is made of; a file of this machine comes before a datastore of such a name."""
-    from mpi_prs.azureml.datastores.datastore import Datastore
-
     named = re.fullmatch(r"([^/:]+):(?!//)(.*)", text, re.DOTALL)
     if named is None or Path(text).exists():
         return text

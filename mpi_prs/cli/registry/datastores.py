@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
+from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.cli.registry.common import (
     json_option,
     open_workspace,
@@ -16,9 +17,7 @@ from mpi_prs.cli.registry.common import (
     show_table,
     workspace_option,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.core.errors import WorkspaceError
 
 
 @click.group()
@@ -98,8 +97,6 @@ def register_datastore(
     Secrets are read from files, since others see the command line: they are kept in the workspace, where only you can
     read them. Without any, the container is a public one.
     """
-    from mpi_prs.azureml.datastores.datastore import Datastore
-
     if (folder is None) == (container is None):
         raise click.UsageError("give --folder DIR or --container NAME, one of them")
     of_a_container = (account, endpoint, account_key_file, sas_token_file, connection_string_file)
@@ -151,8 +148,6 @@ def _first_line(file: IO[str] | None) -> str | None:
 
 
 def _about_datastore(datastore: Datastore) -> dict[str, Any]:
-    from mpi_prs.core.errors import WorkspaceError
-
     try:
         place = datastore.url()
     except WorkspaceError as error:  # a file share that is mounted nowhere

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from mpi_prs.azureml.models.model import Model
 from mpi_prs.cli.registry.common import (
     json_option,
     open_workspace,
@@ -20,9 +20,7 @@ from mpi_prs.cli.registry.common import (
     when,
     workspace_option,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.models.model import Model
+from mpi_prs.core.units import many, size
 
 
 @click.group()
@@ -38,9 +36,6 @@ def models() -> None:
 @workspace_option
 def list_models(name: str | None, every: bool, tags: tuple[str, ...], as_json: bool, place: Path | None) -> None:
     """All models, or all versions of the model NAME."""
-    from mpi_prs.azureml.models.model import Model
-    from mpi_prs.core.units import size
-
     workspace = open_workspace(place)
     wanted = [text if not equals else [key, value] for text in tags for key, equals, value in [text.partition("=")]]
     found = Model.list(workspace, name, tags=wanted, latest=not every and name is None)
@@ -90,8 +85,6 @@ def register(
     place: Path | None,
 ) -> None:
     """Copy the file or folder PATH into the workspace, as the next version of the model NAME."""
-    from mpi_prs.azureml.models.model import Model
-
     made = Model.register(
         open_workspace(place),
         path,
@@ -134,15 +127,11 @@ def delete(model: str, yes: bool, place: Path | None) -> None:
 
 
 def _model(text: str, place: Path | None) -> Model:
-    from mpi_prs.azureml.models.model import Model
-
     name, version = split_version(text)
     return Model(open_workspace(place), name, version=version)
 
 
 def _show(model: Model) -> None:
-    from mpi_prs.core.units import many, size
-
     show_fields(
         {
             "model": model.id,

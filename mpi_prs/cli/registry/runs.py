@@ -6,10 +6,14 @@ import datetime
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from mpi_prs.azureml.experiment import Experiment
+from mpi_prs.azureml.runs.run_base import Run, made
+from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.run_record import OWN, PIPELINE, STEP, RunRecord, read_record, run_ids
 from mpi_prs.cli.registry.common import (
     json_option,
     open_workspace,
@@ -19,10 +23,7 @@ from mpi_prs.cli.registry.common import (
     when,
     workspace_option,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
-    from mpi_prs.child.context.run_record import RunRecord
+from mpi_prs.core.errors import WorkspaceError
 
 
 @click.group()
@@ -115,8 +116,6 @@ def wait(run_id: str | None, place: Path | None) -> None:
 
 def _records(workspace: Workspace, experiment: str | None, steps: bool) -> Iterator[RunRecord]:
     """What runs are, the latest first. Raises WorkspaceError: there is no such experiment."""
-    from mpi_prs.child.context.run_record import STEP, read_record, run_ids
-
     experiments = workspace.experiments
     names = list(experiments) if experiment is None else [experiments[experiment].name]
     ids = sorted(((run_id, name) for name in names for run_id in run_ids(workspace.layout, name)), reverse=True)
@@ -127,9 +126,6 @@ def _records(workspace: Workspace, experiment: str | None, steps: bool) -> Itera
 
 
 def _run(workspace: Workspace, run_id: str | None) -> Any:
-    from mpi_prs.azureml.runs.run_base import Run
-    from mpi_prs.core.errors import WorkspaceError
-
     if run_id is None:
         latest = next(_records(workspace, None, steps=False), None)
         if latest is None:
@@ -139,16 +135,10 @@ def _run(workspace: Workspace, run_id: str | None) -> Any:
 
 
 def _record(run: Any) -> RunRecord:
-    from mpi_prs.child.context.run_record import read_record
-
     return read_record(run.experiment.workspace.layout, run.experiment.name, run.id)
 
 
 def _about(workspace: Workspace, record: RunRecord, status: str | None = None) -> dict[str, Any]:
-    from mpi_prs.azureml.experiment import Experiment
-    from mpi_prs.azureml.runs.run_base import made
-    from mpi_prs.child.context.run_record import OWN, PIPELINE, STEP
-
     kinds = {PIPELINE: "pipeline", STEP: "step", OWN: "own"}
     run = made(Experiment(workspace, record.experiment), record.id)
     outputs = record.step.outputs.values() if record.step is not None else ()
