@@ -8,8 +8,7 @@
     add_version    finished temporary file ─► link to 1.json, 2.json, …            until a name is free
     add_version_folder   finished temporary folder ─► rename to 1, 2, …            until a name is free
 
-Link and rename are atomic on local filesystems and on NFS, even when the server's answer is lost: then the file itself
-tells whether it was done. Names with a leading dot are never listed: temporary files, locks, and the marks of versions
+Names with a leading dot are never listed: temporary files, locks, and the marks of versions
 that were deleted, whose numbers are not given out again.
 
 Standard library only, and for Python 3.7 as well: user processes import this module.
@@ -25,7 +24,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -33,13 +31,12 @@ from typing import Any
 
 from mpi_prs.core import locks as locking
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import sync_folder
+from mpi_prs.core.files import beside, claim, claim_folder, move, reason, sync_folder
 from mpi_prs.core.words import near
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
 _VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")
 _DELETED = re.compile(r"\.deleted-([1-9][0-9]*)")
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 _threads: dict[str, threading.RLock] = {}
 _threads_of_threads = threading.Lock()
@@ -129,9 +126,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
     """
     text = _encode(data, path)
-    with _temporary_file(path, text) as temporary:
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+    with _finished(path, text) as temporary:
+        move(temporary, path, lasting=True)
 
 
 def add_json(path: Path, data: Mapping[str, Any]) -> bool:
@@ -144,8 +140,8 @@ def add_json(path: Path, data: Mapping[str, Any]) -> bool:
         WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
     """
     text = _encode(data, path)
-    with _temporary_file(path, text) as temporary:
-        taken = _claim(temporary, path)
+    with _finished(path, text) as temporary:
+        taken = claim(temporary, path)
         sync_folder(path.parent)
         return taken
 
@@ -237,9 +233,9 @@ def add_version(folder: Path, data: Mapping[str, Any]) -> int:
         WorkspaceError: it cannot be written, or something in ``data`` has no JSON form.
     """
     text = _encode(data, folder)
-    with _temporary_file(folder / "version.json", text) as temporary:
+    with _finished(folder / "version.json", text) as temporary:
         version = _next_version(folder)
-        while not _claim(temporary, folder / f"{version}.json"):
+        while not claim(temporary, folder / f"{version}.json"):
             version += 1
         sync_folder(folder)
     return version
@@ -261,29 +257,12 @@ def add_version_folder(folder: Path, temporary: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         version = _next_version(folder)
-        while not move_folder(temporary, folder / str(version)):
+        while not claim_folder(temporary, folder / str(version)):
             version += 1
         sync_folder(folder)
     except OSError as error:
         raise WorkspaceError(f"cannot write to {folder}: {error.strerror}. Is it your workspace?") from error
     return version
-
-
-def move_folder(temporary: Path, target: Path) -> bool:
-    """Give a folder that is not empty a name that must not exist; whether it has got it. Raises OSError."""
-    ours = temporary.stat().st_ino
-    try:
-        os.rename(temporary, target)
-    except FileNotFoundError:
-        # NFS repeats a call whose answer was lost, and then finds nothing to rename.
-        if target.stat().st_ino == ours:
-            return True
-        raise
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            return False
-        raise
-    return True
 
 
 def delete_version(folder: Path, version: int) -> bool:
@@ -300,8 +279,8 @@ def delete_version(folder: Path, version: int) -> bool:
         if found is None:
             return False
         (folder / f".deleted-{version}").touch()
-        aside = folder / f".{version}.{_unique()}"
-        os.rename(found, aside)  # readers lose all of it at once
+        aside = folder / f".{version}.{secrets.token_hex(8)}"
+        move(found, aside)  # readers lose all of it at once
     except FileNotFoundError:
         return False  # somebody else has done it meanwhile
     except OSError as error:
@@ -385,51 +364,17 @@ def _encode(data: Mapping[str, Any], path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: Path, text: bytes) -> Iterator[Path]:
+def _finished(path: Path, text: bytes) -> Iterator[Path]:
     """A finished file beside ``path``, on disk; removed at the end, unless it has been renamed."""
-    temporary = path.with_name(f".{path.name}.{_unique()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
+        with beside(path) as temporary:
+            with open(temporary, "xb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
     except OSError as error:
-        raise WorkspaceError(f"cannot write to {path.parent}: {error.strerror}. Is it your workspace?") from error
-    finally:
-        with contextlib.suppress(OSError):
-            remove(temporary)
-
-
-def _claim(temporary: Path, path: Path) -> bool:
-    """Give a finished file a second name that must not exist; whether it has got it."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # NFS repeats a call whose answer was lost, and then finds the name taken, by itself.
-        return os.stat(temporary).st_nlink == 2
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        return _claim_without_links(temporary, path)
-    return True
-
-
-def _claim_without_links(temporary: Path, path: Path) -> bool:
-    """The same where a filesystem has no hard links: a folder is the claim, and stays."""
-    if path.exists():
-        return False
-    try:
-        path.with_name(f".{path.name}.claimed").mkdir()
-    except FileExistsError:
-        return False
-    os.rename(temporary, path)
-    return True
-
-
-def _unique() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        raise WorkspaceError(f"cannot write to {path.parent}: {reason(error)}. Is it your workspace?") from error
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,6 @@ more than the names of one folder and of the folders above it, for ten million f
 from __future__ import annotations
 
 import codecs
-import errno
 import fnmatch
 import itertools
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.files import is_file_entry, is_folder_entry, leads_back, mode_of
 from mpi_prs.core.run_directory import RUN_FOLDER
 
 CHECKED_FILES = 1000
@@ -237,15 +237,15 @@ class _Walk:
                 for entry in entries:
                     name = entry.name
                     matched = matches is not None and matches(name)
-                    if matched and _is_file(entry):
+                    if matched and is_file_entry(entry):
                         names.append(name)
-                    elif (matched or descends) and _is_folder(entry):
+                    elif (matched or descends) and is_folder_entry(entry):
                         self.folders_matched += bool(matched) and not final.any_depth
                         below = self._enter(states, name)
-                        if below and not (entry.is_symlink() and self._is_loop(entry.path, below)):
+                        if below and not (entry.is_symlink() and self._any_depth(below) and leads_back(entry.path)):
                             names.append(name + b"/")
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise _unreadable(error.filename or folder, error) from error
         names.sort(reverse=True)
         return names
 
@@ -274,37 +274,18 @@ class _Walk:
         skipped = {state + 1 for state in states if state < self._last and self._segments[state].any_depth}
         return frozenset(states | skipped)
 
-    def _is_loop(self, link: bytes, states: frozenset[int]) -> bool:
-        """Whether a linked folder contains the link, and ``**`` would go round in it."""
-        if not any(self._segments[state].any_depth for state in states):
-            return False
-        target = os.stat(link)
-        above = os.path.dirname(link)
-        while not os.path.samestat(target, os.stat(above)):
-            if above == b"/":
-                return False
-            above = os.path.dirname(above)
-        return True
+    def _any_depth(self, states: frozenset[int]) -> bool:
+        """Whether ``**`` would go round in a folder that contains a link to it."""
+        return any(self._segments[state].any_depth for state in states)
 
 
 # The filesystem
 
 
-def _is_file(entry: os.DirEntry[bytes]) -> bool:
-    return stat.S_ISREG(_mode(entry.path)) if entry.is_symlink() else entry.is_file()
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    return stat.S_ISDIR(_mode(entry.path)) if entry.is_symlink() else entry.is_dir()
-
-
 def _mode(path: bytes) -> int:
-    """The mode of what a path leads to; 0 if it leads nowhere."""
     try:
-        return os.stat(path).st_mode
+        return mode_of(path)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            return 0
         raise _unreadable(path, error) from error
 
 
@@ -365,8 +346,7 @@ def _surroundings(path: bytes) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     try:
-        with os.scandir(path) as entries:
-            count = sum(1 for _ in entries)
+        count = len(os.listdir(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     return f"The nearest folder that exists is {_shown(path)}, with {count} {'entry' if count == 1 else 'entries'}."

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.files import move
 from mpi_prs.inputs.formats.arrow import repeated
 from mpi_prs.inputs.formats.format import quoted
 from mpi_prs.inputs.partition_format import HIVE_NULL
@@ -68,7 +69,7 @@ def partition_by(
             partial.mkdir(parents=True)
         _write(iter(tables), columns, partial, chunk_bytes, lambda: _explaining(target, columns))
         with _explaining(target, columns):
-            os.rename(partial, target)
+            move(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.core.errors import JobStopped, OutputError
-from mpi_prs.core.files import sync_folder
+from mpi_prs.core.files import move, sync_folder
 from mpi_prs.output.journal import Journal, Results, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
@@ -213,8 +213,7 @@ class AppendRow:
                     source = self._make_tables(form_of(final.name), in_input_order=in_input_order)
                 elif in_input_order:
                     source = self._put_in_order()
-                os.replace(source, final)
-                sync_folder(final.parent)
+                move(source, final, lasting=True)
         self.event("complete", output=self._end)
         with self._storage():
             os.fdatasync(self.journal.fileno())
@@ -247,7 +246,7 @@ def put_aside(part: Path, kept: Path, *, keep: bool) -> None:
     """After completion: what is left of the growing file is kept for ``--only-failed``, or removed."""
     if part.exists():
         if keep:
-            os.replace(part, kept)
+            move(part, kept)
         else:
             part.unlink()
 
@@ -260,12 +259,12 @@ def take_up(part: Path, final: Path, kept: Path) -> None:
     """
     if not part.exists():
         if kept.exists():
-            os.replace(kept, part)
+            move(kept, part)
         elif final.exists():
             if form_of(final.name).is_made_at_the_end:
                 raise OutputError(
                     f"{kept} is gone, and without it {final} cannot be added to; start the run anew with --overwrite"
                 )
-            os.replace(final, part)
+            move(final, part)
     final.unlink(missing_ok=True)
     finishing_file(part).unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import random
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
+from mpi_prs.core.files import arriving
 from mpi_prs.storage.url_glob import Lister, matching
 
 T = TypeVar("T")
@@ -248,24 +248,11 @@ async def download_all(
 
 
 async def _download(store: Store, url: str, path: Path, reserve: Callable[[int], None]) -> None:
-    # Not made from the name, which may be as long as a name can be
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
-    with disk(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        size = await store.fetch(url, file, path.parent, reserve)
-        with disk(path.parent):
-            written = os.fstat(file).st_size
-            if written != size:
-                raise StoreProblem(f"{written} bytes came of {size}")
-            os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
-    finally:
-        os.close(file)
+    with disk(path.parent), arriving(path) as partial, open(partial, "xb") as file:
+        size = await store.fetch(url, file.fileno(), path.parent, reserve)
+        written = os.fstat(file.fileno()).st_size
+        if written != size:
+            raise StoreProblem(f"{written} bytes came of {size}")
 
 
 async def write_at(file: int, folder: Path, data: bytes, place: int) -> None:

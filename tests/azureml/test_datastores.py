@@ -627,11 +627,10 @@ def test_a_copy_that_fails_leaves_no_part_of_a_file(
 ) -> None:
     store = Datastore.register_folder(ws, "store", make(tmp_path / "store", BLOBS))
 
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[:1])
+    def full(_descriptor: int, _mode: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.shutil, "copyfile", full)
+    monkeypatch.setattr(os, "fchmod", full)  # the last thing before the copy gets its name
     with pytest.raises(WorkspaceError, match=r"cannot copy .*No space left on device: free some space"):
         store.download(tmp_path / "here", show_progress=False)
     assert files_in(tmp_path / "here") == {}

@@ -119,7 +119,7 @@ def test_what_cannot_be_registered_is_told_and_leaves_nothing(
 
 def test_a_copy_that_fails_halfway_leaves_nothing(ws: Workspace) -> None:
     os.mkfifo("models/pipe")
-    with pytest.raises(WorkspaceError, match=r"models/pipe is neither a file nor a folder"):
+    with pytest.raises(WorkspaceError, match=r"models/pipe cannot be copied: it is neither a file nor a folder"):
         register(ws)
     assert Model.list(ws) == [] and os.listdir(ws.layout.incoming) == []
 
@@ -150,15 +150,16 @@ def test_processes_that_register_at_once_get_versions_of_their_own(ws: Workspace
 
 
 STUCK = """
-import shutil, signal, sys
+import signal, sys
 from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.store import import_files
 from mpi_prs.azureml.workspace import Workspace
-def copyfile(source, target):
+def copy(source, target, **options):
     with open(target, "w") as file:
         file.write("half of it")
     print(target, flush=True)
     signal.pause()
-shutil.copyfile = copyfile
+import_files.copy_atomically = copy
 Model.register(Workspace.at(sys.argv[1]), "models", "mnist")
 """
 

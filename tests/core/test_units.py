@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.core import units
-from mpi_prs.core.files import replacing
 
 
 @pytest.mark.parametrize(
@@ -89,13 +87,3 @@ def test_any_text_can_be_shown(text: str, shown: str) -> None:
 
 def test_what_is_to_be_kept_is_not_escaped() -> None:
     assert units.printable("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
-
-
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "file"
-    with replacing(path) as file:
-        file.write(b"first")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
-        file.write(b"second")
-        raise KeyboardInterrupt
-    assert [(entry.name, entry.read_bytes()) for entry in path.parent.iterdir()] == [("file", b"first")]

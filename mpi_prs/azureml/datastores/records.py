@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import replacing
 from mpi_prs.core.records import add_json, locked, names_of, read_json, write_json
 
 ANONYMOUS = "anonymous"
@@ -183,22 +183,12 @@ def mount_point(record: DatastoreRecord, endpoints: Mapping[str, str]) -> Path:
 def _write_secret(path: Path, secret: str) -> None:
     """Write a secret that only its owner can read, at no moment anybody else, whatever the umask says."""
     folder = path.parent
-    temporary = folder / f".{secrets.token_hex(8)}"
     try:
         with contextlib.suppress(FileExistsError):
             os.makedirs(folder, mode=0o700)
         _for_the_owner_alone(folder)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                os.fchmod(descriptor, 0o600)  # the umask may have taken even the owner's rights
-                file.write(secret + "\n")
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        with replacing(path, lasting=True, mode=0o600) as file:
+            file.write(secret.encode() + b"\n")
     except OSError as error:
         raise WorkspaceError(
             f"cannot keep a secret in {folder}: {error.strerror}. Leave it in the environment (AZURE_STORAGE_…), and "

@@ -7,9 +7,8 @@ only at the top: user processes import this module.
 from __future__ import annotations
 
 import contextlib
-import errno
+import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -20,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import arriving
+from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
+
+_log = logging.getLogger("mpi_prs.datastores")
 
 _COPIES_AT_ONCE = 8
 _LINE_SECONDS = 10.0
@@ -106,7 +107,8 @@ def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwr
 
 
 def files_below(folder: Path, *, run_directories: bool = False) -> list[tuple[Path, str]]:
-    """All files below a folder with their paths relative to it, sorted; hidden ones too, links are followed.
+    """All files below a folder with their paths relative to it, sorted; hidden ones too, links are followed. A broken
+    link, or what is no file, is left out with a warning.
 
     Args:
         run_directories: also what jobs know about themselves, ``_run``.
@@ -114,19 +116,18 @@ def files_below(folder: Path, *, run_directories: bool = False) -> list[tuple[Pa
     Raises:
         WorkspaceError: a folder cannot be read.
     """
-
-    def unreadable(error: OSError) -> None:
-        raise WorkspaceError(f"cannot read {error.filename}: {error.strerror}")
-
+    own = f"{RUN_FOLDER}/"
+    try:
+        names = list(walk(folder, lambda name: not run_directories and f"/{name}".endswith(f"/{own}")))
+    except OSError as error:
+        raise WorkspaceError(f"cannot read {error.filename}: {error.strerror}") from None
     found = []
-    for above, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        if not run_directories and RUN_FOLDER in folders:
-            folders.remove(RUN_FOLDER)
-        for name in names:
-            path = Path(above, name)
-            if path.is_file():
-                found.append((path, str(path.relative_to(folder))))
-    return sorted(found)
+    for name in names:
+        if (path := folder / name).is_file():
+            found.append((path, name))
+        else:
+            _log.warning("%s is left out: it is a broken link, or no file", path)
+    return found
 
 
 def _copy_all(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
@@ -152,15 +153,9 @@ def copy_file(source: Path, target: Path) -> int:
         WorkspaceError: it cannot be read or written.
     """
     try:
-        with arriving(target) as partial:
-            shutil.copyfile(source, partial)
-            os.chmod(partial, source.stat().st_mode & 0o777 | 0o200)
-            return partial.stat().st_size
-    except (OSError, shutil.Error) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        advice = ": free some space, or raise the quota" if full else ""
-        raise WorkspaceError(f"cannot copy {source} to {target}: {reason}{advice}") from error
+        return copy_atomically(source, target)
+    except OSError as error:
+        raise WorkspaceError(f"cannot copy {source} to {target}: {reason(error)}") from error
 
 
 @dataclass

@@ -18,6 +18,7 @@ from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, outs
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name, is_option, local_path
 from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.files import walk
 
 _PROGRESS = re.compile(r"\s*(Downloading .*(?:MB|GB)\)|Building wheel for .*|Installing collected packages: .*)")
 _MADE_BY_PIP = ("build", "dist", "__pycache__", ".git", ".eggs")
@@ -136,11 +137,13 @@ def _state_of(line: str) -> Any:
         status = path.stat() if path.exists() else None
         return status and [status.st_size, status.st_mtime_ns]
     state = []
-    for parent, folders, names in os.walk(path):
-        folders[:] = sorted(n for n in folders if n not in _MADE_BY_PIP and not n.endswith(".egg-info"))
-        for name in sorted(names):
-            file = os.path.join(parent, name)
-            with contextlib.suppress(FileNotFoundError):  # somebody is at work there
-                status = os.lstat(file)
-                state.append([os.path.relpath(file, path), status.st_size, status.st_mtime_ns])
+    for name in walk(path, _is_made_by_pip):
+        with contextlib.suppress(OSError):  # somebody is at work there, or a link is broken
+            status = (path / name).stat()
+            state.append([name, status.st_size, status.st_mtime_ns])
     return digest_of({"files": state})
+
+
+def _is_made_by_pip(name: str) -> bool:
+    last = name[:-1].rpartition("/")[2]
+    return name.endswith("/") and (last in _MADE_BY_PIP or last.endswith(".egg-info"))

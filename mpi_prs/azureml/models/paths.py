@@ -15,7 +15,7 @@ from typing import Any
 from mpi_prs.child.context.script_context import ScriptContext, script_context
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError
-from mpi_prs.core.records import check_name, latest_version, names_with_versions, read_json, versions
+from mpi_prs.core.records import check_name, latest_version, names_of, names_with_versions, read_json, versions
 from mpi_prs.core.words import near
 
 LOCAL = "azureml-models"
@@ -39,9 +39,8 @@ def models_for_job(layout: WorkspaceFolder) -> dict[str, int | str]:
     Of very many, only those registered last; the others are looked up by whoever wants them.
     """
     try:
-        with os.scandir(layout.models) as entries:
-            changed = {entry.name: entry.stat().st_mtime for entry in entries if not entry.name.startswith(".")}
-    except OSError:  # there are none
+        changed = {name: os.stat(layout.model(name)).st_mtime for name in names_of(layout.models)}
+    except (OSError, WorkspaceError):  # there are none
         return {}
     found: dict[str, int | str] = {}
     length = 2

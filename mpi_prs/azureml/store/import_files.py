@@ -16,13 +16,12 @@ import os
 import secrets
 import shutil
 import socket
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import arriving
+from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.locks import try_lock
 from mpi_prs.core.records import remove
 
@@ -98,7 +97,8 @@ class Copied:
 
 
 def copy_into(source: Path, target: Path, folder_of_it: Path | None = None) -> Copied:
-    """Copy a file, or a folder with all that is in it, on to disk; links are followed, since their ends may go.
+    """Copy a file, or a folder with all that is in it, on to disk; links are followed, since their ends may go, but
+    for those that lead back to a folder which they lie in.
 
     Args:
         source: what to copy.
@@ -114,38 +114,28 @@ def copy_into(source: Path, target: Path, folder_of_it: Path | None = None) -> C
             "what belongs together"
         )
     try:
-        return _copy(source, target, ())
-    except (OSError, shutil.Error) as error:
-        where = getattr(error, "filename", None) or source
-        raise WorkspaceError(f"{where} cannot be copied: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _copy(source: Path, target: Path, above: tuple[tuple[int, int], ...]) -> Copied:
-    found = os.stat(source)
-    if stat.S_ISDIR(found.st_mode):
-        here = (found.st_dev, found.st_ino)
-        if here in above:
-            raise WorkspaceError(f"{source} is a link to a folder that it is in, and would be copied for ever")
+        if not source.is_dir():
+            return Copied(1, _copy(source, target))
+        sizes = []
         target.mkdir(exist_ok=True)
-        copied = [_copy(source / name, target / name, (*above, here)) for name in sorted(os.listdir(source))]
-        return Copied(sum(part.files for part in copied), sum(part.size for part in copied))
-    if not stat.S_ISREG(found.st_mode):
-        raise WorkspaceError(f"{source} is neither a file nor a folder, and cannot be copied")
-    _copy_file(source, target, executable=bool(found.st_mode & stat.S_IXUSR))
+        for name in walk(source, folders=True):
+            if name.endswith("/"):
+                (target / name).mkdir(exist_ok=True)
+            else:
+                sizes.append(_copy(source / name, target / name))
+        return Copied(len(sizes), sum(sizes))
+    except OSError as error:
+        raise WorkspaceError(f"{error.filename or source} cannot be copied: {reason(error)}") from error
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Copies a file; its size in bytes."""
+    found = os.stat(source)
+    copy_atomically(source, target, keep_mode=False, lasting=True)
     after = os.stat(source)
     if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
         raise WorkspaceError(f"{source} was changed while it was copied; do it again when nobody writes to it")
-    return Copied(1, found.st_size)
-
-
-def _copy_file(source: Path, target: Path, *, executable: bool) -> None:
-    with arriving(target) as partial:
-        shutil.copyfile(source, partial)
-        with open(partial, "rb+") as file:
-            if executable:  # for whoever may read it
-                mode = os.fstat(file.fileno()).st_mode
-                os.fchmod(file.fileno(), mode | (mode & 0o444) >> 2)
-            os.fsync(file.fileno())
+    return found.st_size
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from mpi_prs.child.context.run_record import RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, WorkspaceError
+from mpi_prs.core.files import walk
 from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
 
@@ -216,9 +217,7 @@ def _below(path: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
     if is_url(path):
         yield from list_versions(path, storage, hidden=True)
     elif os.path.isdir(path):
-        for folder, folders, names in os.walk(path, followlinks=True):
-            folders.sort()
-            yield from _local(os.fsencode(os.path.join(folder, name)) for name in sorted(names))
+        yield from _local(os.fsencode(os.path.join(path, name)) for name in walk(path))
     else:
         yield from _local([os.fsencode(path)])
 

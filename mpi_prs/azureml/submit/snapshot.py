@@ -22,7 +22,7 @@ from pathlib import Path
 from mpi_prs.azureml.store.import_files import incoming_folder
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import PipelineError, WorkspaceError
-from mpi_prs.core.records import move_folder
+from mpi_prs.core.files import claim_folder, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
 
 LIMIT = 300_000_000
@@ -74,7 +74,7 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
         with incoming_folder(layout.snapshots / ".incoming") as copy:
             # What was copied is what counts: somebody may be editing
             digest = _digest(files, lambda name, executable, pieces: _copy(copy / name, executable, pieces))
-            move_folder(copy, layout.snapshot(digest))  # unless somebody else was first, with the same
+            claim_folder(copy, layout.snapshot(digest))  # unless somebody else was first, with the same
     except WorkspaceError as error:
         raise PipelineError(f"cannot copy {folder} to {layout.snapshots}: {error}") from error
     return digest
@@ -83,36 +83,28 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
 def source_files(folder: Path, layout: WorkspaceFolder) -> Iterator[SourceFile]:
     """The files that a snapshot of ``folder`` has, sorted within each folder. Raises PipelineError."""
     is_ignored = _ignored_by(folder)
-    yield from _files_below(folder, "", is_ignored, _own_places(folder, layout), ())
+    own_places = _own_places(folder, layout)
 
+    def left_out(name: str) -> bool:
+        last = name.rstrip("/").rpartition("/")[2]
+        if last in _NEVER or name.rstrip("/") == _OUTPUTS or last.endswith(_NOTEBOOK) or is_ignored(name):
+            return True
+        return name.endswith("/") and _identity(folder / name) in own_places
 
-def _files_below(
-    folder: Path,
-    prefix: str,
-    is_ignored: Callable[[str], bool],
-    left_out: frozenset[tuple[int, int]],
-    above: tuple[tuple[int, int], ...],
-) -> Iterator[SourceFile]:
     try:
-        here = os.stat(folder)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        for name in walk(folder, left_out):
+            with contextlib.suppress(FileNotFoundError):  # a broken link, or gone meanwhile
+                found = os.stat(path := os.path.join(folder, name))
+                if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) not in own_places:
+                    yield SourceFile(name, path, found.st_size, bool(found.st_mode & stat.S_IXUSR))
     except OSError as error:
-        raise PipelineError(f"cannot read the source directory {folder}: {error.strerror}") from error
-    above = (*above, (here.st_dev, here.st_ino))
-    for entry in entries:
-        name = prefix + entry.name
-        if entry.name in _NEVER or name == _OUTPUTS or name.endswith(_NOTEBOOK):
-            continue
-        try:
-            found = entry.stat()
-        except OSError:
-            continue  # a broken link, or gone meanwhile
-        identity = (found.st_dev, found.st_ino)
-        if stat.S_ISDIR(found.st_mode):
-            if identity not in left_out and identity not in above and not is_ignored(f"{name}/"):
-                yield from _files_below(Path(entry.path), f"{name}/", is_ignored, left_out, above)
-        elif stat.S_ISREG(found.st_mode) and identity not in left_out and not is_ignored(name):
-            yield SourceFile(name, entry.path, found.st_size, bool(found.st_mode & stat.S_IXUSR))
+        where = error.filename or folder
+        raise PipelineError(f"cannot read the source directory {where}: {error.strerror}") from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _ignored_by(folder: Path) -> Callable[[str], bool]:
@@ -144,8 +136,7 @@ def _own_places(folder: Path, layout: WorkspaceFolder) -> frozenset[tuple[int, i
     found = set()
     for place in places:
         with contextlib.suppress(OSError):
-            status = place.stat()
-            found.add((status.st_dev, status.st_ino))
+            found.add(_identity(place))
     return frozenset(found)
 
 

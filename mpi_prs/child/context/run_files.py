@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import IO, Any, Mapping  # noqa: UP035  # Python 3.7
 
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import arriving
+from mpi_prs.core.files import arriving, copy_atomically, reason, walk
 from mpi_prs.core.words import near
 
 
@@ -25,17 +24,16 @@ def put_file(folder: Path, name: str, source: str | os.PathLike[str] | IO[Any]) 
         WorkspaceError: it cannot be read or written, or the name leads out of the folder.
     """
     target = folder / checked_name(name)
-    if not hasattr(source, "read"):
-        source = given_path("the file", source)
+    path = None if hasattr(source, "read") else given_path("the file", source)
     try:
-        with arriving(target) as partial:
-            if hasattr(source, "read"):
+        if path is None:
+            with arriving(target) as partial:
                 _write_stream(partial, source)
-            else:
-                shutil.copyfile(str(source), str(partial))
+        else:
+            copy_atomically(path, target, keep_mode=False)
     except OSError as error:
-        what = getattr(source, "name", "the stream") if hasattr(source, "read") else source
-        raise WorkspaceError(f"cannot copy {what} to {target}: {error.strerror or error}") from error
+        what = getattr(source, "name", "the stream") if path is None else path
+        raise WorkspaceError(f"cannot copy {what} to {target}: {reason(error)}") from error
     return target
 
 
@@ -59,15 +57,23 @@ def end_of_text(file: Path, most: int) -> str:
 
 
 def all_files(folder: Path, prefix: str) -> dict[str, Path]:
-    """Name → path of each file below a folder; names begin with ``prefix``. What is being written is left out."""
-    found = {}
-    for above, _folders, names in os.walk(str(folder)):
-        for name in names:
-            if not (name.startswith(".") and name.endswith(".part")):
-                path = Path(above, name)
-                relative = path.relative_to(folder).as_posix()
-                found[f"{prefix}/{relative}" if prefix else relative] = path
-    return found
+    """Name → path of each file below a folder; names begin with ``prefix``. What is being written is left out.
+
+    Raises:
+        WorkspaceError: a folder cannot be read; one that is not there has no files.
+    """
+    above = f"{prefix}/" if prefix else ""
+    try:
+        return {above + name: folder / name for name in walk(folder, _is_being_written)}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise WorkspaceError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def _is_being_written(name: str) -> bool:
+    name = name.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(".part")
 
 
 def copy_files(files: Mapping[str, Path], targets: Mapping[str, Path], run_id: str) -> None:

@@ -5,8 +5,9 @@ Standard library only: the user process imports this module.
 
 from __future__ import annotations
 
-import contextlib
-import os
+from pathlib import Path
+
+from mpi_prs.core.files import beside, claim
 
 
 def agreed_header(path: str, header: bytes) -> bytes:
@@ -18,14 +19,8 @@ def agreed_header(path: str, header: bytes) -> bytes:
     Raises:
         OSError: it can be neither made nor read.
     """
-    own = f"{path}.{os.uname().nodename}.{os.getpid()}"
-    try:
-        with open(own, "xb") as file:
-            file.write(header)
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)  # whole or not at all, and never over another one
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(own)
+    with beside(Path(path)) as own:
+        own.write_bytes(header)
+        claim(own, Path(path))  # whole or not at all, and never over another one
     with open(path, "rb") as file:
         return file.read()

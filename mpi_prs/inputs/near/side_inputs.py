@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.files import move, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.inputs.near.staging import copy
 from mpi_prs.storage.credentials import Storage, is_url
@@ -224,7 +225,7 @@ class _Folder:
                     message = f"side_inputs.{name}: {error}"
                     failed.write_text(message, "utf-8")  # the others need not find out by themselves
                     raise InputError(message) from None
-                os.rename(partial, complete)
+                move(partial, complete)
         [content] = os.listdir(complete)
         return str(complete / content)
 
@@ -250,24 +251,16 @@ def _fetch(side_input: SideInput, folder: Path, check: Callable[[], None]) -> No
         finish(begin_download(pairs, storage), check)
     elif os.path.isdir(source):
         target.mkdir()
-        for path, relative in _files_below(source):
-            copy(path, target / relative, lambda _size: None, check)
+        own = f"/{RUN_FOLDER}/"
+        try:
+            for name in walk(source, lambda name: f"/{name}".endswith(own)):
+                copy(f"{source}/{name}", target / name, lambda _size: None, check)
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     elif os.path.exists(source):
         copy(source, target, lambda _size: None, check)
     else:
         raise InputError(f"{source} does not exist on this node")
-
-
-def _files_below(folder: str) -> Iterator[tuple[str, str]]:
-    def unreadable(error: OSError) -> None:
-        raise InputError(f"cannot read {error.filename}: {error.strerror}")
-
-    for above, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        if RUN_FOLDER in folders:
-            folders.remove(RUN_FOLDER)
-        for name in names:
-            path = os.path.join(above, name)
-            yield path, os.path.relpath(path, folder)
 
 
 def _remove(folder: Path) -> None:

@@ -14,7 +14,6 @@ import itertools
 import logging
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.files import copy_atomically
 from mpi_prs.inputs.near.scratch_space import NoRoom, Space
 from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, local_name
@@ -31,8 +31,6 @@ from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, loc
 _log = logging.getLogger("mpi_prs.loading")
 
 T = TypeVar("T")
-
-_PIECE = 4 * 2**20
 
 
 @dataclass
@@ -239,37 +237,25 @@ def copy(source: str, target: Path, reserve: Callable[[int], None], check: Calla
     """
     from mpi_prs.storage.stores import disk
 
-    found = _look_up(source)
-    reserve(found.st_size)
-    partial = target.with_name(".part")
+    reserve(_look_up(source).st_size)
     with disk(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as writer:
-            for piece in _pieces(source):
-                check()
-                writer.write(piece)
-            os.fchmod(writer.fileno(), stat.S_IMODE(found.st_mode) | stat.S_IWUSR)
-        os.replace(partial, target)
-
-
-def _pieces(path: str) -> Iterator[bytes]:
-    with _readable(path), open(path, "rb") as reader:
-        while piece := reader.read(_PIECE):
-            yield piece
+        try:
+            copy_atomically(source, target, check=check)
+        except OSError as error:
+            if error.filename != source:
+                raise
+            raise _unreadable(source, error) from None
 
 
 def _look_up(path: str) -> os.stat_result:
-    with _readable(path):
-        return os.stat(path)
-
-
-@contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Turn an error of a file that is read into an InputError."""
     try:
-        yield
+        return os.stat(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    return InputError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _existing(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mpi_prs.core.errors import JobStopped, OutputError
-from mpi_prs.core.files import replacing
+from mpi_prs.core.files import replacing, walk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.storage.upload import check_upload, upload, upload_all
@@ -127,11 +127,10 @@ def _state(file: Path) -> _State:
 
 
 def _names_below(directory: RunDirectory) -> Iterator[str]:
-    """The files of the output folder, sorted within each folder, without the run directory; links are followed."""
-    for folder, folders, names in os.walk(directory.output):
-        if Path(folder) == directory.output:
-            folders[:] = [name for name in folders if name != directory.root.name]
-        folders.sort()
-        for name in sorted(names):
-            if os.path.isfile(path := os.path.join(folder, name)):
-                yield os.path.relpath(path, directory.output)
+    """The files of the output folder, sorted, without the run directory; links are followed."""
+    own = f"{directory.root.name}/"
+    for name in walk(directory.output, lambda name: name == own):
+        if (directory.output / name).is_file():
+            yield name
+        else:
+            _log.warning("%s is not uploaded: it is a broken link, or no file", directory.output / name)
