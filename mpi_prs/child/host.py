@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
-import json
 import logging
 import os
 import signal
@@ -66,6 +65,7 @@ from mpi_prs.wire.channel import (
 )
 from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
 from mpi_prs.wire.record import RECORD
+from mpi_prs.wire.settings import ProcessSettings
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
@@ -77,19 +77,19 @@ _FLUSH_BYTES = 64 << 10
 class Host:
     """The life of a user process; one object, one process."""
 
-    def __init__(self, channel: ChildEnd, slot: Slot, settings: dict[str, Any]) -> None:
+    def __init__(self, channel: ChildEnd, slot: Slot, settings: ProcessSettings) -> None:
         self._channel = channel
         self._slot = slot
         self._settings = settings
         self._pid = os.getpid()
-        self._process: int = settings["process"]
-        self._mini_batches: Any = PlainMiniBatches() if settings["payloads"] == "plain" else DescribedMiniBatches()
-        self._row_form: dict[str, Any] | None = settings["row_form"]
+        self._process = settings.process
+        self._mini_batches: Any = PlainMiniBatches() if settings.payloads == "plain" else DescribedMiniBatches()
+        self._row_form = settings.row_form
         self._header_form = self._row_form if self._row_form and self._row_form["header"] else None
         if self._header_form is not None:  # the column names stand once above all rows, not in each mini-batch
             self._row_form = {**self._header_form, "header": False}
         self._columns: Any = None  # of the DataFrames so far, as far as the output file names them
-        self._tables: bool = settings["tables"]
+        self._tables = settings.tables
         self._records: list[bytes] = []
         self._rows: list[bytes] = []
         self._row_bytes = 0
@@ -102,13 +102,13 @@ class Host:
         settings = self._settings
         began = time.monotonic()
         self._slot.write(Phase.INIT, -1, began)
-        prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
+        prepare_interpreter(settings.entry_script, settings.source_directory, settings.arguments)
         try:
             prepare_imports(os.environ)
-            if settings["tables"]:
+            if settings.tables:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
-            script = import_script(settings["entry_script"])
+            script = import_script(settings.entry_script)
             script.init()
         except BaseException as error:
             self._end_if_forked(error)
@@ -240,7 +240,7 @@ class Host:
         header = header_line(result, form)
         if header is None:
             return
-        agreed = agreed_header(self._settings["header"], header)
+        agreed = agreed_header(self._settings.header, header)
         if header != agreed:
             raise WrongReturnType(
                 f"run() returned a DataFrame with the columns {_shown(header)}; expected {_shown(agreed)}, those that "
@@ -261,8 +261,8 @@ class Host:
     def _spill(self, rows: bytes) -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
-        name = f"{self._settings['node']}-{self._process}-{self._pid}-{self._spilled}.rows"
-        path: str = os.path.join(self._settings["spill"], name)
+        name = f"{self._settings.node}-{self._process}-{self._pid}-{self._spilled}.rows"
+        path: str = os.path.join(self._settings.spill, name)
         try:
             with open(path, "wb") as file:
                 file.write(rows)
@@ -360,9 +360,9 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
     frame = channel.receive()
     if frame is None:
         return
-    settings = json.loads(bytes(frame.body))
+    settings = ProcessSettings.unpack(bytes(frame.body))
     _die_with_the_worker()
-    _set_up_logs(settings["logging_level"])
+    _set_up_logs(settings.logging_level)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         host = Host(channel, slot, settings)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpi_prs.wire.share import Share
+from mpi_prs.wire.settings import Share
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"

@@ -15,7 +15,7 @@ worker → master
 ``HEARTBEAT``          empty: I am alive; the master says so too
 ``BYE``                empty: everything of this worker is stopped
 master → worker
-``START``              JSON: :class:`WorkerSettings`
+``START``              JSON: :class:`~mpi_prs.wire.settings.WorkerSettings`
 ``GO``                 empty: every worker sees the run directory; start the user processes
 ``ASSIGN``             ranges of mini-batches: first, count, attempt
 ``RESTART``            JSON: try again to start this user process
@@ -32,12 +32,10 @@ from __future__ import annotations
 import enum
 import json
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from mpi_prs.wire.record import RECORD
-from mpi_prs.wire.share import Share
 
 
 class Tag(enum.IntEnum):
@@ -61,63 +59,6 @@ class Tag(enum.IntEnum):
     STOP = 23
     RESTART = 24
     GO = 25
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """All that a worker must know of the job; plain types, so that a worker needs no config library.
-
-    Attributes:
-        run_root: the output folder, absolute, on the shared filesystem.
-        token: names this start of the run; workers prove with it that they see the run directory.
-        processes: user processes of this worker.
-        share: where it stands among the workers of its node.
-        gpus_per_process: GPUs of a user process; ``None``: one, if there are any.
-        heartbeat_interval: seconds between two signs of life, of workers and master.
-        master_timeout: seconds of silence after which the master counts as lost.
-        window: seconds of work that a user process may have waiting.
-        scratch: folder for what is only of this node; ``None``: where the node's environment says.
-        scratch_limit: bytes of it that fetched files may take.
-        storages: how to get at the store of each input, secrets included: they travel in memory alone.
-        azureml: when user processes take ``azureml`` from us: auto, always or never.
-        side_inputs: see :meth:`mpi_prs.inputs.near.side_inputs.SideInput.secret`: they, too, hold secrets.
-        Others: as in the job config.
-    """
-
-    run_root: str
-    token: str
-    processes: int
-    share: Share
-    gpus_per_process: int | None
-    interpreter: str
-    entry_script: str
-    source_directory: str
-    arguments: Sequence[str]
-    environment_variables: dict[str, str]
-    row_form: dict[str, Any] | None
-    run_invocation_timeout: float
-    task_overhead_timeout: float
-    init_timeout: float
-    logging_level: str
-    azureml: str
-    heartbeat_interval: float
-    master_timeout: float
-    window: float
-    stop_grace: float
-    scratch: str | None
-    scratch_limit: int
-    storages: Sequence[dict[str, Any]]
-    side_inputs: Sequence[dict[str, Any]]
-
-    def pack(self) -> bytes:
-        """The body of START."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def unpack(cls, body: bytes) -> WorkerSettings:
-        """The inverse of :meth:`pack`."""
-        fields = json.loads(body)
-        return cls(**{**fields, "share": Share(**fields["share"])})
 
 
 def pack_json(**fields: Any) -> bytes:

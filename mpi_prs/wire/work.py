@@ -1,47 +1,13 @@
-"""What is known of a user process, as plain data: its settings, its place, where it stands, and what it brought."""
+"""What is known of a user process, as plain data: its place, where it stands, and what it brought."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mpi_prs.wire.failure import Failure
-
-
-@dataclass(frozen=True)
-class ProcessSettings:
-    """What all user processes of a worker have in common.
-
-    Attributes:
-        interpreter: path of the Python that runs the script.
-        entry_script, source_directory, arguments: see the job config.
-        row_form: how rows are encoded, see :func:`~mpi_prs.child.rows.encoding.encode_rows`; ``None``: they are only
-        counted.
-        run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
-        logging_level: of the root logger of the script.
-        payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.
-        node: this node's name.
-        header: the file by which the processes of a run agree on the line with the column names.
-        spill: folder for rows that are too large for a message.
-    """
-
-    interpreter: str
-    entry_script: str
-    source_directory: str
-    arguments: Sequence[str]
-    row_form: Mapping[str, Any] | None
-    run_invocation_timeout: float
-    task_overhead_timeout: float
-    init_timeout: float
-    logging_level: str
-    payloads: str
-    tables: bool
-    node: str
-    header: str
-    spill: str
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,6 +33,7 @@ from mpi_prs.wire.channel import (
 )
 from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.record import RECORD, Record, unpack_records
+from tests.support.processes import process_settings
 
 PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 PROCESS = 3
@@ -75,16 +77,9 @@ class User:
         self.slot, descriptor = Slot.create()
         os.close(descriptor)
         self.spill = spill
-        self.settings = {
-            "process": PROCESS,
-            "node": "n1",
-            "row_form": row_form,
-            "payloads": "plain",
-            "tables": False,
-            "header": str(spill.parent / "header"),
-            "spill": str(spill),
-            "arguments": [],
-        }
+        self.settings = process_settings(
+            process=PROCESS, row_form=row_form, header=str(spill.parent / "header"), spill=str(spill)
+        )
         self.host = Host(self.channel, self.slot, self.settings)  # type: ignore[arg-type]
 
     def serve(
@@ -476,8 +471,8 @@ def start(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     def write_and_start(text: str) -> EntryScript | None:
         path = tmp_path / "script_under_test.py"
         path.write_text(text)
-        user.settings.update(entry_script=str(path), source_directory=str(tmp_path))
-        return user.host.start()
+        settings = replace(user.settings, entry_script=str(path), source_directory=str(tmp_path))
+        return Host(user.channel, user.slot, settings).start()  # type: ignore[arg-type]
 
     with mock.patch.dict(sys.modules):
         yield write_and_start

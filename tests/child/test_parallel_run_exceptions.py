@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +24,10 @@ from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.channel import Frame, Kind, Phase
-from mpi_prs.wire.work import News, ProcessPlace, ProcessSettings, State
+from mpi_prs.wire.work import News, ProcessPlace, State
 from tests.child.test_host import PLAIN, User, work
 from tests.support.jobs import Job, Mpi, assert_every_row_once, wait_until
+from tests.support.processes import process_settings
 from tests.support.scheduling import Job as Scheduling
 
 NewJob = Callable[..., Job]
@@ -243,29 +243,14 @@ class Supervised:
     def __init__(self, folder: Path, script: str = SCRIPT, **changes: Any) -> None:
         path = folder / "script.py"
         path.write_text(script)
-        settings: dict[str, Any] = {
-            "interpreter": sys.executable,
-            "entry_script": str(path),
-            "source_directory": str(folder),
-            "arguments": (),
-            "row_form": PLAIN,
-            "run_invocation_timeout": 30.0,
-            "task_overhead_timeout": 30.0,
-            "init_timeout": 60.0,
-            "logging_level": "INFO",
-            "payloads": "plain",
-            "tables": False,
-            "node": "n1",
-            "header": str(folder / "header"),
-            "spill": str(folder),
-            **changes,
-        }
+        files = {"entry_script": str(path), "source_directory": str(folder), "spill": str(folder)}
+        settings = process_settings(**files, header=str(folder / "header"), row_form=PLAIN, **changes)
         logs = {name: folder / f"{name}.txt" for name in ("stdout", "stderr", "error")}
         self.place = ProcessPlace(
             number=0, scratch=folder / "scratch", environment=dict(os.environ), placement="here", **logs
         )
         self.guard = Guard(folder / "scratch")
-        self.process = UserProcess(ProcessSettings(**settings), self.place, self.guard)
+        self.process = UserProcess(settings, self.place, self.guard)
         self.rows = b""
         self.failed: list[str] = []
         self.unstarted: list[tuple[int, int, int]] = []

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.wire import messages
-from mpi_prs.wire.messages import Tag, WorkerSettings
+from mpi_prs.wire.messages import Tag
 from mpi_prs.wire.record import RECORD, Record, unpack_records
-from mpi_prs.wire.share import Share
+from mpi_prs.wire.settings import ProcessSettings, Share, WorkerSettings
+from tests.support.processes import process_settings
 
 NUMBERS = st.integers(0, 2**63 - 1)
 UINT32 = st.integers(0, 2**32 - 1)
@@ -39,16 +40,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "processes": 4,
         "share": Share(first_process=8, node_processes=16, first_on_gpus=4, core_processes=8),
         "gpus_per_process": 2,
-        "interpreter": "/usr/bin/python3",
-        "entry_script": "/home/me/score.py",
-        "source_directory": "/home/me",
-        "arguments": ["--model", "models/digits"],
         "environment_variables": {"KEY": "value"},
-        "row_form": {"form": "text", "sep": " "},
-        "run_invocation_timeout": 60.0,
-        "task_overhead_timeout": 60.0,
-        "init_timeout": 600.0,
-        "logging_level": "INFO",
         "azureml": "auto",
         "heartbeat_interval": 5.0,
         "window": 0.03,
@@ -60,6 +52,7 @@ def settings(**changes: Any) -> WorkerSettings:
             {"name": "model", "path": "abfs://models/m", "mode": "mount", "storage": {"account_key": "s3cret"}}
         ],
         "master_timeout": 240.0,
+        "process": process_settings(arguments=["--model", "models/digits"]),
     }
     return WorkerSettings(**{**fields, **changes})
 
@@ -72,9 +65,11 @@ def settings(**changes: Any) -> WorkerSettings:
     processes=UINT32,
     window=st.floats(allow_nan=False),
 )
-def test_the_settings_come_back(**changes: Any) -> None:
-    sent = settings(**changes)
+def test_the_settings_come_back(arguments: Any, row_form: Any, **changes: Any) -> None:
+    process = process_settings(arguments=arguments, row_form=row_form)
+    sent = settings(**changes, process=process)
     assert WorkerSettings.unpack(sent.pack()) == sent
+    assert ProcessSettings.unpack(process.pack()) == process
 
 
 def test_a_path_that_is_not_utf_8_comes_back() -> None:

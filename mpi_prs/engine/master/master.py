@@ -32,8 +32,9 @@ from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import NO_RETRY, STOP, Failure, FailureKind
-from mpi_prs.wire.messages import Tag, WorkerSettings
+from mpi_prs.wire.messages import Tag
 from mpi_prs.wire.record import RECORD
+from mpi_prs.wire.settings import WorkerSettings
 
 _log = logging.getLogger("mpi_prs.master")
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable
 
 from mpi_prs.engine.node import Means
-from mpi_prs.wire.share import Share
+from mpi_prs.wire.settings import Share
 
 
 class Sharing:

@@ -20,7 +20,7 @@ from mpi_prs.core.script_variables import (
     SOURCE_DIRECTORY,
 )
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
-from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import ProcessPlace
 
 
@@ -37,9 +37,9 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
             AZUREML: settings.azureml,
             OUTPUT: settings.run_root,
             LOG_FOLDER: str(directory.entry_script_logs(node)),
-            SOURCE_DIRECTORY: settings.source_directory,
+            SOURCE_DIRECTORY: settings.process.source_directory,
             PROCESS_NAME: f"process{number:03d}",
-            LOGGING_LEVEL: settings.logging_level,
+            LOGGING_LEVEL: settings.process.logging_level,
             **({} if settings.azureml == "never" else {RUN_ID: _run_id(settings)}),
             **settings.environment_variables,
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.near.side_inputs import Provided, SideInput, begin_provide
-from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.settings import WorkerSettings
 
 _STEP = 0.05
 _LEAVING_SECONDS = 2.0  # for a fetch to end by itself once nobody wants it any more

@@ -11,7 +11,7 @@ from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.near.scratch_folder import scratch_folder
-from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.settings import WorkerSettings
 
 _PATIENCE = 10.0
 _PAUSE = 0.2

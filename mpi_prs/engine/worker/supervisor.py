@@ -18,7 +18,6 @@ its log.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -26,6 +25,7 @@ import socket
 import subprocess
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,7 +44,8 @@ from mpi_prs.wire.failure import (
     late_end,
 )
 from mpi_prs.wire.record import MINI_BATCH, RECORD
-from mpi_prs.wire.work import Chunk, News, ProcessPlace, ProcessSettings, State
+from mpi_prs.wire.settings import ProcessSettings
+from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
 
 if TYPE_CHECKING:
     from mpi_prs.inputs.manifest import Loaded
@@ -127,20 +128,7 @@ class UserProcess:
         self.started = time.monotonic()
         self._slot.write(Phase.INIT, -1, self.started)
         self.channel = WorkerEnd(ours)
-        settings = {
-            "process": place.number,
-            "node": self.settings.node,
-            "entry_script": self.settings.entry_script,
-            "source_directory": self.settings.source_directory,
-            "arguments": list(self.settings.arguments),
-            "row_form": self.settings.row_form,
-            "logging_level": self.settings.logging_level,
-            "payloads": self.settings.payloads,
-            "tables": self.settings.tables,
-            "header": self.settings.header,
-            "spill": self.settings.spill,
-        }
-        self.channel.send(Kind.SETTINGS, 0, json.dumps(settings).encode())
+        self.channel.send(Kind.SETTINGS, 0, replace(self.settings, process=place.number).pack())
 
     # Work
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.inputs.manifest import Loaded, Manifest
-from mpi_prs.wire.messages import WorkerSettings
+from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:

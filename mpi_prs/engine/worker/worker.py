@@ -37,9 +37,10 @@ from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import Failure, FailureKind
-from mpi_prs.wire.messages import Tag, WorkerSettings
+from mpi_prs.wire.messages import Tag
 from mpi_prs.wire.record import MINI_BATCH, RECORD
-from mpi_prs.wire.work import Chunk, News, ProcessSettings, State
+from mpi_prs.wire.settings import WorkerSettings
+from mpi_prs.wire.work import Chunk, News, State
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots
@@ -87,9 +88,9 @@ class Worker:
         directory = RunDirectory(Path(settings.run_root))
         path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
         self._log.propagate = False  # what concerns the job is shown by the master
-        with log_file(self._log, path, settings.logging_level):
+        with log_file(self._log, path, settings.process.logging_level):
             try:
-                self._set_up(settings, directory)
+                self._set_up(settings)
                 self._work()
                 self._stop_processes()
             finally:
@@ -138,7 +139,7 @@ class Worker:
             return str(error)
         return None
 
-    def _set_up(self, settings: WorkerSettings, directory: RunDirectory) -> None:
+    def _set_up(self, settings: WorkerSettings) -> None:
         self._settings = settings
         prefix = f"mpi_prs-{self._transport.rank}-"
         self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._sight.scratch))
@@ -152,22 +153,7 @@ class Worker:
             self._selector.register(self._supply.wake_descriptor, selectors.EVENT_READ)
         settings = self._with_side_inputs(settings)
         self._places = make_places(settings, self._node, self._scratch)
-        self._process_settings = ProcessSettings(
-            interpreter=settings.interpreter,
-            entry_script=settings.entry_script,
-            source_directory=settings.source_directory,
-            arguments=tuple(settings.arguments),
-            row_form=settings.row_form,
-            run_invocation_timeout=settings.run_invocation_timeout,
-            task_overhead_timeout=settings.task_overhead_timeout,
-            init_timeout=settings.init_timeout,
-            logging_level=settings.logging_level,
-            payloads=self._sight.manifest.kind,
-            tables=self._sight.manifest.of_tables,
-            node=self._node,
-            header=str(directory.header),
-            spill=str(directory.spill),
-        )
+        self._process_settings = replace(settings.process, node=self._node)
         for number in self._places:
             self._start_process(number)
         numbers = ", ".join(map(str, self._places))
@@ -186,9 +172,10 @@ class Worker:
             self._no_side_inputs = str(error)
             return settings
         self._set_up_so_far.callback(provided.close)
+        arguments = substitute(settings.process.arguments, provided.paths)
         return replace(
             settings,
-            arguments=substitute(settings.arguments, provided.paths),
+            process=replace(settings.process, arguments=arguments),
             environment_variables=substitute_values(settings.environment_variables, provided.paths),
         )
 

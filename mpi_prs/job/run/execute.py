@@ -33,8 +33,8 @@ from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
 from mpi_prs.storage.credentials import scrub
-from mpi_prs.wire.messages import Tag, WorkerSettings, pack_json
-from mpi_prs.wire.share import Share
+from mpi_prs.wire.messages import Tag, pack_json
+from mpi_prs.wire.settings import ProcessSettings, Share, WorkerSettings
 
 _log = logging.getLogger("mpi_prs.job")
 
@@ -204,17 +204,11 @@ def _say_what_is_fetched(config: JobConfig) -> None:
 
 
 def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
-    return WorkerSettings(
-        run_root=str(config.output),
-        token=run.token,
-        processes=config.processes_per_rank,
-        share=Share.alone(config.processes_per_rank),
-        gpus_per_process=config.slurm.gpus_per_process,
+    process = ProcessSettings(
         interpreter=str(config.environment or sys.executable),
         entry_script=str(config.entry_script),
         source_directory=str(config.source_directory),
         arguments=config.arguments,
-        environment_variables=dict(config.environment_variables),
         row_form=encoding(config.append_row_file_name, config.to_csv.model_dump())
         if config.output_action == "append_row"
         else None,
@@ -222,6 +216,18 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         task_overhead_timeout=config.task_overhead_timeout,
         init_timeout=config.init_timeout,
         logging_level=config.logging_level,
+        payloads=run.manifest.kind,
+        tables=run.manifest.of_tables,
+        header=str(run.directory.header),
+        spill=str(run.directory.spill),
+    )
+    return WorkerSettings(
+        run_root=str(config.output),
+        token=run.token,
+        processes=config.processes_per_rank,
+        share=Share.alone(config.processes_per_rank),
+        gpus_per_process=config.slurm.gpus_per_process,
+        environment_variables=dict(config.environment_variables),
         azureml=config.azureml,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
         master_timeout=_MASTER_PATIENCE * config.heartbeat_timeout,
@@ -231,6 +237,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         storages=[dataset.storage.secret() if dataset.is_remote else {} for dataset in config.datasets()],
         side_inputs=[side.secret() for side in config.side_input_list()],
         stop_grace=config.stop_grace,
+        process=process,
     )
 
 
