@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpi_prs.output.journal import Results, read_journal
-from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
+from mpi_prs.output.journal import RECORD_TYPE, Results, read_journal
+from mpi_prs.wire.record import RECORD
 
-RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 GROUP = 1 << 14
 
 

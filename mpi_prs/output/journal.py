@@ -25,7 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mpi_prs.core.errors import OutputError
+from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
+
+RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
+"""The records of a RESULTS frame as a structured array."""
 
 _MAGIC = b"mpi_prs journal 1\n"
 _FRAME = struct.Struct("<IIB")

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import read_journal, write_all
-from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
+from mpi_prs.output.journal import RECORD_TYPE, read_journal, write_all
 
 _PIECE = 4 << 20
-_RECORD = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 _HEADER = -1  # stands before mini-batch 0
 
 
@@ -62,7 +60,7 @@ def read_places(journal: Path, *, in_input_order: bool) -> Places:
         results = entry.results
         if results is None:
             continue
-        records = np.frombuffer(results.records, _RECORD)
+        records = np.frombuffer(results.records, RECORD_TYPE)
         if not len(records):
             numbers.append(np.array([_HEADER]))
             offsets.append(np.array([results.offset]))

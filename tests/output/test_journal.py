@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import Entry, Journal, Results, read_journal
-from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES, Record, unpack_records
+from mpi_prs.output.journal import RECORD_TYPE, Entry, Journal, Results, read_journal
+from mpi_prs.wire.record import RECORD, RECORD_FIELDS, Record, unpack_records
 
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
 RESULTS = st.builds(
@@ -199,6 +199,6 @@ def test_numpy_reads_records_as_they_are() -> None:
     np = pytest.importorskip("numpy")
     data = RECORD.pack(7, 10, 9, 2, 3, 11, 1.7e9, 0.25, 0.5)
 
-    (row,) = np.frombuffer(data, np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True))))
+    (row,) = np.frombuffer(data, RECORD_TYPE)
 
     assert tuple(row.tolist()) == RECORD.unpack(data)
