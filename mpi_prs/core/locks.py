@@ -1,7 +1,14 @@
-"""POSIX locks on open files: they keep out other processes, of this node and others, and end with their holder.
+"""Three kinds of locks, all of which end with their holder.
 
-They work across nodes on NFSv4, Lustre (``-o flock``), GPFS and BeeGFS (``tuneUseGlobalFileLocks``). A file that is
-locked may say who holds it, in words for a message. Standard library only, and for Python 3.7 as well.
+::
+
+    lock, try_lock      POSIX locks: keep out other processes, of this node and others, but no other thread of this one
+    among_threads       what must stand before one of these where several threads may want it
+    try_alone, share    flock: belongs to the open file, so it keeps out threads as well, and many may share it; for
+                        files on a disk of this node alone, since servers do not all pass it on to other nodes
+
+POSIX locks work across nodes on NFSv4, Lustre (``-o flock``), GPFS and BeeGFS (``tuneUseGlobalFileLocks``). A file that
+is locked may say who holds it, in words for a message. Standard library only, and for Python 3.7 as well.
 """
 
 from __future__ import annotations
@@ -12,12 +19,17 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+_threads: dict[str, threading.RLock] = {}
+_threads_of_threads = threading.Lock()
 
 
 def lock(descriptor: int) -> None:
@@ -46,6 +58,34 @@ def try_lock(descriptor: int) -> bool | None:
         if error.errno in _NO_LOCKS:
             return None
         raise
+    return True
+
+
+def is_still(descriptor: int, path: Path) -> bool:
+    """Whether a file that was locked still has its name, or was removed before it was locked. Raises OSError."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def among_threads(path: Path) -> threading.RLock:
+    """The lock that all threads of this process share for a path; its holder may lock the file there."""
+    with _threads_of_threads:
+        return _threads.setdefault(str(path), threading.RLock())
+
+
+def share(descriptor: int) -> None:
+    """Wait until nobody is alone with an open file, and be one of those who are not. Raises OSError."""
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def try_alone(descriptor: int) -> bool:
+    """Take an open file for oneself, shared before or not; whether nobody else has it. Raises OSError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 

@@ -24,7 +24,6 @@ import os
 import re
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,6 @@ from mpi_prs.core.words import near
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
 _VERSION = re.compile(r"([1-9][0-9]*)(?:\.json)?")
 _DELETED = re.compile(r"\.deleted-([1-9][0-9]*)")
-
-_threads: dict[str, threading.RLock] = {}
-_threads_of_threads = threading.Lock()
 
 
 # Names
@@ -183,7 +179,7 @@ def locked(path: Path, *, make_folder: bool = True) -> Iterator[None]:
         WorkspaceError: no lock file can be made there.
     """
     lock = path.with_name(f".{path.name}.lock")
-    with _among_threads(lock):
+    with locking.among_threads(lock):
         descriptor = _open_lock(lock, make_folder)
         try:
             yield
@@ -321,12 +317,6 @@ def remove(file: Path) -> None:
 
 
 # Inside
-
-
-def _among_threads(lock: Path) -> threading.RLock:
-    """POSIX locks keep out other processes, not other threads of this one."""
-    with _threads_of_threads:
-        return _threads.setdefault(str(lock), threading.RLock())
 
 
 def _numbers(folder: Path, pattern: re.Pattern[str]) -> Iterator[int]:

@@ -24,7 +24,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import Any
 
 from mpi_prs.azureml.environments.requirements import without_login
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.core.locks import read_holder, this_process, try_lock, write_holder
+from mpi_prs.core.locks import among_threads, read_holder, this_process, try_lock, write_holder
 from mpi_prs.core.records import read_json, write_json
 
 Say = Callable[[str], None]
@@ -40,9 +39,6 @@ Say = Callable[[str], None]
 _PAUSE = 0.2
 _REMINDER = 60.0  # seconds
 _SHOWN_LINES = 12
-
-_threads: dict[Path, threading.Lock] = {}
-_threads_of_threads = threading.Lock()
 
 
 def digest_of(parts: Mapping[str, Any]) -> str:
@@ -147,11 +143,10 @@ def _umask() -> int:
 @contextlib.contextmanager
 def _turn(lock: Path, what: str, say: Say) -> Iterator[bool]:
     """Wait until nobody else builds; whether that is certain (a filesystem may have no locks)."""
-    with _threads_of_threads:
-        among_threads = _threads.setdefault(lock, threading.Lock())
-    if not among_threads.acquire(blocking=False):
+    thread_lock = among_threads(lock)
+    if not thread_lock.acquire(blocking=False):
         say(f"{what} is being built by another thread of this process: waiting for it")
-        among_threads.acquire()
+        thread_lock.acquire()
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -161,7 +156,7 @@ def _turn(lock: Path, what: str, say: Say) -> Iterator[bool]:
         finally:
             os.close(descriptor)  # the kernel takes the lock back, as it does when we die
     finally:
-        among_threads.release()
+        thread_lock.release()
 
 
 def _lock(descriptor: int, what: str, say: Say) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import copy_atomically, reason, walk
-from mpi_prs.core.locks import try_lock
+from mpi_prs.core.locks import is_still, try_lock
 from mpi_prs.core.records import remove
 
 _SUFFIX = ".lock"
@@ -62,10 +62,8 @@ def _make(base: Path, name: str) -> int:
     lock = base / f"{name}{_SUFFIX}"
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if try_lock(descriptor) is not False:
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:
-                    break
+        if try_lock(descriptor) is not False and is_still(descriptor, lock):
+            break
         os.close(descriptor)  # somebody clears it away, who came before it was locked
     (base / name).mkdir()
     return descriptor

@@ -14,7 +14,6 @@ last worker that leaves removes the folder, and what killed ones left behind is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from typing import Any, Literal
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import move, walk
+from mpi_prs.core.locks import is_still, share, try_alone
 from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.inputs.near.staging import copy
 from mpi_prs.storage.credentials import Storage, is_url
@@ -178,7 +178,7 @@ def remove_stale(node_scratch: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in node_scratch.glob(_PREFIX + "*"):
             with contextlib.suppress(OSError), _opened(folder / "lock", os.O_RDWR) as lock:
-                if _is_ours(folder) and _try_alone(lock):
+                if _is_ours(folder) and try_alone(lock):
                     _remove(folder)
 
 
@@ -199,10 +199,9 @@ class _Folder:
                 raise InputError(
                     f"side_inputs: cannot use the scratch folder {path.parent}: {error.strerror}; set scratch elsewhere"
                 ) from None
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._lock), os.stat(path / "lock")):
-                    return
+            share(self._lock)
+            if is_still(self._lock, path / "lock"):
+                return
             os.close(self._lock)
 
     def have(self, side_input: SideInput, check: Callable[[], None]) -> str:
@@ -210,7 +209,7 @@ class _Folder:
         name = side_input.name
         complete, failed = self._path / name, self._path / f"{name}.failed"
         with _opened(self._path / f"{name}.lock", os.O_RDWR | os.O_CREAT) as lock:
-            while not _try_alone(lock):
+            while not try_alone(lock):
                 check()
                 time.sleep(_PAUSE)
             if not complete.exists():
@@ -231,8 +230,7 @@ class _Folder:
 
     def leave(self) -> None:
         with contextlib.suppress(OSError):
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            if _try_alone(self._lock):
+            if try_alone(self._lock):
                 _remove(self._path)
         os.close(self._lock)
 
@@ -285,14 +283,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)  # and with it its lock
-
-
-def _try_alone(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,0 +1,38 @@
+"""What may be done in one room alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.jobs import REPOSITORY
+
+PACKAGE = REPOSITORY / "mpi_prs"
+
+IN_CORE_ALONE = {
+    "walking a folder": (
+        r"\bos\.(walk|scandir|fwalk)\b|\.rglob\(",
+        {"inputs/listing.py"},
+    ),  # parallel to globs, as lean
+    "giving a file its name": (
+        r"\bos\.(replace|rename|renames|link)\b|\bshutil\.(move|copy|copy2|copyfile|copytree)\(",
+        set[str](),
+    ),
+    "locking": (r"\bfcntl\b|\blockf\b|\bflock\b", set[str]()),
+}
+"""What is done in core alone → how it looks, and the modules that may do it all the same."""
+
+
+def _elsewhere(pattern: str) -> Iterator[str]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE))
+        if not name.startswith("core/") and re.search(pattern, path.read_text("utf-8")):
+            yield name
+
+
+@pytest.mark.parametrize("what", IN_CORE_ALONE)
+def test_it_is_done_in_core_alone(what: str) -> None:
+    pattern, allowed = IN_CORE_ALONE[what]
+    assert set(_elsewhere(pattern)) == allowed
