@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mpi_prs.inputs.formats import FORMATS
 from mpi_prs.inputs.formats.format import TableFormat
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.partition_format import PartitionFormat
@@ -149,52 +150,33 @@ class TabularDataset(Dataset):
         )
 
     @classmethod
-    def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
-        """Delimited text; options are those of ``Delimited`` and of :meth:`from_format`."""
-        from mpi_prs.inputs.formats.delimited.splitting import Delimited
+    def from_files(cls, path: str | Sequence[str], format: str, **options: Any) -> TabularDataset:
+        """Rows of files in the format of this name (:data:`mpi_prs.inputs.formats.FORMATS`).
 
-        return cls._from_files(path, Delimited, options)
+        Options are those of the format and of :meth:`from_format`.
+        """
+        ours = {name: options.pop(name) for name in _DATASET_OPTIONS if name in options}
+        return cls.from_format(path, FORMATS[format].make(**options), **ours)
+
+    @classmethod
+    def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
+        """Delimited text, see :meth:`from_files`."""
+        return cls.from_files(path, "delimited", **options)
 
     @classmethod
     def from_parquet_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
-        """Parquet; options are those of ``Parquet`` and of :meth:`from_format`."""
-        from mpi_prs.inputs.formats.parquet.reading import Parquet
-
-        return cls._from_files(path, Parquet, options)
+        """Parquet, see :meth:`from_files`."""
+        return cls.from_files(path, "parquet", **options)
 
     @classmethod
     def from_json_lines_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
-        """JSON, an object a line; options are those of ``JsonLines`` and of :meth:`from_format`."""
-        from mpi_prs.inputs.formats.json_lines.reading import JsonLines
-
-        return cls._from_files(path, JsonLines, options)
+        """JSON, an object a line, see :meth:`from_files`."""
+        return cls.from_files(path, "json_lines", **options)
 
     @classmethod
     def from_hdf5_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
-        """HDF5; options are those of ``Hdf5`` and of :meth:`from_format`."""
-        from mpi_prs.inputs.formats.hdf5.reading import Hdf5
-
-        return cls._from_files(path, Hdf5, options)
-
-    def partition_by(self, columns: Sequence[str], target: Path | str) -> TabularDataset:
-        """Write a copy of the rows to a new folder, as Parquet in folders ``column=value``, and return it as a dataset.
-
-        Reads the whole dataset once, in this process. Its ``partition_keys`` in a job are some or all of ``columns``.
-
-        Raises:
-            InputError: the files cannot be read, or a column does not exist or cannot name folders.
-            OutputError: the target is not empty, or cannot be written.
-        """
-        from mpi_prs.inputs.partition_by import partition_by
-        from mpi_prs.inputs.reading import read_tables
-
-        partition_by(read_tables(self), columns, Path(target))
-        return TabularDataset.from_parquet_files(str(Path(target).absolute()), partition_format=HIVE)
-
-    @classmethod
-    def _from_files(cls, path: str | Sequence[str], format: Any, options: dict[str, Any]) -> TabularDataset:
-        ours = {name: options.pop(name) for name in _DATASET_OPTIONS if name in options}
-        return cls.from_format(path, format(**options), **ours)
+        """HDF5, see :meth:`from_files`."""
+        return cls.from_files(path, "hdf5", **options)
 
 
 _DATASET_OPTIONS = ("path_column", "drop_columns", "partition_format", "storage", "base")

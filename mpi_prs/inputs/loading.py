@@ -7,7 +7,6 @@ memory, or files in the scratch folder.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.partition_values import partition_values
+from mpi_prs.inputs.formats import BY_CLASS
 from mpi_prs.inputs.formats.arrow import repeated, unpack_schema
 from mpi_prs.inputs.formats.format import Batch, Part, Reader
 from mpi_prs.inputs.manifest import Manifest
@@ -32,14 +32,6 @@ from mpi_prs.inputs.segment import Segments
 from mpi_prs.storage.credentials import Storage
 
 _log = logging.getLogger("mpi_prs.loading")
-
-FORMATS = {
-    "Delimited": "delimited.splitting",
-    "Parquet": "parquet.reading",
-    "JsonLines": "json_lines.reading",
-    "Hdf5": "hdf5.reading",
-}
-"""Class of a table format → its module in ``mpi_prs.inputs.formats``."""
 
 
 @dataclass
@@ -200,12 +192,11 @@ class MiniBatchLoader:
         readers: dict[int, Reader] = self._of_thread.__dict__.setdefault("readers", {})
         if input not in readers:
             described = self._inputs[input]
-            name = described["format"]
-            module = importlib.import_module(f"mpi_prs.inputs.formats.{FORMATS[name]}")
             options = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()
             }
-            readers[input] = getattr(module, name)(**options).reader(described["survey"], self._stores[input])
+            format = BY_CLASS[described["format"]].make(**options)
+            readers[input] = format.reader(described["survey"], self._stores[input])
         return readers[input]
 
     def leave(self) -> None:

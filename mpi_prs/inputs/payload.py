@@ -18,11 +18,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpi_prs.inputs.formats import BY_CLASS
 from mpi_prs.inputs.formats.format import Part
 from mpi_prs.inputs.manifest import PLAIN, Manifest
 
 _LENGTH = struct.Struct("<I")
-_FORMATS_IN_ROWS = ("Parquet", "Hdf5")
 
 
 def pack(header: Mapping[str, Any], rest: bytes = b"") -> bytes:
@@ -57,7 +57,7 @@ def names(manifest: Manifest, mini_batch: int) -> list[str]:
     header, rest = unpack(payload)
     if "parts" not in header:
         return paths_of(rest)
-    unit = "rows" if manifest.inputs[manifest.input_of(mini_batch)]["format"] in _FORMATS_IN_ROWS else "bytes"
+    unit = "rows" if BY_CLASS[manifest.inputs[manifest.input_of(mini_batch)]["format"]].in_rows else "bytes"
     return _ranges(parts_of(header), unit)
 
 

@@ -1,16 +1,17 @@
-"""Reading a whole tabular dataset in this process, mini-batch by mini-batch, as a job would."""
+"""Reading or copying a whole tabular dataset in this process, mini-batch by mini-batch, as a job would."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.datasets import HIVE, TabularDataset
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.partition_by import partition_by
 from mpi_prs.inputs.planning import plan
 
 _PIECE = BatchSize(bytes=32 << 20)
@@ -32,3 +33,16 @@ def read_tables(dataset: TabularDataset) -> Iterator[Any]:
                 yield loader.read_table(number)
         finally:
             loader.close()
+
+
+def write_partitioned(dataset: TabularDataset, columns: Sequence[str], target: Path | str) -> TabularDataset:
+    """Write a copy of the rows to a new folder, as Parquet in folders ``column=value``, and return it as a dataset.
+
+    Reads the whole dataset once, in this process. Its ``partition_keys`` in a job are some or all of ``columns``.
+
+    Raises:
+        InputError: the files cannot be read, or a column does not exist or cannot name folders.
+        OutputError: the target is not empty, or cannot be written.
+    """
+    partition_by(read_tables(dataset), columns, Path(target))
+    return TabularDataset.from_parquet_files(str(Path(target).absolute()), partition_format=HIVE)

@@ -28,6 +28,7 @@ from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.reading import write_partitioned
 from mpi_prs.storage.credentials import Storage
 
 
@@ -298,7 +299,7 @@ def test_a_table_partitioned_by_its_columns_comes_back_by_them_with_its_types(tm
     )
     table.to_parquet(tmp_path / "whole.parquet", row_group_size=90)
     whole = TabularDataset.from_parquet_files(str(tmp_path / "whole.parquet"))
-    dataset = whole.partition_by(["code", "year"], tmp_path / "copy")
+    dataset = write_partitioned(whole, ["code", "year"], tmp_path / "copy")
     manifest = manifest_of(tmp_path, [dataset], None, ["code", "year"])
     got = made(manifest, tmp_path / "scratch")
     groups = {key: group.reset_index(drop=True) for key, group in table.groupby(["code", "year"])}

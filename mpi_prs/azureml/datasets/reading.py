@@ -49,15 +49,10 @@ def data_of(dataset: AbstractDataset) -> Data:
     }
     if not isinstance(dataset, TabularDataset):
         return data.FileDataset.from_files(patterns, **common)
-    make = {
-        "delimited": data.TabularDataset.from_delimited_files,
-        "parquet": data.TabularDataset.from_parquet_files,
-        "json_lines": data.TabularDataset.from_json_lines_files,
-        "hdf5": data.TabularDataset.from_hdf5_files,
-    }[dataset.format]
     columns = {"columns": dataset.columns} if dataset.columns else {}
-    return make(
+    return data.TabularDataset.from_files(
         patterns,
+        dataset.format,
         **dataset.options,
         **columns,
         path_column=dataset.path_column,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.formats import FORMATS, format_by_suffix, suffix_of
 from mpi_prs.inputs.formats.types import parse_column_type
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
@@ -46,49 +46,6 @@ class StorageSection(Section):
         for name in ("account_key_file", "sas_token_file"):
             values[name] = values[name] and str(values[name])
         return Storage(**values)
-
-
-_TABLE_KEYS = {
-    "delimited": (
-        "separator",
-        "header",
-        "encoding",
-        "quote",
-        "support_multi_line",
-        "decimal",
-        "na_values",
-        "columns",
-        "column_types",
-        "on_bad_record",
-        "infer_column_types",
-        "empty_as_string",
-    ),
-    "parquet": ("columns", "column_types"),
-    "json_lines": ("columns", "column_types", "on_bad_record"),
-    "hdf5": ("columns", "dataset"),
-}
-_SUFFIXES = {
-    ".csv": "delimited",
-    ".tsv": "delimited",
-    ".txt": "delimited",
-    ".parquet": "parquet",
-    ".parq": "parquet",
-    ".jsonl": "json_lines",
-    ".ndjson": "json_lines",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".hdf": "hdf5",
-}
-_COMPRESSED = (".gz", ".bz2", ".zst")
-
-
-def _suffix(pattern: str) -> str:
-    """The suffix that tells a format, without that of a compression."""
-    name = re.sub(r"[?#].*", "", pattern) if pattern.startswith(("http://", "https://")) else pattern
-    name = name.lower()
-    for suffix in _COMPRESSED:
-        name = name.removesuffix(suffix)
-    return Path(name).suffix
 
 
 class InputSection(Section):
@@ -212,7 +169,7 @@ class InputSection(Section):
             name = self.table_format()
             if name == "delimited" and self.separator is None:
                 self._is_tab_separated()
-            allowed = ("format", "path_column", "drop_columns", *_TABLE_KEYS[name])
+            allowed = ("format", "path_column", "drop_columns", *FORMATS[name].options)
             what = f"a table in the format {name}"
         common = {"files", "files_from", "table", "partition_format", "storage"}
         wrong = [key for key in self.model_fields_set if key not in common and key not in allowed]
@@ -226,23 +183,23 @@ class InputSection(Section):
         """The format of a table: as given, or by the suffix of the first pattern. Raises ValueError."""
         if self.format is not None:
             return self.format
-        found = _SUFFIXES.get(_suffix(self.table[0]))
+        found = format_by_suffix(self.table[0])
         if found is None:
             raise ValueError(
                 f"the format of the table {self.table[0]} does not show in its suffix; expected a key format with one "
-                f"of {', '.join(_TABLE_KEYS)}"
+                f"of {', '.join(FORMATS)}"
             )
         for pattern in self.table:
-            if _SUFFIXES.get(_suffix(pattern), found) != found:
+            if (format_by_suffix(pattern) or found) != found:
                 raise ValueError(
                     f"{self.table[0]} and {pattern} are of two formats, by their suffixes; make an input of each, or "
                     "give the key format"
                 )
-        return found
+        return found.name
 
     def _is_tab_separated(self) -> bool:
         """By the suffix, for want of a separator. Raises ValueError."""
-        found = {_suffix(pattern) == ".tsv" for pattern in self.table if _suffix(pattern) in _SUFFIXES}
+        found = {suffix_of(pattern) == ".tsv" for pattern in self.table if format_by_suffix(pattern)}
         if len(found) > 1:
             raise ValueError("some files are .tsv and some are not; make an input of each, or give the key separator")
         return True in found
@@ -256,7 +213,7 @@ class InputSection(Section):
         if self.files:
             return FileDataset(FileInput(self.files), self.partition_format, storage, self.mode)
         name = self.table_format()
-        options = {key: getattr(self, key) for key in _TABLE_KEYS[name] if getattr(self, key) is not None}
+        options = {key: getattr(self, key) for key in FORMATS[name].options if getattr(self, key) is not None}
         if name == "delimited" and self.separator is None and self._is_tab_separated():
             options["separator"] = "\t"
         ours = {
@@ -265,13 +222,7 @@ class InputSection(Section):
             "partition_format": self.partition_format,
             "storage": storage,
         }
-        make = {
-            "delimited": TabularDataset.from_delimited_files,
-            "parquet": TabularDataset.from_parquet_files,
-            "json_lines": TabularDataset.from_json_lines_files,
-            "hdf5": TabularDataset.from_hdf5_files,
-        }[name]
-        return make(self.table, **options, **ours)
+        return TabularDataset.from_files(self.table, name, **options, **ours)
 
 
 class SideInputSection(Section):

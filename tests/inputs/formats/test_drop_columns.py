@@ -15,7 +15,7 @@ from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import unpack
 from mpi_prs.inputs.planning import plan
-from mpi_prs.inputs.reading import read_tables
+from mpi_prs.inputs.reading import read_tables, write_partitioned
 from tests.inputs.test_table_jobs import WRITERS
 
 TABLE = pd.DataFrame({"number": np.arange(30), "half": np.arange(30) / 2, "text": [f"t{n % 3}" for n in range(30)]})
@@ -123,7 +123,7 @@ def test_partition_keys_and_the_path_are_left_out_and_are_keys_still(stores: Pat
 
 def test_partition_keys_of_folders_are_left_out(tmp_path: Path) -> None:
     whole = TabularDataset.from_delimited_files(str(write(tmp_path)))
-    parts = whole.partition_by(["text"], tmp_path / "parts")
+    parts = write_partitioned(whole, ["text"], tmp_path / "parts")
     dataset = TabularDataset.from_parquet_files(
         str(tmp_path / "parts"), partition_format=HIVE, drop_columns=["text", "half"]
     )
