@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,6 @@ class ProcessMark:
     def of_this_process(cls) -> ProcessMark:
         """That of the caller."""
         return cls(socket.gethostname(), os.getpid(), _started(os.getpid()) or 0, _boot())
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ProcessMark:
-        """The inverse of :func:`dataclasses.asdict`. Raises KeyError, TypeError, ValueError."""
-        return cls(str(data["host"]), int(data["pid"]), int(data["started"]), str(data["boot"]))
 
     def is_alive(self) -> bool | None:
         """Whether it still runs; ``None``: it belongs to another machine, so that nobody can tell here."""

@@ -7,6 +7,7 @@
     add_json       finished temporary file ─► link to NAME.json                    fails where the name is taken
     add_version    finished temporary file ─► link to 1.json, 2.json, …            until a name is free
     add_version_folder   finished temporary folder ─► rename to 1, 2, …            until a name is free
+    write_dataclass      as JSON, the last writer wins ─► read_dataclass
 
 Names with a leading dot are never listed: temporary files, locks, and the marks of versions
 that were deleted, whose numbers are not given out again.
@@ -16,21 +17,25 @@ Standard library only, and for Python 3.7 as well: user processes import this mo
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
 import datetime
 import errno
+import functools
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mpi_prs.core import locks as locking
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import beside, claim, claim_folder, move, reason, sync_folder
+from mpi_prs.core.files import beside, claim, claim_folder, move, reason, replacing, sync_folder
 from mpi_prs.core.words import near
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
@@ -202,6 +207,101 @@ def _open_lock(lock: Path, make_folder: bool) -> int:
         os.close(descriptor)
         raise WorkspaceError(f"cannot lock {lock}: {error.strerror}") from error
     return descriptor
+
+
+# Dataclasses
+
+Record = TypeVar("Record")
+
+
+def write_dataclass(path: Path, record: object, *, lasting: bool = False) -> None:
+    """Make or replace a file that has a dataclass as JSON.
+
+    Args:
+        lasting: it survives a power failure.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path, lasting=lasting) as file:
+        file.write(json.dumps(dataclasses.asdict(record), indent=1).encode() + b"\n")  # type: ignore[call-overload]
+
+
+def read_dataclass(kind: type[Record], path: Path) -> Record | None:
+    """The dataclass in a file; ``None``: there is none, or none that can be read."""
+    try:
+        return from_json(kind, json.loads(_read(path)))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def from_json(kind: type[Record], data: object) -> Record:
+    """The inverse of :func:`dataclasses.asdict` after JSON. What has a default may be missing, and what a later version
+    may have added is left out.
+
+    Args:
+        kind: a dataclass, of numbers, texts, lists, dicts with texts as keys, tuples, and other dataclasses.
+        data: what was read.
+
+    Raises:
+        ValueError: it is no such thing; names the field.
+    """
+    found: Record = _object(kind, data, "")
+    return found
+
+
+def _object(kind: type, data: object, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where or 'it'}: expected an object, got {_kind(data)}")
+    values = {}
+    for name, (form, has_default) in _fields(kind).items():
+        inside = f"{where}.{name}" if where else name
+        if name in data:
+            values[name] = _value(form, data[name], inside, kind)
+        elif not has_default:
+            raise ValueError(f"{inside} is missing")
+    return kind(**values)
+
+
+@functools.lru_cache(maxsize=256)
+def _fields(kind: type) -> dict[str, tuple[ast.expr, bool]]:
+    """The annotation of each field, which Python 3.7 can read but not evaluate, and whether it has a default."""
+    missing = dataclasses.MISSING
+    return {
+        field.name: (
+            ast.parse(str(field.type), mode="eval").body,
+            field.default is not missing or field.default_factory is not missing,
+        )
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _value(form: ast.expr, data: Any, where: str, kind: type) -> Any:
+    if isinstance(form, ast.BinOp):  # X | Y
+        with contextlib.suppress(ValueError):
+            return _value(form.right, data, where, kind)
+        return _value(form.left, data, where, kind)
+    if isinstance(form, ast.Subscript):
+        inner = form.slice.value if type(form.slice).__name__ == "Index" else form.slice  # type: ignore[attr-defined]
+        forms = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        name = getattr(form.value, "id", "")
+        if name == "dict" and isinstance(data, dict):
+            return {key: _value(forms[1], each, f"{where}.{key}", kind) for key, each in data.items()}
+        if name == "list" and isinstance(data, list):
+            return [_value(forms[0], each, f"{where}[{index}]", kind) for index, each in enumerate(data)]
+        if name == "tuple" and isinstance(data, list) and len(data) == len(forms):
+            return tuple(_value(each, one, where, kind) for each, one in zip(forms, data))  # noqa: B905  # Python 3.7
+        raise ValueError(f"{where}: expected a {name}, got {_kind(data)}")
+    name = getattr(form, "id", "None")
+    plain = _PLAIN.get(name)
+    if plain is None:
+        return data if name == "Any" else _object(vars(sys.modules[kind.__module__])[name], data, where)
+    if not isinstance(data, plain) or (isinstance(data, bool) and name != "bool"):
+        raise ValueError(f"{where}: expected {name}, got {data!r}")
+    return data
+
+
+_PLAIN: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool, "None": type(None)}
 
 
 # Versions

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, OutputError
-from mpi_prs.core.files import replacing
+from mpi_prs.core.records import read_dataclass, write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, duration, many, percent, printable, rate, size
 
@@ -98,8 +96,7 @@ def outcome(phase: str, reason: str, exit_code: int | None) -> str:
 def write_status(path: Path, status: Status) -> bool:
     """Replace the file. Returns whether that worked: a full disk is no reason to end a job."""
     try:
-        with replacing(path) as file:
-            file.write(json.dumps(asdict(status), indent=1).encode("ascii") + b"\n")
+        write_dataclass(path, status)
     except OSError:
         return False
     return True
@@ -107,23 +104,7 @@ def write_status(path: Path, status: Status) -> bool:
 
 def read_status(path: Path) -> Status | None:
     """The status, or ``None`` when there is none that can be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    kinds = Status.__annotations__  # as text, which any Python can read: user processes may run in 3.7
-    if not isinstance(found, dict) or not all(_is(found.get(name), kind) for name, kind in kinds.items()):
-        return None
-    return Status(**{name: found[name] for name in kinds})
-
-
-_KINDS = {"int": int, "float": float, "str": str, "None": type(None)}
-
-
-def _is(value: Any, kind: str) -> bool:
-    if kind == "list[str]":
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return isinstance(value, tuple(_KINDS[name] for name in kind.split(" | ")))
+    return read_dataclass(Status, path)
 
 
 def iso_time(seconds: float) -> str:

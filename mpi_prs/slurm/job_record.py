@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
-from mpi_prs.core.files import replacing
+from mpi_prs.core.records import read_dataclass, write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import Status, read_status
 
 
-def write_record(run: RunDirectory, job_id: str) -> None:
+@dataclass(frozen=True)
+class SubmittedJob:
+    """The content of ``slurm_job.json``."""
+
+    job_id: str
+
+
+def keep_submitted_job(run: RunDirectory, job_id: str) -> None:
     """Keep the id of the job that was just submitted. Raises OSError."""
-    with replacing(run.slurm_job, lasting=True) as file:
-        file.write(json.dumps({"job_id": job_id}).encode() + b"\n")
+    write_dataclass(run.slurm_job, SubmittedJob(job_id), lasting=True)
 
 
 def submitted_job(run: RunDirectory) -> str | None:
     """The job that ``submit`` submitted last; ``None`` if there is none."""
-    try:
-        found = json.loads(run.slurm_job.read_bytes())
-    except (OSError, ValueError):
-        return None
-    job_id = found.get("job_id") if isinstance(found, dict) else None
-    return job_id if isinstance(job_id, str) and job_id.isdecimal() else None
+    found = read_dataclass(SubmittedJob, run.slurm_job)
+    return found.job_id if found is not None and found.job_id.isdecimal() else None
 
 
 def has_ended(status: Status | None, job_id: str) -> bool:

@@ -12,7 +12,7 @@ from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import read_status
 from mpi_prs.slurm.control import cancel, job_state, submit
-from mpi_prs.slurm.job_record import has_ended, latest_job, write_record
+from mpi_prs.slurm.job_record import has_ended, keep_submitted_job, latest_job
 
 
 def hand_in(run: RunDirectory, script: str) -> str:
@@ -26,7 +26,7 @@ def hand_in(run: RunDirectory, script: str) -> str:
         run.slurm.mkdir(parents=True, exist_ok=True)
         run.slurm_script.write_text(script, encoding="utf-8")
         job_id = submit(script)
-        write_record(run, job_id)
+        keep_submitted_job(run, job_id)
     except OSError as error:
         raise OutputError(f"cannot write to {run.slurm}: {error.strerror}; choose another output") from error
     return job_id

@@ -14,7 +14,7 @@ import pytest
 
 from mpi_prs.azureml.backends import local_runner
 from mpi_prs.azureml.backends.local_backend import LocalBackend
-from mpi_prs.azureml.backends.runner_record import read_runner
+from mpi_prs.azureml.backends.runner_record import RunnerRecord
 from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
@@ -25,6 +25,7 @@ from mpi_prs.azureml.experiment import Experiment
 from mpi_prs.azureml.runs.pipeline_run import PipelineRun
 from mpi_prs.azureml.submit import submission
 from mpi_prs.core.errors import InputError, PipelineError, RunFailed, ScriptError
+from mpi_prs.core.records import read_dataclass
 from tests.support.azurite import ACCOUNT, KEY, Azurite
 from tests.support.experiments import LINES, NAMES, WAITING, Lab, items, marked_processes
 from tests.support.jobs import REPOSITORY, Job, wait_until
@@ -52,7 +53,7 @@ def at_work(run: PipelineRun, step: str = "waiting") -> bool:
 
 
 def runner_pid(run: PipelineRun) -> int:
-    record = read_runner(run.folder / "runner.json")
+    record = read_dataclass(RunnerRecord, run.folder / "runner.json")
     assert record is not None
     return record.process.pid
 

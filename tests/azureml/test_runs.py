@@ -28,6 +28,7 @@ from mpi_prs.child.context import script_facts as facts
 from mpi_prs.child.context.run_record import Output, RunRecord, new_id, utc_now
 from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
 from mpi_prs.core.process_mark import ProcessMark
+from mpi_prs.core.records import from_json
 from mpi_prs.monitor.status import Status
 from mpi_prs.slurm.control import JobState
 from mpi_prs.slurm.watch import Look
@@ -500,7 +501,7 @@ def test_a_process_is_known_by_its_start() -> None:
     mine = ProcessMark.of_this_process()
     assert mine.is_alive() is True
     values: dict[str, Any] = vars(mine)
-    assert ProcessMark.from_json(values) == mine
+    assert from_json(ProcessMark, values) == mine
     assert ProcessMark.from_json({**values, "started": mine.started + 1}).is_alive() is False
     assert ProcessMark.from_json({**values, "boot": "another"}).is_alive() is False
     assert ProcessMark.from_json({**values, "host": "elsewhere"}).is_alive() is None

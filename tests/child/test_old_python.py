@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress, write_runner
+from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import OLDEST
@@ -25,6 +25,7 @@ from mpi_prs.core import own_python as ours
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.own_python import own_python
 from mpi_prs.core.process_mark import ProcessMark
+from mpi_prs.core.records import write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import write_status
 from tests.azureml.test_runs import status
@@ -289,7 +290,7 @@ def context(tmp_path: Path) -> ScriptContext:
     write_record(ws.layout, RunRecord(step, "digits", STEP, "predict", now, parent=parent, step=part))
     pipeline = PipelinePart("local", [step], SUBMITTED, here)
     at = write_record(ws.layout, RunRecord(parent, "digits", PIPELINE, "nightly", now, pipeline=pipeline))
-    write_runner(at.runner, RunnerRecord(here, time.time(), steps={step: StepProgress()}))
+    write_dataclass(at.runner, RunnerRecord(here, time.time(), steps={step: StepProgress()}))
     return ScriptContext(
         str(ws.folder),
         "digits",

@@ -20,6 +20,10 @@ IN_CORE_ALONE = {
         r"\bos\.(replace|rename|renames|link)\b|\bshutil\.(move|copy|copy2|copyfile|copytree)\(",
         set[str](),
     ),
+    "reading JSON files": (
+        r"\bjson\.load\(|\bjson\.loads\([^()]*\.read(_text|_bytes)?\(",
+        {"azureml/definition/script_settings.py"},
+    ),
     "locking": (r"\bfcntl\b|\blockf\b|\bflock\b", set[str]()),
 }
 """What is done in core alone → how it looks, and the modules that may do it all the same."""

@@ -15,7 +15,7 @@ from mpi_prs.job.config.model import load_config
 from mpi_prs.job.config.secret_overrides import refuse_secrets
 from mpi_prs.monitor.status import read_status
 from mpi_prs.slurm.control import JobState
-from mpi_prs.slurm.job_record import latest_job, submitted_job, write_record
+from mpi_prs.slurm.job_record import keep_submitted_job, latest_job, submitted_job
 from mpi_prs.slurm.watch import ASK_SECONDS, RunWatch
 from tests.support.jobs import MARK, NAMES_SCRIPT, Job, Mpi, assert_every_row_once, need, wait_until
 from tests.support.slurm_cluster import SlurmCluster, has_pmix
@@ -314,7 +314,7 @@ class Slurm:
 
 def watch_of(job: Job, slurm: Slurm) -> RunWatch:
     job.directory.slurm.mkdir(parents=True, exist_ok=True)
-    write_record(job.directory, "12")
+    keep_submitted_job(job.directory, "12")
     return RunWatch(job.directory, slurm, lambda: slurm.now)
 
 
@@ -357,7 +357,7 @@ def test_the_later_of_two_jobs_is_the_one_that_counts(new_job: Callable[..., Job
     slurm = Slurm(PENDING)
     assert watch_of(job, slurm).look(0.0).queue.startswith("Slurm job 12")
     assert latest_job(job.directory) == "12"
-    write_record(job.directory, "5")
+    keep_submitted_job(job.directory, "5")
     assert latest_job(job.directory) == "9"
     look = RunWatch(job.directory, slurm).look(0.0)  # whose end is on file
     assert (look.is_over, look.exit_code, slurm.asked) == (True, 0, 1)

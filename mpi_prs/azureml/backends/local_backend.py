@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import Blocked, Standing
-from mpi_prs.azureml.backends.runner_record import RunnerRecord, read_runner
+from mpi_prs.azureml.backends.runner_record import RunnerRecord
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.own_python import own_python
+from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ class LocalBackend:
 
         assert record.step is not None and record.parent is not None
         path = RunFolder(folder.root.with_name(record.parent)).runner
-        runner = read_runner(path)
+        runner = read_dataclass(RunnerRecord, path)
         alive = runner is not None and runner.is_alive()
         if runner is not None and not alive:
-            runner = read_runner(path)  # what it wrote last, it may have written just now
+            runner = read_dataclass(RunnerRecord, path)  # what it wrote last, it may have written just now
         status = read_status(RunDirectory(Path(record.step.folder)).status)
         return standing_of(record, runner, alive, status, folder.cancelled.exists(), blocked, given_up)
 

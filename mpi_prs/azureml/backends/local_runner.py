@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_prs.azureml.backends.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress, write_runner
+from mpi_prs.azureml.backends.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress
 from mpi_prs.child.context.run_record import RunFolder, RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import (
@@ -39,6 +39,7 @@ from mpi_prs.core.errors import (
     PipelineError,
 )
 from mpi_prs.core.process_mark import ProcessMark
+from mpi_prs.core.records import write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Runner:
     def _write(self) -> None:
         self._record = dataclasses.replace(self._record, updated=time.time())
         try:
-            write_runner(self._folder.runner, self._record)
+            write_dataclass(self._folder.runner, self._record)
         except OSError as error:  # a full disk is no reason to end the step
             _say(f"cannot write {self._folder.runner}: {error.strerror}")
 

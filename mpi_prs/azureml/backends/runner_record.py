@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from mpi_prs.core.files import replacing
 from mpi_prs.core.process_mark import ProcessMark
 
 UPDATE_SECONDS = 10.0
@@ -54,27 +49,3 @@ class RunnerRecord:
             return False
         alive = self.process.is_alive()
         return time.time() - self.updated <= SILENCE if alive is None else alive
-
-
-def write_runner(path: Path, record: RunnerRecord) -> None:
-    """Replace the file. Raises OSError."""
-    with replacing(path) as file:
-        file.write(json.dumps(dataclasses.asdict(record)).encode() + b"\n")
-
-
-def read_runner(path: Path) -> RunnerRecord | None:
-    """``None``: there is none that can be read."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        steps = {name: _progress(each) for name, each in data["steps"].items()}
-        process = ProcessMark.from_json(data["process"])
-        return RunnerRecord(process, float(data["updated"]), bool(data["finished"]), steps)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def _progress(data: dict[str, Any]) -> StepProgress:
-    exit_code = data["exit_code"]
-    return StepProgress(
-        None if exit_code is None else int(exit_code), str(data["skipped"]), float(data.get("began", 0))
-    )

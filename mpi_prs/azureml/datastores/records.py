@@ -23,7 +23,7 @@ from typing import Any
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import replacing
-from mpi_prs.core.records import add_json, locked, names_of, read_json, write_json
+from mpi_prs.core.records import add_json, from_json, locked, names_of, read_json, write_json
 
 ANONYMOUS = "anonymous"
 FROM_ENVIRONMENT = "environment"
@@ -66,14 +66,16 @@ def read_record(layout: WorkspaceFolder, name: str) -> DatastoreRecord | None:
     except FileNotFoundError:
         folder = {BLOB_STORE: layout.blob_store, FILE_STORE: layout.file_store}.get(name)
         return None if folder is None else DatastoreRecord("folder", folder=str(folder))
-    fields = {key: value for key, value in data.items() if key in DatastoreRecord.__dataclass_fields__}
-    wrong = [key for key, value in fields.items() if not isinstance(value, (str, type(None)))]
-    if wrong or fields.get("kind") not in ("blob", "file_share", "folder"):
+    try:
+        record = from_json(DatastoreRecord, data)
+        if record.kind not in ("blob", "file_share", "folder"):
+            raise ValueError(f"kind: {record.kind!r}")
+    except ValueError as error:
         raise WorkspaceError(
-            f"{what}: {layout.datastore(name)}: {wrong[0] if wrong else 'kind'} is not what it should be. Mend this "
-            "file, or register the datastore anew with overwrite=True"
-        )
-    return DatastoreRecord(**fields)
+            f"{what}: {layout.datastore(name)}: {error}. Mend this file, or register the "
+            "datastore anew with overwrite=True"
+        ) from None
+    return record
 
 
 def record_names(layout: WorkspaceFolder) -> list[str]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.process_mark import ProcessMark
-from mpi_prs.core.records import names_of, read_json, write_json
+from mpi_prs.core.records import from_json, names_of, read_json, write_json
 from mpi_prs.core.words import near
 
 PIPELINE = "azureml.PipelineRun"
@@ -250,13 +249,13 @@ def read_record(layout: WorkspaceFolder, experiment: str, run_id: str) -> RunRec
     path = layout.run_description(experiment, run_id)
     what = f"the run {run_id} of the experiment {experiment!r}"
     try:
-        return _parse(read_json(path, what))
+        return from_json(RunRecord, read_json(path, what))
     except FileNotFoundError:
         known = run_ids(layout, experiment)
         raise WorkspaceError(
             f"there is no run {run_id!r} in the experiment {experiment!r}{near(run_id, known)}"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise WorkspaceError(
             f"{what}: {path} lacks something or has it wrong ({error}); is it edited by hand?"
         ) from None
@@ -279,30 +278,3 @@ def find_experiment(layout: WorkspaceFolder, run_id: str) -> str:
 
 def _is_run(layout: WorkspaceFolder, experiment: str, run_id: str) -> bool:
     return layout.run_description(experiment, run_id).is_file()
-
-
-def _parse(data: Mapping[str, Any]) -> RunRecord:
-    values = _known(RunRecord, data)
-    if values.get("pipeline") is not None:
-        part = _known(PipelinePart, values["pipeline"])
-        part["submitter"] = ProcessMark.from_json(part["submitter"])
-        values["pipeline"] = PipelinePart(**part)
-    if values.get("step") is not None:
-        part = _known(StepPart, values["step"])
-        part["outputs"] = {name: _output(each) for name, each in part["outputs"].items()}
-        part["reused"] = Reused(**_known(Reused, part["reused"])) if part.get("reused") else None
-        values["step"] = StepPart(**part)
-    return RunRecord(**values)
-
-
-def _output(data: Mapping[str, Any]) -> Output:
-    values = _known(Output, data)
-    if values.get("registration") is not None:
-        values["registration"] = Registration(**_known(Registration, values["registration"]))
-    return Output(**values)
-
-
-def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a later version may have added."""
-    names = {each.name for each in dataclasses.fields(kind)}
-    return {name: value for name, value in data.items() if name in names}

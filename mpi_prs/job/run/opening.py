@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs import __version__
-from mpi_prs.core.errors import OutputError
+from mpi_prs.core.errors import OutputError, WorkspaceError
 from mpi_prs.core.files import replacing
+from mpi_prs.core.records import read_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
@@ -246,10 +247,10 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
 def _read_description(directory: RunDirectory) -> dict[str, Any]:
     """What the run is, by its own word; raises OutputError where that cannot be read."""
     try:
-        description = json.loads(directory.description.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or not isinstance(description.get("fingerprint"), dict):
+        description = read_json(directory.description, "the run")
+        if not isinstance(description.get("fingerprint"), dict):
             raise ValueError("it has no fingerprint")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, WorkspaceError) as error:
         raise OutputError(f"{directory.description} cannot be read ({error}); start anew with --overwrite") from error
     return description
 

@@ -15,12 +15,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import replacing, walk
+from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.storage.upload import check_upload, upload, upload_all
@@ -75,7 +77,7 @@ def upload_output(config: JobConfig, directory: RunDirectory) -> None:
 
 def uploaded_files(directory: RunDirectory) -> dict[str, int]:
     """The files that have been uploaded, by their names below ``output_url``, with their sizes in bytes."""
-    return {name: size for name, (size, _changed) in _read(directory.uploaded)[1].items()}
+    return {name: size for name, (size, _changed) in _read(directory.uploaded).files.items()}
 
 
 def url_below(url: str, name: str) -> str:
@@ -88,14 +90,22 @@ _State = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds."""
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """The content of ``uploaded.json``: where to, and name → state of each file."""
+
+    url: str = ""
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
 class _Record:
-    """``uploaded.json``: what is in the store already."""
+    """What is in the store already."""
 
     def __init__(self, path: Path, url: str) -> None:
         self._path = path
         self._url = url.rstrip("/")
-        known_url, files = _read(path)
-        self._files = files if known_url == self._url else {}
+        known = _read(path)
+        self._files = known.files if known.url == self._url else {}
         self._folder = path.parent.parent
 
     def __len__(self) -> int:
@@ -108,17 +118,12 @@ class _Record:
     def add(self, files: dict[str, _State]) -> None:
         """These have been uploaded, in the state that they were in before."""
         self._files |= files
-        told = {"url": self._url, "files": self._files}
-        with replacing(self._path, lasting=True) as marker:
-            marker.write(json.dumps(told).encode())
+        with replacing(self._path, lasting=True) as marker:  # a million are too many for a dataclass's deep copy
+            marker.write(json.dumps({"url": self._url, "files": self._files}).encode())
 
 
-def _read(path: Path) -> tuple[str, dict[str, _State]]:
-    try:
-        found = json.loads(path.read_bytes())
-        return str(found["url"]), {str(name): (int(size), int(time)) for name, (size, time) in found["files"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return "", {}
+def _read(path: Path) -> Uploaded:
+    return read_dataclass(Uploaded, path) or Uploaded()
 
 
 def _state(file: Path) -> _State:
