@@ -502,9 +502,9 @@ def test_a_process_is_known_by_its_start() -> None:
     assert mine.is_alive() is True
     values: dict[str, Any] = vars(mine)
     assert from_json(ProcessMark, values) == mine
-    assert ProcessMark.from_json({**values, "started": mine.started + 1}).is_alive() is False
-    assert ProcessMark.from_json({**values, "boot": "another"}).is_alive() is False
-    assert ProcessMark.from_json({**values, "host": "elsewhere"}).is_alive() is None
+    assert from_json(ProcessMark, {**values, "started": mine.started + 1}).is_alive() is False
+    assert from_json(ProcessMark, {**values, "boot": "another"}).is_alive() is False
+    assert from_json(ProcessMark, {**values, "host": "elsewhere"}).is_alive() is None
     with subprocess.Popen([sys.executable, "-c", ""]) as other:
         pass
-    assert ProcessMark.from_json({**values, "pid": other.pid}).is_alive() is False
+    assert from_json(ProcessMark, {**values, "pid": other.pid}).is_alive() is False
