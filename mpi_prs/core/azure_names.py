@@ -60,9 +60,6 @@ class Surface(metaclass=SurfaceType):
 class NotRegistered(WorkspaceError, KeyError):
     """A name that is not in the workspace; also a KeyError, as Azure's dicts raise."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class Registered(typing.Mapping[str, T]):  # that of collections.abc takes no [ ] in Python 3.8
     """What is registered under names, read when it is asked for, never earlier and never from memory.

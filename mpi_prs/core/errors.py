@@ -26,16 +26,78 @@ Standard library only: the user process imports this module too.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 EXIT_COMPLETE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RESUMABLE = 75
 
 
+_Error = TypeVar("_Error", bound="MpiPrsError")
+
+
 class MpiPrsError(Exception):
-    """The root of the tree; its text is the whole message for the user."""
+    """The root of the tree; its text is the whole message for the user.
+
+    Args:
+        problem: what is wrong, and what to do; it may be left out where ``expected`` says it.
+        path, line, key, node: where; see :meth:`at`.
+        got: what was given, as it may be shown.
+        expected: the sentence that says what would do.
+
+    Attributes:
+        path, line, key, node: the nearest place of each kind to what is wrong; ``None``: it is not known.
+    """
 
     exit_code: int = EXIT_FAILED
+
+    def __init__(
+        self,
+        problem: str = "",
+        *,
+        path: object = None,
+        line: int | None = None,
+        key: object = None,
+        node: object = None,
+        got: str | None = None,
+        expected: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.got = got
+        self.expected = expected
+        self.path: str | None = None
+        self.line: int | None = None
+        self.key: str | None = None
+        self.node: str | None = None
+        self._where: list[str] = []
+        self.at(path=path, line=line, key=key, node=node)
+
+    def at(
+        self: _Error, *, path: object = None, line: int | None = None, key: object = None, node: object = None
+    ) -> _Error:
+        """Say further out where it is; returns the error itself: ``raise error.at(path=file)``.
+
+        Args:
+            path: of the file or folder.
+            line: in that file, from 1.
+            key: of a setting, or the name of what has it.
+            node: the host.
+        """
+        file = None if path is None else str(path) + (f", line {line}" if line is not None else "")
+        places = [file, None if node is None else f"node {node}", None if key is None else str(key)]
+        self._where[:0] = [place for place in places if place is not None]
+        self.path = self.path or (None if path is None else str(path))
+        self.line = line if self.line is None else self.line
+        self.key = self.key or (None if key is None else str(key))
+        self.node = self.node or (None if node is None else str(node))
+        return self
+
+    def __str__(self) -> str:
+        got = f"got {self.got}" if self.got is not None else None
+        said: list[Any] = [each for each in (self.problem, got, self.expected) if each]
+        return ": ".join([*self._where, "; ".join(said)])
 
 
 class UserMistake(MpiPrsError):

@@ -123,15 +123,15 @@ def test_of_several_that_make_the_same_name_one_wins(ws: Workspace) -> None:
 @pytest.mark.parametrize(
     ("configuration", "message"),
     [
-        ({"max_nodes": 0}, "max_nodes is a whole number, at least 1, but got 0"),
-        ({"max_nodes": "four"}, "max_nodes is a whole number, at least 1, but got 'four'"),
-        ({"min_nodes": -1}, "min_nodes is a whole number, at least 0, but got -1"),
+        ({"max_nodes": 0}, "max_nodes: got 0; expected a whole number of at least 1"),
+        ({"max_nodes": "four"}, "max_nodes: got 'four'; expected a whole number of at least 1"),
+        ({"min_nodes": -1}, "min_nodes: got -1; expected a whole number of at least 0"),
         ({"min_nodes": 5}, "max_nodes is at least min_nodes, but got 4 and 5"),
-        ({"min_nodes": True}, "min_nodes is a whole number, at least 0, but got True"),
-        ({"vm_priority": "cheap"}, "vm_priority is dedicated or lowpriority, but got 'cheap'"),
-        ({"vm_size": 2}, "vm_size is text such as 'STANDARD_D2_V2', but got 2"),
-        ({"tags": ["a"]}, "tags is a dict of texts"),
-        ({"idle_seconds_before_scaledown": 1.5}, "idle_seconds_before_scaledown is a whole number"),
+        ({"min_nodes": True}, "min_nodes: got True; expected a whole number of at least 0"),
+        ({"vm_priority": "cheap"}, "vm_priority: got 'cheap'; expected one of dedicated, lowpriority"),
+        ({"vm_size": 2}, "vm_size: got 2; expected text such as 'STANDARD_D2_V2'"),
+        ({"tags": ["a"]}, r"tags: got \[.a.\]; expected a dict of texts"),
+        ({"idle_seconds_before_scaledown": 1.5}, "idle_seconds_before_scaledown: got 1.5; expected a whole number"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(configuration: dict[str, object], message: str) -> None:
@@ -158,7 +158,9 @@ def test_a_broken_file_is_named(ws: Workspace) -> None:
     make(ws)
     ws.layout.compute("cpucluster").write_text('{"max_nodes": "many"}')
     for look_up in (lambda: ComputeTarget(ws, "cpucluster"), lambda: ws.compute_targets["cpucluster"]):
-        with pytest.raises(ComputeTargetException, match=r"cpucluster\.json: max_nodes is a whole number"):
+        with pytest.raises(
+            ComputeTargetException, match=r"cpucluster\.json: max_nodes: got 'many'; expected a whole number"
+        ):
             look_up()
     ws.layout.compute("cpucluster").write_text("{")
     with pytest.raises(WorkspaceError, match=r"cpucluster\.json, line 1, column 2: not JSON"):

@@ -102,9 +102,9 @@ def test_some_children_of_a_folder_are_registered(ws: Workspace) -> None:
         ({"model_path": ".."}, r"cannot be copied, since the workspace .*ws is inside it"),
         ({"model_name": "a/b"}, "the name of a model has no '/' in it"),
         ({"model_name": 3}, "the name of a model is text"),
-        ({"tags": ["x"]}, "tags is a dict such as"),
-        ({"tags": {"x": None}}, "tags is a dict of texts, but has 'x': None"),
-        ({"properties": {3: "x"}}, "properties is a dict of texts, but has 3: 'x'"),
+        ({"tags": ["x"]}, "tags: got .*; expected a dict of texts, such as"),
+        ({"tags": {"x": None}}, r"tags\['x'\]: got None; expected text"),
+        ({"properties": {3: "x"}}, "properties: got 3; expected text for the name of a tag"),
         ({"workspace": "ws"}, "expected a Workspace, .* but got 'ws'"),
     ],
 )

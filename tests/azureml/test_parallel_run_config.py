@@ -111,8 +111,8 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"node_count": None}, ["node_count is missing"]),
     ({"environment": "batch_env"}, ["environment", "'batch_env'", 'Environment.get(ws, "batch_env")']),
     ({"environment": 3}, ["environment", "got 3", "expected an Environment"]),
-    ({"entry_script": 3}, ["entry_script", "got 3", "expected a text"]),
-    ({"entry_script": " "}, ["entry_script", "not an empty text"]),
+    ({"entry_script": 3}, ["entry_script", "got 3", "expected a path"]),
+    ({"entry_script": " "}, ["entry_script", "not empty text"]),
     ({"entry_script": "https://x/score.py"}, ["entry_script", "not a URL"]),
     ({"error_threshold": -2}, ["error_threshold", "got -2", "at least -1"]),
     ({"error_threshold": 0.5}, ["error_threshold", "got 0.5", "whole number"]),
@@ -131,7 +131,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"run_invocation_timeout": float("nan")}, ["run_invocation_timeout", "nan"]),
     ({"run_invocation_timeout": "soon"}, ["run_invocation_timeout", "'soon'"]),
     ({"run_max_try": 0}, ["run_max_try", "at least 1"]),
-    ({"append_row_file_name": "a/b.txt"}, ["append_row_file_name", "without a folder"]),
+    ({"append_row_file_name": "a/b.txt"}, ["append_row_file_name", "without a slash or backslash"]),
     ({"append_row_file_name": ""}, ["append_row_file_name"]),
     ({"append_row_file_name": "_run.txt"}, ["append_row_file_name", "_run"]),
     ({"append_row_file_name": "x" * 251}, ["append_row_file_name", "250 bytes"]),
@@ -144,7 +144,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"partition_keys": ["a", 1]}, ["partition_keys", "list of names"]),
     ({"environment_variables": ["A=1"]}, ["environment_variables", "dict"]),
     ({"environment_variables": {"A=1": "x"}}, ["environment_variables", "'A=1'"]),
-    ({"environment_variables": {"A": None}}, ["environment_variables", "NoneType"]),
+    ({"environment_variables": {"A": None}}, ["environment_variables['A']", "got None"]),
     ({"mini_batch_size": 5, "partition_keys": ["a"]}, ["partition_keys and mini_batch_size exclude", "remove one"]),
     (
         {"mini_batch_size": PipelineParameter("size", "5"), "partition_keys": PipelineParameter("keys", '["a"]')},
@@ -289,7 +289,7 @@ def test_a_yaml_file_by_hand_names_a_registered_environment(ws: Workspace, tmp_p
     ("text", "said"),
     [
         ("- a\n", ["expected a mapping"]),
-        ("a: [\n", ["is not YAML"]),
+        ("a: [\n", ["not valid YAML"]),
         ("entry_scrip: a.py\n", ["unknown key 'entry_scrip'", "did you mean 'entry_script'"]),
         ("entry_script: a.py\n", ["error_threshold is missing"]),
         ("mini_batch_size: {pipeline_parameter: x}\n", ["mini_batch_size", "default_value"]),
@@ -308,12 +308,12 @@ def test_a_broken_yaml_file_is_named_with_what_is_wrong(
 
 
 def test_yaml_files_that_cannot_be_read_or_written(ws: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"cannot read .*nothing\.yml: No such file"):
+    with pytest.raises(PipelineError, match=r"nothing\.yml: no such file"):
         ParallelRunConfig.load_yaml(ws, tmp_path / "nothing.yml")
     (tmp_path / "file").write_text("")
     with pytest.raises(PipelineError, match=r"cannot write .*file/config\.yml"):
         make_config().save_to_yaml(tmp_path / "file" / "config.yml")
-    with pytest.raises(PipelineError, match=r"load_yaml: path: got Workspace.*; expected a text"):
+    with pytest.raises(PipelineError, match=r"load_yaml: path: got a Workspace; expected a path"):
         ParallelRunConfig.load_yaml(str(tmp_path), ws)  # type: ignore[arg-type]
-    with pytest.raises(PipelineError, match=r"save_to_yaml: path: got None; expected a text"):
+    with pytest.raises(PipelineError, match=r"save_to_yaml: path: got None; expected a path"):
         make_config().save_to_yaml(None)  # type: ignore[arg-type]

@@ -187,9 +187,7 @@ def test_what_is_left_out_has_azures_defaults(folder: Path) -> None:
 
 def test_one_more_try_than_retries(folder: Path) -> None:
     assert config_of(folder, "jobs.score.retry_settings.max_retries=0").run_max_try == 1
-    assert "expected a whole number of retries, at least 0" in refusal(
-        folder, "jobs.score.retry_settings.max_retries=-1"
-    )
+    assert "expected a whole number of at least 0" in refusal(folder, "jobs.score.retry_settings.max_retries=-1")
 
 
 def test_overrides_are_azures_or_ours(folder: Path) -> None:
@@ -544,7 +542,9 @@ def test_what_is_wrong_in_a_component_is_said_of_its_file(folder: Path) -> None:
     )
     write(folder, steps)
     place = f"{folder / 'src' / 'component.yml'}, line 16: retry_settings.timeout"
-    assert refusal(folder).startswith(f"{place}: run_invocation_timeout: got 0; expected more than 0")
+    assert refusal(folder).startswith(
+        f"{place}: run_invocation_timeout: got '0'; expected a number of seconds, more than 0"
+    )
     write(folder, steps.replace("data:", "dta:"))
     assert refusal(folder) == "line 5: jobs.score.inputs.dta: the component has no input 'dta'; did you mean 'data'?"
     write(folder, steps.replace("src/component", "src/compnent"))
@@ -800,7 +800,12 @@ TASK = "jobs.score.task"
         ),
         ("--verbose", "--x 'y", f"{TASK}.program_arguments", "a quotation in it does not end; close it, or put the"),
         ("--verbose", "--error_threshold", f"{TASK}.program_arguments", "--error_threshold has no value after it"),
-        ("--verbose", "--error_threshold many", f"{TASK}.program_arguments", "got 'many'; expected a number"),
+        (
+            "--verbose",
+            "--error_threshold many",
+            f"{TASK}.program_arguments",
+            "error_threshold: got 'many'; expected a whole number",
+        ),
         (
             "append_row_to: ${{outputs.rows}}",
             "append_row_to: ${{outputs.row}}",
@@ -824,7 +829,7 @@ TASK = "jobs.score.task"
             "max_retries: 1",
             "max_retries: some",
             "jobs.score.retry_settings.max_retries",
-            "got 'some'; expected a number",
+            "got 'some'; expected a whole number",
         ),
         (
             "instance_count: ${{parent.inputs.nodes}}",
@@ -885,11 +890,11 @@ def test_what_is_not_there_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("jobs.score.resources.instance_count=0", "node_count: got 0; expected at least 1"),
-        ("jobs.score.max_concurrency_per_instance=two", "got 'two'; expected a number"),
+        ("jobs.score.resources.instance_count=0", "node_count: got '0'; expected a whole number of at least 1"),
+        ("jobs.score.max_concurrency_per_instance=two", "got 'two'; expected a whole number"),
         ("jobs.score.mini_batch_size=10kb", "expected a whole number of files such as 10"),
         ("jobs.score.logging_level=TRACE", "logging_level: got 'TRACE'; expected 'WARNING', 'INFO' or 'DEBUG'"),
-        ("jobs.score.error_threshold=-2", "error_threshold: got -2; expected at least -1"),
+        ("jobs.score.error_threshold=-2", "error_threshold: got '-2'; expected a whole number of at least -1"),
     ],
 )
 def test_a_value_that_does_not_fit_is_shown_with_its_override(folder: Path, override: str, problem: str) -> None:

@@ -346,7 +346,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"mini_batch_size": 10**12}, ["mini_batch_size", "at most 2147483647"]),
     ({"mini_batch_size": [5]}, ["mini_batch_size", "got a list", "a whole number"]),
     ({"allowed_failed_count": -2}, ["allowed_failed_count", "at least -1"]),
-    ({"allowed_failed_percent": 101}, ["allowed_failed_percent", "got 101", "at most 100"]),
+    ({"allowed_failed_percent": 101}, ["allowed_failed_percent", "got 101", "from 0 to 100"]),
     ({"run_invocation_timeout": 0}, ["run_invocation_timeout", "more than 0", "seconds"]),
     ({"run_invocation_timeout": "60s"}, ["run_invocation_timeout", "'60s'", "a number", "seconds"]),
     ({"run_invocation_timeout": float("inf")}, ["run_invocation_timeout", "a finite number"]),

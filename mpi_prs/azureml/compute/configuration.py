@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from mpi_prs.azureml.store.settings import LOW_PRIORITY
+from mpi_prs.core import values
 from mpi_prs.core.errors import ComputeTargetException
 from mpi_prs.core.words import near
+
+T = TypeVar("T")
 
 _PRIORITIES = ("dedicated", LOW_PRIORITY)
 _IGNORED = frozenset(
@@ -61,9 +65,10 @@ def configuration(
         ComputeTargetException: a value cannot be.
     """
     if not isinstance(vm_size, str):
-        raise ComputeTargetException(f"vm_size is text such as 'STANDARD_D2_V2', but got {vm_size!r}")
-    if not isinstance(vm_priority, str) or vm_priority.lower() not in _PRIORITIES:
-        raise ComputeTargetException(f"vm_priority is {' or '.join(_PRIORITIES)}, but got {vm_priority!r}")
+        raise ComputeTargetException(
+            key="vm_size", got=values.shown(vm_size), expected="expected text such as 'STANDARD_D2_V2'"
+        )
+    priority = checked(values.one_of(*_PRIORITIES), "vm_priority", vm_priority)
     least = whole_number("min_nodes", min_nodes, 0)
     most = whole_number("max_nodes", 4 if max_nodes is None else max_nodes, 1)
     if most < least:
@@ -71,24 +76,24 @@ def configuration(
     idle = 1800 if idle_seconds_before_scaledown is None else idle_seconds_before_scaledown
     return AmlComputeProvisioningConfiguration(
         vm_size=vm_size.strip() or "Standard_NC6",
-        vm_priority=vm_priority.lower(),
+        vm_priority=priority,
         min_nodes=least,
         max_nodes=most,
         idle_seconds_before_scaledown=whole_number("idle_seconds_before_scaledown", idle, 0),
-        tags=_texts("tags", tags or {}),
-        description=str(description or ""),
+        tags=checked(values.tags, "tags", tags or {}),
+        description=checked(values.text, "description", description or ""),
     )
 
 
 def whole_number(name: str, value: object, least: int) -> int:
     """A number as users give it, or its text from the environment. Raises ComputeTargetException."""
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ComputeTargetException(f"{name} is a whole number, at least {least}, but got {value!r}")
-    return number
+    found: int = checked(values.whole_number(least), name, value)
+    return found
 
 
-def _texts(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise ComputeTargetException(f"{name} is a dict of texts, but got {value!r}")
-    return dict(value)
+def checked(check: Callable[[Any], T], name: str, value: object) -> T:
+    """The value, checked. Raises ComputeTargetException."""
+    try:
+        return check(value)
+    except values.WrongValue as error:
+        raise ComputeTargetException(**error.fields(name)) from None

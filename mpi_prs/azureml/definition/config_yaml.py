@@ -13,12 +13,14 @@ from typing import Any
 
 from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
 from mpi_prs.azureml.definition.parameter import PipelineParameter
-from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.errors import ConfigError, PipelineError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.words import near
 
 _KEYS = tuple(inspect.signature(ParallelRunConfig).parameters)
 _PARAMETER = "pipeline_parameter"
+_TEXT_KEYS = ("description", "environment_variables")
+"""Below these keys ``1.10`` and ``true`` mean the text, as in the job config."""
 
 
 def save(config: ParallelRunConfig, path: Path) -> None:
@@ -49,17 +51,12 @@ def _plain(value: Any) -> Any:
 
 def load(workspace: Any, path: Path) -> ParallelRunConfig:
     """Read it. Raises PipelineError."""
-    import yaml
+    from mpi_prs.job.config.yaml_reader import read_document
 
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise PipelineError(f"ParallelRunConfig.load_yaml: cannot read {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"ParallelRunConfig.load_yaml: {path} is not YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise PipelineError(f"ParallelRunConfig.load_yaml: {path}: expected a mapping, such as entry_script: score.py")
+        data = read_document(path, (), _TEXT_KEYS, "configuration").data
+    except ConfigError as error:
+        raise PipelineError(str(error)).at(key="ParallelRunConfig.load_yaml") from None
     for key in data:
         if key not in _KEYS:
             raise PipelineError(f"ParallelRunConfig.load_yaml: {path}: unknown key {key!r}{near(str(key), _KEYS)}")
@@ -67,7 +64,7 @@ def load(workspace: Any, path: Path) -> ParallelRunConfig:
     try:
         return ParallelRunConfig(**given)
     except PipelineError as error:
-        raise PipelineError(f"{path}: {error}") from None
+        raise error.at(path=path) from None
 
 
 def _object(path: Path, key: str, value: Any, workspace: Any) -> Any:
@@ -82,7 +79,7 @@ def _object(path: Path, key: str, value: Any, workspace: Any) -> Any:
         try:
             return PipelineParameter(value[_PARAMETER], value["default_value"])
         except PipelineError as error:
-            raise PipelineError(f"ParallelRunConfig.load_yaml: {path}: {key}: {error}") from None
+            raise error.at(path=path, key=key).at(key="ParallelRunConfig.load_yaml") from None
     return value
 
 

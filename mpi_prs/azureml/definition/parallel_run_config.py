@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.azureml.definition import config_values as check
 from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.core import values as check
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.own_python import own_python
@@ -49,7 +49,7 @@ def _environment(value: Any) -> Environment:
 
     if not isinstance(value, Environment):
         hint = f'; a registered one is Environment.get(ws, "{value}")' if isinstance(value, str) else ""
-        raise ValueError(f"expected an Environment{hint}")
+        raise check.WrongValue(f"expected an Environment{hint}", value)
     return value
 
 
@@ -58,13 +58,13 @@ def _compute_target(value: Any) -> ComputeTarget | str:
 
     if isinstance(value, ComputeTarget) or (isinstance(value, str) and value.strip()):
         return value
-    raise ValueError("expected an AmlCompute, such as ws.compute_targets['cpucluster'], or its name")
+    raise check.WrongValue("expected an AmlCompute, such as ws.compute_targets['cpucluster'], or its name", value)
 
 
 _SETTINGS: dict[str, _Setting] = {
     "environment": _Setting(_environment),
     "entry_script": _Setting(check.path),
-    "error_threshold": _Setting(check.whole_number(-1)),
+    "error_threshold": _Setting(check.whole_number(-1, check.HUGE)),
     "output_action": _Setting(check.one_of("append_row", "summary_only")),
     "compute_target": _Setting(_compute_target),
     "node_count": _Setting(check.whole_number(1), promoted=True),
@@ -76,7 +76,7 @@ _SETTINGS: dict[str, _Setting] = {
     "run_invocation_timeout": _Setting(check.seconds, promoted=True, default=60),
     "run_max_try": _Setting(check.whole_number(1), promoted=True, default=3),
     "append_row_file_name": _Setting(check.file_name, default=DEFAULT_FILE_NAME),
-    "allowed_failed_count": _Setting(check.whole_number(-1)),
+    "allowed_failed_count": _Setting(check.whole_number(-1, check.HUGE)),
     "allowed_failed_percent": _Setting(check.percent),
     "partition_keys": _Setting(check.partition_keys, promoted=True),
     "environment_variables": _Setting(check.variables),
@@ -242,8 +242,8 @@ class ParallelRunConfig(Surface):
 def _file(path: Any, method: str) -> Path:
     try:
         return Path(check.path(path))
-    except ValueError as error:
-        raise PipelineError(f"ParallelRunConfig.{method}: path: got {path!r}; {error}") from None
+    except check.WrongValue as error:
+        raise PipelineError(**error.fields(f"ParallelRunConfig.{method}: path")) from None
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -266,6 +266,6 @@ def _checked(name: str, value: Any) -> Any:
 def _value(name: str, value: Any, whose: str) -> Any:
     try:
         return _SETTINGS[name].check(value)
-    except ValueError as error:
-        shown = repr(value) if len(repr(value)) <= 100 else f"a {type(value).__name__}"
-        raise PipelineError(f"ParallelRunConfig: {name}: got {shown}{whose}; {error}") from None
+    except check.WrongValue as error:
+        fields = error.fields(name, whose, secret=name == "environment_variables")
+        raise PipelineError(**fields).at(key="ParallelRunConfig") from None

@@ -23,9 +23,9 @@ from mpi_prs.azureml.definition.step_inputs import (
     step_inputs,
     step_side_inputs,
 )
-from mpi_prs.child.context.tags import text_pairs
+from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface
-from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import did_you_mean
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -254,9 +254,9 @@ def _arguments(given: Any) -> list[Any]:
 
 def _pairs(step: str, what: str, given: Any) -> dict[str, str]:
     try:
-        return text_pairs(what, given)
-    except WorkspaceError as error:
-        raise PipelineError(f"ParallelRunStep {step!r}: {error}") from None
+        return {} if given is None else values.tags(given)
+    except values.WrongValue as error:
+        raise PipelineError(**error.fields(what)).at(key=f"ParallelRunStep {step!r}") from None
 
 
 def _models(given: Any) -> list[Any]:

@@ -7,15 +7,14 @@ the wrong kind is refused where it is set. Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
+from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import EnvironmentProblem
 
 T = TypeVar("T")
-
-_KINDS = {bool: "True or False", str: "a text", int: "a number", type(None): "None"}
 
 
 class Field(Generic[T]):
@@ -62,8 +61,8 @@ class Field(Generic[T]):
 class Section(Surface):
     """A group of fields."""
 
-    def __init__(self, **values: Any) -> None:
-        for name, value in values.items():
+    def __init__(self, **given: Any) -> None:
+        for name, value in given.items():
             setattr(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -95,21 +94,23 @@ class Section(Surface):
 
 def wrong(label: str, expected: str, value: object) -> EnvironmentProblem:
     """The error for a value of the wrong kind; it does not show the value, which may be secret."""
-    return EnvironmentProblem(f"{label}: expected {expected}, got {_KINDS.get(type(value), type(value).__name__)}")
+    return EnvironmentProblem(key=label, got=values.kind(value), expected=f"expected {expected}")
 
 
-def truth(label: str, value: Any) -> bool:
-    """True or False. Raises EnvironmentProblem."""
-    if not isinstance(value, bool):
-        raise wrong(label, "True or False", value)
-    return value
+def checked(check: Callable[[Any], T]) -> Callable[[str, Any], T]:
+    """A check of ``core.values`` for a field: None is refused. Raises EnvironmentProblem."""
+
+    def check_field(label: str, value: Any) -> T:
+        try:
+            return check(value)
+        except values.WrongValue as error:
+            raise EnvironmentProblem(**error.fields(label, secret=True)) from None
+
+    return check_field
 
 
-def text(label: str, value: Any) -> str:
-    """A text that is not empty. Raises EnvironmentProblem."""
-    if not isinstance(value, str) or not value.strip():
-        raise wrong(label, "a text that is not empty", value)
-    return value
+truth = checked(values.truth)
+text = checked(values.name)
 
 
 def optional_text(label: str, value: Any) -> str | None:
@@ -127,18 +128,5 @@ def texts(label: str, value: Any) -> list[str]:
 
 
 def variables(label: str, value: Any) -> dict[str, str]:
-    """Environment variables; numbers become texts. Raises EnvironmentProblem."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise wrong(label, 'a dict of texts, such as {"LEVEL": "3"}', value)
-    found = {}
-    for name, content in value.items():
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise EnvironmentProblem(f"{label}: {name!r} is no name of an environment variable")
-        if not isinstance(content, (str, int, float)):
-            raise wrong(f"{label}[{name!r}]", "a text", content)
-        if "\0" in str(content):
-            raise EnvironmentProblem(f"{label}[{name!r}]: an environment variable cannot hold a NUL character")
-        found[name] = str(content)
-    return found
+    """Environment variables; None is none. Raises EnvironmentProblem."""
+    return {} if value is None else checked(values.variables)(label, value)

@@ -167,7 +167,7 @@ def define_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Wor
     try:
         settings = step.config.settings(values)
     except PipelineError as error:
-        raise PipelineError(f"step {step.name!r}: {error}") from None
+        raise error.at(key=f"step {step.name!r}") from None
     size = settings["mini_batch_size"]
     if settings["partition_keys"] is None:
         size = size or (_DEFAULT_ROWS if step.inputs[0].is_tabular else _DEFAULT_FILES)

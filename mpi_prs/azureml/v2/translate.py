@@ -27,7 +27,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.azureml.definition.config_values import mini_batch_size
 from mpi_prs.azureml.v2 import environments
 from mpi_prs.azureml.v2.arguments import split, understand
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
@@ -36,6 +35,7 @@ from mpi_prs.azureml.v2.input_data import input_data, mode_of, name_of_input_dat
 from mpi_prs.azureml.v2.nodes import OURS, Node
 from mpi_prs.azureml.v2.parse import Output, Step
 from mpi_prs.azureml.v2.resolving import DEFAULT_FILE, Resolver, appended_output, file_name, plain_url
+from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
 from mpi_prs.storage.credentials import is_url
 
@@ -182,8 +182,8 @@ def _sizes(made: Translation, resolver: Resolver) -> None:
     elif size is not None:
         try:
             made.put("mini_batch_size", mini_batch_size(resolver.outer(size)), size)
-        except ValueError as error:
-            raise size.wrong(f"got {size.value!r}; {error}") from None
+        except WrongValue as error:
+            raise size.wrong(f"got {size.value!r}; {error.expected}") from None
 
 
 def _settings(made: Translation, resolver: Resolver) -> None:
@@ -191,29 +191,19 @@ def _settings(made: Translation, resolver: Resolver) -> None:
     made.data["error_threshold"] = -1
     for key, ours in _NUMBERS.items():
         if key in step.keys:
-            made.put(ours, _number(resolver.outer(step.keys[key]), step.keys[key]), step.keys[key])
+            made.put(ours, resolver.outer(step.keys[key]), step.keys[key])
     if "max_retries" in step.keys:
         node = step.keys["max_retries"]
-        retries = _number(resolver.outer(node), node)
-        if not isinstance(retries, int) or retries < 0:
-            raise node.wrong(f"got {node.value!r}; expected a whole number of retries, at least 0")
-        made.put("run_max_try", retries + 1, node)
+        try:
+            made.put("run_max_try", whole_number(0)(resolver.outer(node)) + 1, node)
+        except WrongValue as error:
+            raise node.wrong(f"got {node.value!r}; {error.expected}") from None
     if "logging_level" in step.keys:
         node = step.keys["logging_level"]
         level = {"WARN": "WARNING"}.get(resolver.outer(node).upper(), resolver.outer(node).upper())
         made.put("logging_level", level, node)
     if "description" in step.keys:
         made.put("description", step.keys["description"].text(), step.keys["description"])
-
-
-def _number(text: str, node: Node) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            raise node.wrong(f"got {text!r}; expected a number") from None
 
 
 def _append_row(made: Translation, resolver: Resolver) -> None:
@@ -273,7 +263,7 @@ def _arguments(made: Translation, resolver: Resolver) -> None:
         raise node.wrong(str(error)) from None
     made.put("arguments", understood.script, node)
     for key, text in understood.settings.items():
-        made.put(key, _number(text, node), node)
+        made.put(key, text, node)
     made.notes += understood.notes
     if side_inputs:
         made.put("side_inputs", side_inputs, node)
@@ -321,9 +311,12 @@ def _slurm(made: Translation, resolver: Resolver, assets: WorkspaceAssets) -> No
         return
     from mpi_prs.core.errors import WorkspaceError
 
-    processes = made.data.get("process_count_per_node", 1)
     try:
-        found = assets.slurm(resolver.outer(node), processes if isinstance(processes, int) and processes > 0 else 1)
+        processes = whole_number(1)(made.data.get("process_count_per_node", 1))
+    except WrongValue:  # of which the job config's own check tells
+        processes = 1
+    try:
+        found = assets.slurm(resolver.outer(node), processes)
     except WorkspaceError as error:
         raise node.wrong(str(error)) from None
     if found:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpi_prs.core import values
 from mpi_prs.core.errors import WorkspaceError
 
 
 def text_pairs(what: str, pairs: Mapping[str, Any] | None) -> dict[str, str]:
-    """The pairs as texts; numbers and booleans are taken as Python writes them.
+    """The pairs as texts; none for ``None``.
 
     Args:
         what: ``tags`` or ``properties``, for messages.
@@ -17,14 +18,10 @@ def text_pairs(what: str, pairs: Mapping[str, Any] | None) -> dict[str, str]:
     Raises:
         WorkspaceError: it is no dict of such pairs.
     """
-    if pairs is None:
-        return {}
-    if not isinstance(pairs, Mapping):
-        raise WorkspaceError(f"{what} is a dict such as {{'pretrained': 'mnist'}}, but got {pairs!r}")
-    for key, value in pairs.items():
-        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
-            raise WorkspaceError(f"{what} is a dict of texts, but has {key!r}: {value!r}")
-    return {key: str(value) for key, value in pairs.items()}
+    try:
+        return {} if pairs is None else values.tags(pairs)
+    except values.WrongValue as error:
+        raise WorkspaceError(**error.fields(what)) from None
 
 
 def matches(pairs: Mapping[str, str], wanted: Sequence[Any] | Mapping[str, Any] | None, what: str) -> bool:

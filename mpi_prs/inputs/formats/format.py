@@ -11,16 +11,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
+from mpi_prs.core import values
 from mpi_prs.core.errors import InputError
 
-_UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
-_SIZE = re.compile(r"([0-9]+)(KB|MB|GB|rows|)")
 TOLD = 10
 """Bad records that a batch tells of."""
 
@@ -44,14 +42,7 @@ class BatchSize:
         Raises:
             ValueError: anything else; the text says what is expected.
         """
-        match = _SIZE.fullmatch(text)
-        if match is None or not int(match[1]):
-            raise ValueError(
-                "the size of a table's mini-batch is a number of bytes such as 1024, 1024KB, 10MB or 1GB, "
-                "or of rows such as 5000rows"
-            )
-        number = int(match[1])
-        return cls(rows=number) if match[2] == "rows" else cls(bytes=number * _UNITS[match[2]])
+        return cls(*values.size(text))
 
     def in_bytes(self, per_row: float, whole: int) -> int:
         """As bytes of a file in which a row has about so many, at least 1; given in rows, no more than the whole."""

@@ -24,12 +24,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from mpi_prs.core import values
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.storage.credentials import check_url, is_url
-
-# Above this, timeouts no longer fit the clocks of the operating system; and nobody waits for a year.
-_YEAR = 365 * 24 * 3600
 
 
 def expand(text: str) -> str:
@@ -67,17 +64,8 @@ def folder_of(info: ValidationInfo) -> Path:
 
 def path_text(value: object) -> str:
     """The expanded text of a path. Raises ValueError for what is not the path of a file on this machine."""
-    if isinstance(value, Path):
-        return str(value)
-    if not isinstance(value, str):
-        raise ValueError("expected a path")
-    if not value.strip():
-        raise ValueError("expected a path, not empty text")
-    if "\0" in value:
-        raise ValueError("expected a path; no path holds the character NUL")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-        raise ValueError("expected a path on a filesystem that all nodes see, not a URL")
-    return expand(value)
+    path = values.path(value)
+    return path if isinstance(value, os.PathLike) else expand(path)
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -130,60 +118,9 @@ def _as_written(value: Path | str, info: SerializationInfo) -> str:
     return text.replace("$", "$$") if (info.context or {}).get("as_written") and not is_url(text) else text
 
 
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):  # to Python True is the number 1
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
-def _number_as_text(value: object) -> object:
-    return str(value) if isinstance(value, bool | int | float) else value
-
-
-def _mini_batch_size(value: object) -> object:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 < value < 2**31:
-            raise ValueError("expected at least 1 and at most 2147483647")
-        return value
-    if not isinstance(value, str):
-        raise ValueError("expected a whole number, or a size such as 10MB or 5000rows")
-    try:
-        BatchSize.parse(value)
-    except ValueError as error:
-        raise ValueError(f"expected a whole number, or for tables: {error}") from None
-    return value
-
-
-def _byte_size(value: object) -> object:
-    expected = "expected a number of bytes such as 500MB or 10GB, at least 1"
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(expected)
-    try:
-        size = BatchSize.parse(str(value)).bytes
-    except ValueError:
-        size = None
-    if size is None:
-        raise ValueError(expected)
-    return size
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("the character NUL cannot be passed to a process")
-    return value
-
-
 def _one_line(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("expected one line of text, without control characters")
-    return value
-
-
-def _variable_name(value: str) -> str:
-    if not value or "=" in value or "\0" in value:
-        raise ValueError("the name of an environment variable is not empty and holds no `=`")
     return value
 
 
@@ -192,16 +129,6 @@ def _job_name(value: str) -> str:
         raise ValueError(
             "expected 3 to 32 lower-case letters, digits and hyphens, a letter first and no hyphen at the end"
         )
-    return value
-
-
-def _file_name(value: str) -> str:
-    if value in ("", ".", "..") or "/" in value or "\0" in value:
-        raise ValueError("expected the name of a file in the output folder, without a slash")
-    if value.startswith("_run"):
-        raise ValueError("names that start with _run are the run directory's; choose another")
-    if len(value.encode()) > 250:
-        raise ValueError("expected at most 250 bytes; filesystems take no longer names")
     return value
 
 
@@ -233,39 +160,41 @@ Url = Annotated[str, BeforeValidator(_url), WithJsonSchema({"type": "string", "p
 Pattern = Annotated[str, BeforeValidator(_pattern), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
 Interpreter = Annotated[Path, BeforeValidator(_interpreter), _AS_WRITTEN, WithJsonSchema(_PATH_SCHEMA)]
 
-Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_boolean)]
-CountFromZero = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_no_boolean)]
+Count = Annotated[int, Field(ge=1, le=values.LARGEST), BeforeValidator(values.whole_number(1))]
+CountFromZero = Annotated[int, Field(ge=0, le=values.LARGEST), BeforeValidator(values.whole_number(0))]
 MiniBatchSize = Annotated[
     int | str,
-    BeforeValidator(_mini_batch_size),
+    BeforeValidator(values.mini_batch_size),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "integer", "minimum": 1},
-                {"type": "string", "pattern": "^[0-9]+(KB|MB|GB|rows)?$"},
+                {"type": "string", "pattern": "^ *[0-9]+ *([KMGkmg][Bb]|[Rr][Oo][Ww][Ss])? *$"},
             ]
         }
     ),
 ]
 ByteSize = Annotated[
-    int, BeforeValidator(_byte_size), WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "minLength": 1})
+    int,
+    BeforeValidator(values.byte_size),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "minLength": 1}),
 ]
-Threshold = Annotated[int, Field(ge=-1), BeforeValidator(_no_boolean)]
-Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(_no_boolean)]
-Seconds = Annotated[float, Field(gt=0, le=_YEAR), BeforeValidator(_no_boolean)]
-Grace = Annotated[float, Field(ge=0, le=_YEAR), BeforeValidator(_no_boolean)]
+Threshold = Annotated[int, Field(ge=-1), BeforeValidator(values.whole_number(-1, values.HUGE))]
+Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(values.percent)]
+Seconds = Annotated[float, Field(gt=0, le=values.YEAR), BeforeValidator(values.seconds)]
+Grace = Annotated[float, Field(ge=0, le=values.YEAR), BeforeValidator(values.seconds_from_zero)]
 
-SignalLead = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_boolean)]  # sbatch takes no more
+SignalLead = Annotated[int, Field(ge=1, le=65535), BeforeValidator(values.whole_number(1, 65535))]  # as sbatch takes it
 
-Text = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_no_nul), WithJsonSchema(_TEXT_SCHEMA)]
-OneLine = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_one_line), WithJsonSchema(_TEXT_SCHEMA)]
-SlurmTime = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_slurm_time), WithJsonSchema(_TEXT_SCHEMA)]
-SlurmMem = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_slurm_mem), WithJsonSchema(_TEXT_SCHEMA)]
-VariableName = Annotated[str, AfterValidator(_variable_name)]
+Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema(_TEXT_SCHEMA)]
+OneLine = Annotated[str, BeforeValidator(values.text), AfterValidator(_one_line), WithJsonSchema(_TEXT_SCHEMA)]
+SlurmTime = Annotated[str, BeforeValidator(values.text), AfterValidator(_slurm_time), WithJsonSchema(_TEXT_SCHEMA)]
+SlurmMem = Annotated[str, BeforeValidator(values.text), AfterValidator(_slurm_mem), WithJsonSchema(_TEXT_SCHEMA)]
+VariableName = Annotated[str, BeforeValidator(values.variable_name)]
 JobName = Annotated[
     str,
     AfterValidator(_job_name),
     WithJsonSchema({"type": "string", "minLength": 3, "maxLength": 32, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"}),
 ]
-FileName = Annotated[str, AfterValidator(_file_name)]
+FileName = Annotated[str, BeforeValidator(values.file_name)]
 Separator = Annotated[str, AfterValidator(_separator)]

@@ -82,18 +82,21 @@ class Document:
         return None
 
 
-def read_document(path: Path, overrides: Sequence[str], text_keys: Collection[str]) -> Document:
+def read_document(
+    path: Path, overrides: Sequence[str], text_keys: Collection[str], what: str = "job config"
+) -> Document:
     """Read ``path`` and lay the overrides (``key=value``, dotted keys, YAML values) over it.
 
     Below each of ``text_keys`` (top-level keys) scalars stay text exactly as written: ``1.10`` does not become 1.1.
+    Messages call the file ``what``.
 
     Raises ConfigError for a file that cannot be read, is not a YAML mapping or has a key twice, and for an override
     that cannot be applied.
     """
     source = str(path)
-    root = _compose(_read_text(path), source, "")
+    root = _compose(_read_text(path, what), source, "")
     if root is None or root.tag == _NULL:
-        raise ConfigError(f"{source}: the job config is empty; expected keys such as `name: my-job`, one on a line")
+        raise ConfigError(f"{source}: the {what} is empty; expected keys such as `name: my-job`, one on a line")
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(
             f"{source}: expected a mapping (keys such as `name: my-job`, one on a line), found {_kind(root)}"
@@ -111,18 +114,18 @@ def read_document(path: Path, overrides: Sequence[str], text_keys: Collection[st
     return Document(_construct(root, source), places)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, what: str) -> str:
     if path.is_dir():
-        raise ConfigError(f"{path}: this is a folder; give the path of the job config, a YAML file")
+        raise ConfigError(f"{path}: this is a folder; give the path of the {what}, a YAML file")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of the job config, a YAML file") from None
+        raise ConfigError(f"{path}: no such file; give the path of the {what}, a YAML file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: the job config cannot be read: {error.strerror}; check its permissions") from None
+        raise ConfigError(f"{path}: the {what} cannot be read: {error.strerror}; check its permissions") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path}: byte {error.start} is not UTF-8; the job config is a text file, save it in the encoding UTF-8"
+            f"{path}: byte {error.start} is not UTF-8; the {what} is a text file, save it in the encoding UTF-8"
         ) from None
 
 
