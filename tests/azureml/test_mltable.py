@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from mpi_prs.azureml.v2.mltable import read_mltable, section_of
-from mpi_prs.azureml.v2.nodes import Node, Source
-from mpi_prs.azureml.v2.resolving import Found
+from mpi_prs.azureml.v2.nodes import YamlFile, YamlNode
+from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.inputs.datasets import TabularDataset
 from mpi_prs.inputs.reading import read_tables
@@ -22,19 +22,19 @@ from mpi_prs.storage.credentials import Storage
 from tests.support.azurite import Azurite
 
 
-def mltable(folder: Path, text: str) -> Node:
+def mltable(folder: Path, text: str) -> YamlNode:
     """The root of an MLTable file with this text, in a folder."""
     folder.mkdir(exist_ok=True)
     (folder / "MLTable").write_text(dedent(text))
-    return read_mltable(str(folder), Storage(), Node(None, _nowhere(folder)))
+    return read_mltable(str(folder), Storage(), YamlNode(None, _nowhere(folder)))
 
 
-def _nowhere(folder: Path) -> Source:
-    return Source("pipeline.yml", str(folder), Document({}, {}))
+def _nowhere(folder: Path) -> YamlFile:
+    return YamlFile("pipeline.yml", str(folder), Document({}, {}))
 
 
-def remote(text: str, _node: Node) -> Found:
-    return Found(text.replace("azureml://datastores/store/paths", "abfs://container"), {"account_name": "ours"})
+def remote(text: str, _node: YamlNode) -> LocatedData:
+    return LocatedData(text.replace("azureml://datastores/store/paths", "abfs://container"), {"account_name": "ours"})
 
 
 def section(folder: Path, text: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         f"line 2: paths.0.file: there is no {tmp_path / 'iris.csv'}"
     )
     with pytest.raises(ConfigError, match=r"there is no file .*; an input of type mltable is a folder with an MLTable"):
-        read_mltable(str(tmp_path / "nowhere"), Storage(), Node(None, _nowhere(tmp_path)))
+        read_mltable(str(tmp_path / "nowhere"), Storage(), YamlNode(None, _nowhere(tmp_path)))
 
 
 # Reading
@@ -328,7 +328,7 @@ def test_an_mltable_in_a_store_reads_what_is_beside_it(azurite: Azurite) -> None
     azurite.container("mltable", {"t/MLTable": text, **blobs})
     storage = {"connection_string": azurite.connection_string()}
     for location in ("abfs://mltable/t", "abfs://mltable/t/MLTable"):
-        root = read_mltable(location, azurite.storage(), Node(None, _nowhere(Path())))
+        root = read_mltable(location, azurite.storage(), YamlNode(None, _nowhere(Path())))
         found = section_of(root, remote, "mount", storage)
         assert found["table"] == ["abfs://mltable/t/*/*.csv"]
     assert sorted(rows(found)["n"]) == [0, 1, 2]
@@ -336,7 +336,7 @@ def test_an_mltable_in_a_store_reads_what_is_beside_it(azurite: Azurite) -> None
 
 def test_an_mltable_in_a_store_is_named_by_its_url(azurite: Azurite) -> None:
     azurite.container("broken", {"MLTable": b"paths: [", "t/MLTable": b"pats: []"})
-    nowhere = Node(None, _nowhere(Path()))
+    nowhere = YamlNode(None, _nowhere(Path()))
     with pytest.raises(ConfigError, match=r"^abfs://broken/MLTable, line 1, column 9: not valid YAML"):
         read_mltable("abfs://broken", azurite.storage(), nowhere)
     with pytest.raises(ConfigError, match=r"^abfs://broken/t/MLTable, line 1: pats: unknown key"):

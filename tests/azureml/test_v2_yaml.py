@@ -20,7 +20,7 @@ from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.v2.loading import Loaded, is_v2, load
+from mpi_prs.azureml.v2.loading import LoadedStep, is_v2, load
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.cli.main import command_line
 from mpi_prs.core.errors import ConfigError, MpiPrsError, ScriptError
@@ -360,7 +360,7 @@ def test_a_folder_of_files_with_an_mltable_is_noted(folder: Path) -> None:
     assert any("has an MLTable file, but the input images is of type uri_folder" in n for n in load_(folder).notes)
 
 
-def load_(folder: Path) -> Loaded:
+def load_(folder: Path) -> LoadedStep:
     return load(folder / "pipeline.yml")
 
 

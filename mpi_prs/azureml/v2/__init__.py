@@ -2,7 +2,7 @@
 
 ::
 
-    pipeline.yml ─► nodes ─► Pipeline(steps) ─► one ParallelStep ─► JobConfig
+    pipeline.yml ─► nodes ─► PipelineSpec(steps) ─► one ParallelStep ─► JobConfig
        component.yml ─┘                             ▲
        MLTable ─► section of `inputs` ──────────────┘
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mpi_prs.azureml.v2.nodes import Node
-from mpi_prs.azureml.v2.resolving import Found
+from mpi_prs.azureml.compute.target import AmlCompute
+from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.models.model import Model
+from mpi_prs.azureml.store import config_file
+from mpi_prs.azureml.store.settings import backend
+from mpi_prs.azureml.v2.nodes import YamlNode
+from mpi_prs.azureml.v2.resolving import LocatedData
+from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.storage.credentials import is_url
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
 
 _DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/([^/]+)/paths/(.*)", re.IGNORECASE | re.DOTALL)
 _NAMED = re.compile(r"azureml:([^/:@]+)(?::([^@:]+)|@(latest))?")
@@ -39,9 +43,6 @@ class WorkspaceAssets:
             return None
 
     def _found(self) -> Workspace:
-        from mpi_prs.azureml.store import config_file
-        from mpi_prs.azureml.workspace import Workspace
-
         found = config_file.find(self._folder, None)
         if found is None:
             raise config_file.none_found(self._folder, None)
@@ -50,7 +51,7 @@ class WorkspaceAssets:
         subscription, group, name = found.names
         return Workspace.get(name, subscription_id=subscription, resource_group=group)
 
-    def data(self, reference: str, type: str, node: Node) -> Found:
+    def data(self, reference: str, type: str, node: YamlNode) -> LocatedData:
         """What a reference to data names.
 
         Args:
@@ -76,25 +77,19 @@ class WorkspaceAssets:
         except WorkspaceError as error:
             raise node.wrong(f"{reference}: {error}. Or give the path or URL of the data itself") from None
 
-    def _on_datastore(self, name: str, path: str) -> Found:
-        from mpi_prs.azureml.datastores.datastore import Datastore
-
+    def _on_datastore(self, name: str, path: str) -> LocatedData:
         datastore = Datastore.get(self._found(), name)
-        return Found(datastore.url(path), datastore.storage_section() or None)
+        return LocatedData(datastore.url(path), datastore.storage_section() or None)
 
-    def _model(self, name: str, version: str | None) -> Found:
-        from mpi_prs.azureml.models.model import Model
+    def _model(self, name: str, version: str | None) -> LocatedData:
+        return LocatedData(Model.get_model_path(name, version, self._found()))
 
-        return Found(Model.get_model_path(name, version, self._found()))
-
-    def _dataset(self, name: str, version: str | None) -> Found:
-        from mpi_prs.azureml.datasets.dataset import Dataset
-
+    def _dataset(self, name: str, version: str | None) -> LocatedData:
         dataset = Dataset.get_by_name(self._found(), name, version or "latest")
         section: dict[str, Any] = dataset.to_input()
         places = [source.pattern() for source in dataset.sources]
         is_one = len(places) == 1 and (is_url(places[0]) or Path(places[0]).exists())
-        return Found(places[0] if is_one else "", section.get("storage"), section)
+        return LocatedData(places[0] if is_one else "", section.get("storage"), section)
 
     def slurm(self, compute: str, processes: int) -> dict[str, Any]:
         """The ``slurm`` section for a compute target; empty if the workspace does not know it, or has no Slurm.
@@ -106,9 +101,6 @@ class WorkspaceAssets:
         Raises:
             WorkspaceError: the workspace's settings say nothing about its VM size.
         """
-        from mpi_prs.azureml.compute.target import AmlCompute
-        from mpi_prs.azureml.store.settings import backend
-
         name = compute.removeprefix("azureml:")
         if self.workspace is None or name not in self.workspace.compute_targets:
             return {}

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mpi_prs.azureml.environments.building import Prepared, prepare
+from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
-from mpi_prs.azureml.v2.nodes import Node
+from mpi_prs.azureml.v2.nodes import YamlNode
 from mpi_prs.core.errors import WorkspaceError
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.environments.building import Prepared
-    from mpi_prs.azureml.environments.environment import Environment
 
 _KEYS = (
     *("name", "version", "image", "conda_file", "description", "tags", "build", "os_type", "inference_config"),
@@ -24,7 +23,7 @@ _KEYS = (
 )
 
 
-def prepared(node: Node, assets: WorkspaceAssets, say: Callable[[str], None]) -> Prepared:
+def prepared(node: YamlNode, assets: WorkspaceAssets, say: Callable[[str], None]) -> Prepared:
     """Have the environment.
 
     Args:
@@ -35,8 +34,6 @@ def prepared(node: Node, assets: WorkspaceAssets, say: Callable[[str], None]) ->
     Raises:
         ConfigError: it is not defined as it should be, or cannot be had.
     """
-    from mpi_prs.azureml.environments.building import Prepared, prepare
-
     try:
         environment = _registered(node, assets) if isinstance(node.value, str) else _inline(node)
         if environment is None:
@@ -50,20 +47,15 @@ def prepared(node: Node, assets: WorkspaceAssets, say: Callable[[str], None]) ->
         raise node.wrong(str(error)) from None
 
 
-def _registered(node: Node, assets: WorkspaceAssets) -> Environment | None:
+def _registered(node: YamlNode, assets: WorkspaceAssets) -> Environment | None:
     """The environment that ``azureml:NAME:VERSION`` or ``azureml:NAME@latest`` names; ``None``: Azure's own."""
-    from mpi_prs.azureml.environments.environment import Environment
-
     name, _, version = node.text().removeprefix("azureml:").removesuffix("@latest").partition(":")
     if assets.workspace is None or name not in assets.workspace.environments:
         return None
     return Environment.get(assets.workspace, name, version or None)
 
 
-def _inline(node: Node) -> Environment:
-    from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
-    from mpi_prs.azureml.environments.environment import Environment
-
+def _inline(node: YamlNode) -> Environment:
     keys = node.fields(_KEYS)
     environment = Environment(keys["name"].text() if "name" in keys else "of the task")
     if "conda_file" in keys:

@@ -10,10 +10,11 @@ from typing import Any
 
 from mpi_prs.azureml.v2.bindings import only_expression, shown
 from mpi_prs.azureml.v2.mltable import FILE_NAME, read_mltable, section_of
-from mpi_prs.azureml.v2.nodes import Node
-from mpi_prs.azureml.v2.parse import Step
-from mpi_prs.azureml.v2.resolving import Assets, Data, Found, Resolver, plain_url
+from mpi_prs.azureml.v2.nodes import YamlNode
+from mpi_prs.azureml.v2.parse import StepSpec
+from mpi_prs.azureml.v2.resolving import Assets, Data, LocatedData, Resolver, plain_url
 from mpi_prs.core.words import near
+from mpi_prs.job.config.inputs import StorageSection
 from mpi_prs.storage.credentials import Storage, is_url
 
 _MODES = {"download": "download", "eval_download": "download", "direct": "direct"}
@@ -30,7 +31,7 @@ class InputData:
     """
 
     section: dict[str, Any]
-    node: Node
+    node: YamlNode
     notes: list[str]
 
 
@@ -58,7 +59,7 @@ def input_data(resolver: Resolver) -> InputData:
     return InputData(_section(data, resolver.assets), data.node, notes)
 
 
-def name_of_input_data(step: Step) -> tuple[str, Node]:
+def name_of_input_data(step: StepSpec) -> tuple[str, YamlNode]:
     """Which input of a step it is, and what says so. Raises ConfigError."""
     node = step.keys.get("input_data")
     if node is None:
@@ -88,10 +89,10 @@ def _section(data: Data, assets: Assets) -> dict[str, Any]:
         return {**data.section, **({"mode": mode} if "files" in data.section else {})}
     if data.type == "mltable":
 
-        def locate(text: str, node: Node) -> Found:
+        def locate(text: str, node: YamlNode) -> LocatedData:
             if text.startswith("azureml:"):
                 return assets.data(text, "uri_folder", node)
-            return Found(plain_url(text, node))
+            return LocatedData(plain_url(text, node))
 
         root = read_mltable(data.location, _storage(data.storage), data.node)
         return section_of(root, locate, mode, data.storage)
@@ -100,6 +101,4 @@ def _section(data: Data, assets: Assets) -> dict[str, Any]:
 
 
 def _storage(section: Mapping[str, Any] | None) -> Storage:
-    from mpi_prs.job.config.inputs import StorageSection
-
     return StorageSection.model_validate(dict(section or {})).storage()

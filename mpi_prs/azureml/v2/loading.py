@@ -7,20 +7,20 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
 from mpi_prs.azureml.v2.bindings import expressions_in
 from mpi_prs.azureml.v2.nodes import OURS, read_nodes
 from mpi_prs.azureml.v2.other_steps import check_upstream
-from mpi_prs.azureml.v2.parse import PARALLEL_KEYS, PIPELINE_KEYS, Pipeline, Step, parse_pipeline
+from mpi_prs.azureml.v2.parse import PARALLEL_KEYS, PIPELINE_KEYS, PipelineSpec, StepSpec, parse_pipeline
 from mpi_prs.azureml.v2.resolving import Resolver
 from mpi_prs.azureml.v2.translate import translate
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.config.model import JobConfig, make_config
+from mpi_prs.job.config.types import absolute
+from mpi_prs.job.config.yaml_reader import Document, read_document
 
 _TYPES = (
     *("pipeline", "parallel", "command", "sweep", "automl", "spark", "import", "pipeline_component", "finetuning"),
@@ -28,7 +28,7 @@ _TYPES = (
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedStep:
     """A step of a v2 YAML.
 
     Attributes:
@@ -49,8 +49,6 @@ def is_v2(path: Path, overrides: Sequence[str] = ()) -> bool:
         path: the file.
         overrides: ``key=value`` each.
     """
-    from mpi_prs.job.config.yaml_reader import read_document
-
     try:
         data = read_document(path, overrides, ()).data
     except ConfigError:
@@ -64,7 +62,7 @@ def load(
     output: str | None = None,
     step: str | None = None,
     say: Callable[[str], None] = lambda _line: None,
-) -> Loaded:
+) -> LoadedStep:
     """The job config of a parallel step.
 
     Args:
@@ -81,10 +79,6 @@ def load(
         ScriptError: the entry script is not there.
         PipelineError: its ``parallel_run_step.settings.json`` cannot be used.
     """
-    from mpi_prs.job.config.model import make_config
-    from mpi_prs.job.config.types import absolute
-    from mpi_prs.job.config.yaml_reader import Document
-
     if output is not None and not output.strip():
         raise ConfigError("--output: expected the path of the output folder, got nothing")
     pipeline = parse_pipeline(read_nodes(path, _addressed(path, overrides)))
@@ -99,14 +93,11 @@ def load(
     check_upstream(resolver, f"mpi-prs run {shlex.quote(str(path))}")
     made = translate(resolver, assets, say)
     config = make_config(made.data, path, Document(made.data, made.places()))
-    return Loaded(config, list(dict.fromkeys(made.folders)), made.notes)
+    return LoadedStep(config, list(dict.fromkeys(made.folders)), made.notes)
 
 
 def _addressed(path: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides, with those of keys that only our job config has below the key of our own settings."""
-    from mpi_prs.job.config.model import JobConfig
-    from mpi_prs.job.config.yaml_reader import read_document
-
     known = PIPELINE_KEYS if "jobs" in read_document(path, (), ()).data else PARALLEL_KEYS
     ours = set(JobConfig.model_fields) - set(known)
     return [
@@ -115,7 +106,7 @@ def _addressed(path: Path, overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def _chosen(pipeline: Pipeline, name: str | None) -> Step:
+def _chosen(pipeline: PipelineSpec, name: str | None) -> StepSpec:
     """The step to run. Raises ConfigError: none is named, or there is none of this name."""
     parallel = {each.name: each for each in _in_order(pipeline) if each.is_parallel}
     root = pipeline.node
@@ -135,11 +126,11 @@ def _chosen(pipeline: Pipeline, name: str | None) -> Step:
     return next(iter(parallel.values()))
 
 
-def _in_order(pipeline: Pipeline) -> Iterator[Step]:
+def _in_order(pipeline: PipelineSpec) -> Iterator[StepSpec]:
     """The steps, each after those whose outputs it takes; else in the order of the file."""
     done: set[str] = set()
 
-    def visit(step: Step) -> Iterator[Step]:
+    def visit(step: StepSpec) -> Iterator[StepSpec]:
         if step.name in done:
             return
         done.add(step.name)
@@ -152,7 +143,7 @@ def _in_order(pipeline: Pipeline) -> Iterator[Step]:
         yield from visit(step)
 
 
-def _needed(step: Step) -> Iterator[str]:
+def _needed(step: StepSpec) -> Iterator[str]:
     """The steps that the inputs of a step name."""
     for each in step.inputs.values():
         value: Any = None if each.value is None else each.value.value
@@ -161,7 +152,7 @@ def _needed(step: Step) -> Iterator[str]:
                 yield parts[2]
 
 
-def _default_output(path: Path, pipeline: Pipeline, step: Step) -> Path:
+def _default_output(path: Path, pipeline: PipelineSpec, step: StepSpec) -> Path:
     name = re.sub(r"[^\w.-]+", "-", pipeline.name, flags=re.ASCII).strip("-.") or path.stem
     folder = path.absolute().parent / "outputs" / name
     return folder if pipeline.is_single else folder / step.name

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.v2.nodes import Node, read_nodes
-from mpi_prs.azureml.v2.resolving import Found
+from mpi_prs.azureml.v2.nodes import YamlNode, read_nodes
+from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError, InputError
 from mpi_prs.core.words import near
+from mpi_prs.inputs.near.files_anywhere import AnyFiles
+from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.storage.credentials import Storage, is_url
 
 FILE_NAME = "MLTable"
@@ -79,7 +81,7 @@ class _Table:
     types: dict[str, str] = field(default_factory=dict)
 
 
-def read_mltable(location: str, storage: Storage, node: Node) -> Node:
+def read_mltable(location: str, storage: Storage, node: YamlNode) -> YamlNode:
     """The root of an MLTable file.
 
     Args:
@@ -98,7 +100,6 @@ def read_mltable(location: str, storage: Storage, node: Node) -> Node:
         return read_nodes(path)
     url = location.rstrip("/")
     url = url if url.endswith(f"/{FILE_NAME}") else f"{url}/{FILE_NAME}"
-    from mpi_prs.inputs.near.files_anywhere import AnyFiles
 
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         copy = Path(folder, FILE_NAME)
@@ -114,7 +115,7 @@ def read_mltable(location: str, storage: Storage, node: Node) -> Node:
 
 
 def section_of(
-    root: Node, locate: Callable[[str, Node], Found], mode: str, storage: Mapping[str, Any] | None = None
+    root: YamlNode, locate: Callable[[str, YamlNode], LocatedData], mode: str, storage: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The section of ``inputs`` that an MLTable is.
 
@@ -158,7 +159,7 @@ class _Place:
     storage: Mapping[str, Any] | None = None
 
 
-def _path(node: Node, locate: Callable[[str, Node], Found], storage: Mapping[str, Any] | None) -> _Place:
+def _path(node: YamlNode, locate: Callable[[str, YamlNode], LocatedData], storage: Mapping[str, Any] | None) -> _Place:
     if isinstance(node.value, str):
         kind, inside = "file", node
     else:
@@ -186,9 +187,9 @@ def _path(node: Node, locate: Callable[[str, Node], Found], storage: Mapping[str
 # Transformations
 
 
-def _transform(table: _Table, node: Node) -> None:
+def _transform(table: _Table, node: YamlNode) -> None:
     if isinstance(node.value, str):
-        name, inside = node.value, Node({}, node.source, node.key)
+        name, inside = node.value, YamlNode({}, node.source, node.key)
     else:
         entries = node.entries()
         if len(entries) != 1:
@@ -203,7 +204,7 @@ def _transform(table: _Table, node: Node) -> None:
     _TRANSFORMATIONS[name](table, inside)
 
 
-def _begin(table: _Table, node: Node, format: str, known: tuple[str, ...]) -> dict[str, Node]:
+def _begin(table: _Table, node: YamlNode, format: str, known: tuple[str, ...]) -> dict[str, YamlNode]:
     if table.format is not None:
         raise node.wrong("a table is read once; remove one of the read_… transformations")
     table.format = format
@@ -214,7 +215,7 @@ def _begin(table: _Table, node: Node, format: str, known: tuple[str, ...]) -> di
     return keys
 
 
-def _read_delimited(table: _Table, node: Node) -> None:
+def _read_delimited(table: _Table, node: YamlNode) -> None:
     known = ("delimiter", "header", "encoding", "support_multi_line", "empty_as_string", "infer_column_types")
     keys = _begin(table, node, "delimited", known)
     options: dict[str, Any] = {"separator": _delimiter(keys["delimiter"]) if "delimiter" in keys else ","}
@@ -230,22 +231,22 @@ def _read_delimited(table: _Table, node: Node) -> None:
     table.options = options
 
 
-def _delimiter(node: Node) -> str:
+def _delimiter(node: YamlNode) -> str:
     text = node.text("a character")
     if len(text) != 1 or not text.isascii() or text in '"\r\n\0':
         raise node.wrong(f'got {text!r}; expected one ASCII character, such as "," or, in double quotes, "\\t"')
     return text
 
 
-def _encoding(node: Node) -> str:
+def _encoding(node: YamlNode) -> str:
     return _ENCODINGS[node.one_of(tuple(_ENCODINGS))]
 
 
-def _read_parquet(table: _Table, node: Node) -> None:
+def _read_parquet(table: _Table, node: YamlNode) -> None:
     _begin(table, node, "parquet", ())
 
 
-def _read_json_lines(table: _Table, node: Node) -> None:
+def _read_json_lines(table: _Table, node: YamlNode) -> None:
     keys = _begin(table, node, "json_lines", ("invalid_lines", "encoding"))
     if "encoding" in keys and _encoding(keys["encoding"]) != "utf-8":
         raise keys["encoding"].wrong(f"got {keys['encoding'].value!r}; JSON is UTF-8: write the files anew in utf8")
@@ -254,9 +255,7 @@ def _read_json_lines(table: _Table, node: Node) -> None:
         table.options["on_bad_record"] = "skip_and_count" if drops else "fail"
 
 
-def _extract_columns(table: _Table, node: Node) -> None:
-    from mpi_prs.inputs.partition_format import PartitionFormat
-
+def _extract_columns(table: _Table, node: YamlNode) -> None:
     text = _format_text(node)
     if table.partition_format is not None:
         raise node.wrong("the path has one partition format; remove the other")
@@ -269,7 +268,7 @@ def _extract_columns(table: _Table, node: Node) -> None:
     table.extra += parsed.keys
 
 
-def _format_text(node: Node) -> str:
+def _format_text(node: YamlNode) -> str:
     expected = "a partition format such as {Store}/{Brand}/{file}.csv"
     if not isinstance(node.value, dict):
         return node.text(expected)
@@ -294,7 +293,7 @@ def _to_the_end(text: str) -> str:
     return text if "." in last or "*" in last else f"{text.rstrip('/')}/*"
 
 
-def _drop_columns(table: _Table, node: Node) -> None:
+def _drop_columns(table: _Table, node: YamlNode) -> None:
     names = node.texts()
     table.extra = [name for name in table.extra if name not in names]
     own = [name for name in names if name not in (*table.keys, table.path_column)]
@@ -308,7 +307,7 @@ def _drop_columns(table: _Table, node: Node) -> None:
     table.kept = [name for name in table.kept if name not in own]
 
 
-def _keep_columns(table: _Table, node: Node) -> None:
+def _keep_columns(table: _Table, node: YamlNode) -> None:
     names = node.texts()
     table.dropped += [name for name in table.extra if name not in names]
     own = [name for name in names if name not in (*table.keys, table.path_column)]
@@ -317,7 +316,7 @@ def _keep_columns(table: _Table, node: Node) -> None:
     table.extra = [name for name in table.extra if name in names]
 
 
-def _convert_column_types(table: _Table, node: Node) -> None:
+def _convert_column_types(table: _Table, node: YamlNode) -> None:
     for each in node.items():
         keys = each.fields(("columns", "column_type"))
         if set(keys) != {"columns", "column_type"}:
@@ -329,7 +328,7 @@ def _convert_column_types(table: _Table, node: Node) -> None:
             table.types[name] = type
 
 
-def _column_type(node: Node) -> str:
+def _column_type(node: YamlNode) -> str:
     if isinstance(node.value, str):
         return _TYPES[node.one_of(tuple(_TYPES))]
     keys = node.fields(tuple(_TYPES))
@@ -347,7 +346,7 @@ def _column_type(node: Node) -> str:
     return f"datetime({texts[0]})"
 
 
-def _columns(table: _Table, node: Node) -> dict[str, Any]:
+def _columns(table: _Table, node: YamlNode) -> dict[str, Any]:
     """The keys of an input that say which columns there are."""
     path_column = None if table.path_column in table.dropped else table.path_column
     dropped = [name for name in dict.fromkeys(table.dropped) if name != table.path_column]
@@ -363,7 +362,7 @@ def _columns(table: _Table, node: Node) -> dict[str, Any]:
     }
 
 
-_TRANSFORMATIONS: dict[str, Callable[[_Table, Node], None]] = {
+_TRANSFORMATIONS: dict[str, Callable[[_Table, YamlNode], None]] = {
     "read_delimited": _read_delimited,
     "read_parquet": _read_parquet,
     "read_json_lines": _read_json_lines,

@@ -9,20 +9,19 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.yaml_reader import Document, KeyPath, Place
+from mpi_prs.job.config.types import absolute
+from mpi_prs.job.config.yaml_reader import Document, KeyPath, Place, read_document
 
 OURS = "mpi_prs"
 """The top-level key of our own settings, which Azure ignores."""
 
 
 @dataclass(frozen=True)
-class Source:
+class YamlFile:
     """A YAML file.
 
     Attributes:
@@ -37,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Node:
+class YamlNode:
     """A value in a YAML file.
 
     Attributes:
@@ -47,7 +46,7 @@ class Node:
     """
 
     value: Any
-    source: Source
+    source: YamlFile
     key: KeyPath = ()
 
     @property
@@ -69,15 +68,15 @@ class Node:
             return ConfigError(f"{self.source.name}, {where}: {problem}" if where else f"{self.source.name}: {problem}")
         return ConfigError(f"{self.source.name}, {place.label}: {f'{key}: ' if key else ''}{problem}")
 
-    def entries(self) -> dict[str, Node]:
+    def entries(self) -> dict[str, YamlNode]:
         """The values of a mapping whose keys are names, empty ones too. Raises ConfigError."""
         if self.value is None:
             return {}
         if not isinstance(self.value, dict):
             raise self.wrong(f"got {self.kind}; expected a mapping, such as `name: value`")
-        return {str(key): Node(value, self.source, (*self.key, key)) for key, value in self.value.items()}
+        return {str(key): YamlNode(value, self.source, (*self.key, key)) for key, value in self.value.items()}
 
-    def fields(self, known: Collection[str]) -> dict[str, Node]:
+    def fields(self, known: Collection[str]) -> dict[str, YamlNode]:
         """The values of a mapping that has no other keys than these; empty ones are left out. Raises ConfigError."""
         found = self.entries()
         for key, node in found.items():
@@ -85,11 +84,11 @@ class Node:
                 raise node.wrong(f"unknown key{near(key, known)}")
         return {key: node for key, node in found.items() if node.value is not None}
 
-    def items(self) -> list[Node]:
+    def items(self) -> list[YamlNode]:
         """The values of a list. Raises ConfigError."""
         if not isinstance(self.value, list):
             raise self.wrong(f"got {self.kind}; expected a list, such as `- value`")
-        return [Node(value, self.source, (*self.key, index)) for index, value in enumerate(self.value)]
+        return [YamlNode(value, self.source, (*self.key, index)) for index, value in enumerate(self.value)]
 
     def text(self, expected: str = "text") -> str:
         """Raises ConfigError: it is a mapping, a list, or nothing."""
@@ -110,8 +109,6 @@ class Node:
         Raises:
             ConfigError: it is no path.
         """
-        from mpi_prs.job.config.types import absolute
-
         text = self.text("a path") if text is None else text
         if not text.strip() or "\0" in text or any(len(os.fsencode(name)) > 255 for name in text.split("/")):
             raise self.wrong(f"got {text!r}; expected a path")
@@ -142,19 +139,19 @@ class Node:
         return repr(self.value)
 
 
-def read_nodes(path: Path, overrides: Sequence[str] = (), name: str | None = None, folder: str | None = None) -> Node:
+def read_nodes(
+    path: Path, overrides: Sequence[str] = (), name: str | None = None, folder: str | None = None
+) -> YamlNode:
     """The root of a YAML file.
 
     Args:
         path: the file.
         overrides: ``key=value`` each.
-        name, folder: of the :class:`Source`, if they are not those of ``path``.
+        name, folder: of the :class:`YamlFile`, if they are not those of ``path``.
 
     Raises:
         ConfigError: it cannot be read.
     """
-    from mpi_prs.job.config.yaml_reader import read_document
-
     keys = [str(key) for key in read_document(path, overrides, ()).data if key != OURS]
     document = read_document(path, overrides, keys)
-    return Node(document.data, Source(name or str(path), folder or str(path.absolute().parent), document))
+    return YamlNode(document.data, YamlFile(name or str(path), folder or str(path.absolute().parent), document))

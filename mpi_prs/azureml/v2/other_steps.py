@@ -7,10 +7,12 @@ import shlex
 from pathlib import Path
 
 from mpi_prs.azureml.v2.bindings import Parts, replaced, shown
-from mpi_prs.azureml.v2.nodes import Node
-from mpi_prs.azureml.v2.parse import Step
+from mpi_prs.azureml.v2.nodes import YamlNode
+from mpi_prs.azureml.v2.parse import StepSpec
 from mpi_prs.azureml.v2.resolving import Data, Resolver
 from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.output.ledger import read_ledger
 
 
 def check_upstream(resolver: Resolver, program: str) -> None:
@@ -35,14 +37,11 @@ def check_upstream(resolver: Resolver, program: str) -> None:
 
 
 def _is_complete(output: Path) -> bool:
-    from mpi_prs.core.run_directory import RunDirectory
-    from mpi_prs.output.ledger import read_ledger
-
     journal = RunDirectory(output).journal
     return journal.exists() and read_ledger(journal, None).complete
 
 
-def _not_run(resolver: Resolver, step: Step, place: Path, node: Node) -> ConfigError:
+def _not_run(resolver: Resolver, step: StepSpec, place: Path, node: YamlNode) -> ConfigError:
     key = node.shown_key.removesuffix(".path")
     message = (
         f"there is no {place}, an output of the step {step.name}, which is of type {step.type}: mpi-prs runs parallel "
@@ -52,7 +51,7 @@ def _not_run(resolver: Resolver, step: Step, place: Path, node: Node) -> ConfigE
     return node.wrong(message if command is None else f"{message}; or run that step:\n    {command}")
 
 
-def command_of(resolver: Resolver, step: Step) -> str | None:
+def command_of(resolver: Resolver, step: StepSpec) -> str | None:
     """A command step as a line for a shell, as far as its expressions can be resolved; ``None``: it has no command."""
     node = step.keys.get("command")
     if node is None or not isinstance(node.value, str):

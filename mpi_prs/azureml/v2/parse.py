@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.v2.bindings import only_expression
-from mpi_prs.azureml.v2.nodes import OURS, Node, read_nodes
+from mpi_prs.azureml.v2.nodes import OURS, YamlNode, read_nodes
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
 
@@ -54,7 +54,7 @@ _MODES = ("ro_mount", "rw_mount", "mount", "download", "upload", "direct", "eval
 
 
 @dataclass(frozen=True)
-class Input:
+class StepInputSpec:
     """An input of a step or of the pipeline.
 
     Attributes:
@@ -68,8 +68,8 @@ class Input:
     """
 
     name: str
-    node: Node
-    value: Node | None
+    node: YamlNode
+    value: YamlNode | None
     is_literal: bool
     type: str | None = None
     mode: str | None = None
@@ -77,7 +77,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
+class StepOutputSpec:
     """An output of a step or of the pipeline.
 
     Attributes:
@@ -89,8 +89,8 @@ class Output:
 
     name: str
     type: str = "uri_folder"
-    path: Node | None = None
-    binding: Node | None = None
+    path: YamlNode | None = None
+    binding: YamlNode | None = None
 
     @property
     def is_file(self) -> bool:
@@ -98,7 +98,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSpec:
     """A job of a pipeline.
 
     Attributes:
@@ -113,11 +113,11 @@ class Step:
     """
 
     name: str
-    node: Node
+    node: YamlNode
     type: str
-    inputs: Mapping[str, Input] = field(default_factory=dict)
-    outputs: Mapping[str, Output] = field(default_factory=dict)
-    keys: Mapping[str, Node] = field(default_factory=dict)
+    inputs: Mapping[str, StepInputSpec] = field(default_factory=dict)
+    outputs: Mapping[str, StepOutputSpec] = field(default_factory=dict)
+    keys: Mapping[str, YamlNode] = field(default_factory=dict)
     has_component_elsewhere: bool = False
     problem: ConfigError | None = None
 
@@ -127,7 +127,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineSpec:
     """A whole file.
 
     Attributes:
@@ -139,19 +139,19 @@ class Pipeline:
     """
 
     name: str
-    node: Node
+    node: YamlNode
     is_single: bool
-    inputs: Mapping[str, Input]
-    outputs: Mapping[str, Output]
-    steps: Mapping[str, Step]
+    inputs: Mapping[str, StepInputSpec]
+    outputs: Mapping[str, StepOutputSpec]
+    steps: Mapping[str, StepSpec]
 
 
-def parse_pipeline(root: Node) -> Pipeline:
+def parse_pipeline(root: YamlNode) -> PipelineSpec:
     """What the file says.
 
     Raises:
         ConfigError: a key is unknown, something is missing or of the wrong kind; of a step of a pipeline, see
-            :attr:`Step.problem`.
+            :attr:`StepSpec.problem`.
     """
     keys = root.entries()
     type = keys["type"].text() if "type" in keys else "pipeline" if "jobs" in keys else "parallel"
@@ -160,7 +160,7 @@ def parse_pipeline(root: Node) -> Pipeline:
     if type == "parallel":
         own = root.fields((*PARALLEL_KEYS, OURS))
         step = _parallel(name, root, own)
-        return Pipeline(name, root, True, {}, {}, {step.name: step})
+        return PipelineSpec(name, root, True, {}, {}, {step.name: step})
     if type != "pipeline":
         raise keys["type"].wrong(
             f"got {type!r}; expected pipeline or parallel: mpi-prs runs the parallel steps of Azure ML's v2 YAML alone"
@@ -168,7 +168,7 @@ def parse_pipeline(root: Node) -> Pipeline:
     own = root.fields(PIPELINE_KEYS)
     if "jobs" not in own:
         raise root.wrong("jobs is missing; expected a mapping of steps, one of them with `type: parallel`")
-    return Pipeline(
+    return PipelineSpec(
         name,
         root,
         False,
@@ -178,21 +178,21 @@ def parse_pipeline(root: Node) -> Pipeline:
     )
 
 
-def _given(keys: Mapping[str, Node], key: str) -> bool:
+def _given(keys: Mapping[str, YamlNode], key: str) -> bool:
     return key in keys and keys[key].value is not None
 
 
-def _entries(keys: Mapping[str, Node], key: str) -> dict[str, Node]:
+def _entries(keys: Mapping[str, YamlNode], key: str) -> dict[str, YamlNode]:
     return keys[key].entries() if key in keys else {}
 
 
-def _check_name(name: str, node: Node) -> None:
+def _check_name(name: str, node: YamlNode) -> None:
     """Steps and outputs name folders. Raises ConfigError."""
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name.startswith("_run"):
         raise node.wrong(f"the name {name!r} is not one; expected letters, digits and underscores, such as batch_score")
 
 
-def _step(name: str, node: Node) -> Step:
+def _step(name: str, node: YamlNode) -> StepSpec:
     _check_name(name, node)
     keys = node.entries()
     type = keys["type"].text().strip().lower() if _given(keys, "type") else ""
@@ -203,10 +203,10 @@ def _step(name: str, node: Node) -> Step:
         try:
             return _parallel(name, node, node.fields(PARALLEL_KEYS))
         except ConfigError as error:
-            return Step(name, node, type, has_component_elsewhere=True, problem=error)
+            return StepSpec(name, node, type, has_component_elsewhere=True, problem=error)
     own = {key: each for key, each in keys.items() if each.value is not None}
     base = component or {}
-    return Step(
+    return StepSpec(
         name,
         node,
         type or "command",
@@ -217,7 +217,7 @@ def _step(name: str, node: Node) -> Step:
     )
 
 
-def _loosely(parse: Any, keys: Mapping[str, Node], key: str) -> dict[str, Any]:
+def _loosely(parse: Any, keys: Mapping[str, YamlNode], key: str) -> dict[str, Any]:
     """The inputs or outputs of a step that is not ours to judge."""
     found = {}
     for name, node in keys[key].entries().items() if key in keys else ():
@@ -226,13 +226,13 @@ def _loosely(parse: Any, keys: Mapping[str, Node], key: str) -> dict[str, Any]:
     return found
 
 
-def _parallel(name: str, node: Node, own: Mapping[str, Node]) -> Step:
+def _parallel(name: str, node: YamlNode, own: Mapping[str, YamlNode]) -> StepSpec:
     component, elsewhere = _component(own, needed=True)
     if elsewhere:
         raise own["component"].wrong(
             f"the component {own['component'].value} is registered in Azure; give its YAML file: component: ./it.yml"
         )
-    base: Mapping[str, Node] = {}
+    base: Mapping[str, YamlNode] = {}
     if component is not None:
         root = component.get("type", own["component"])
         if "type" in component and component["type"].text() != "parallel":
@@ -251,10 +251,10 @@ def _parallel(name: str, node: Node, own: Mapping[str, Node]) -> Step:
                 keys[f"environment_variables.{variable}"] = value
     if "entry_script" not in keys:
         raise _missing_task(node, own, base)
-    return Step(name, node, "parallel", inputs, outputs, keys)
+    return StepSpec(name, node, "parallel", inputs, outputs, keys)
 
 
-def _inputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: bool) -> dict[str, Input]:
+def _inputs(own: Mapping[str, YamlNode], base: Mapping[str, YamlNode], has_component: bool) -> dict[str, StepInputSpec]:
     """Of a parallel step: what its component declares, with the values that the step gives."""
     inputs = {name: _input(name, node) for name, node in _entries(base, "inputs").items()}
     for name, node in _entries(own, "inputs").items():
@@ -274,7 +274,9 @@ def _inputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: bo
     return inputs
 
 
-def _outputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: bool) -> dict[str, Output]:
+def _outputs(
+    own: Mapping[str, YamlNode], base: Mapping[str, YamlNode], has_component: bool
+) -> dict[str, StepOutputSpec]:
     outputs = {name: _output(name, node) for name, node in _entries(base, "outputs").items()}
     for name, node in _entries(own, "outputs").items():
         if has_component and name not in outputs:
@@ -283,21 +285,21 @@ def _outputs(own: Mapping[str, Node], base: Mapping[str, Node], has_component: b
     return outputs
 
 
-def _missing_task(node: Node, own: Mapping[str, Node], base: Mapping[str, Node]) -> Exception:
+def _missing_task(node: YamlNode, own: Mapping[str, YamlNode], base: Mapping[str, YamlNode]) -> Exception:
     task = own.get("task") or base.get("task")
     if task is not None:
         return task.wrong("entry_script is missing; add it, such as `entry_script: score.py`")
     return node.wrong("task is missing; a parallel job needs `task: {code: ./src, entry_script: score.py, …}`")
 
 
-def _checked(keys: Mapping[str, Node], known: tuple[str, ...]) -> dict[str, Node]:
+def _checked(keys: Mapping[str, YamlNode], known: tuple[str, ...]) -> dict[str, YamlNode]:
     for key, node in keys.items():
         if key not in known:
             raise node.wrong(f"unknown key{near(key, known)}")
     return {key: node for key, node in keys.items() if node.value is not None}
 
 
-def _component(keys: Mapping[str, Node], needed: bool) -> tuple[dict[str, Node] | None, bool]:
+def _component(keys: Mapping[str, YamlNode], needed: bool) -> tuple[dict[str, YamlNode] | None, bool]:
     """The keys of a job's component, and whether it is one of which we know nothing. Raises ConfigError."""
     node = keys.get("component")
     if node is None or node.value is None:
@@ -315,11 +317,11 @@ def _component(keys: Mapping[str, Node], needed: bool) -> tuple[dict[str, Node] 
     return read_nodes(path).entries(), False
 
 
-def _input(name: str, node: Node) -> Input:
+def _input(name: str, node: YamlNode) -> StepInputSpec:
     if node.value is None:
-        return Input(name, node, None, True, optional=True)
+        return StepInputSpec(name, node, None, True, optional=True)
     if isinstance(node.value, str):
-        return Input(name, node, node, True)
+        return StepInputSpec(name, node, node, True)
     keys = node.fields(_INPUT)
     type = keys["type"].one_of((*DATA_TYPES, *LITERAL_TYPES)) if "type" in keys else None
     mode = keys["mode"].one_of(_MODES) if "mode" in keys else None
@@ -332,12 +334,12 @@ def _input(name: str, node: Node) -> Input:
     value = keys[forms[0]] if forms else None
     if value is not None:
         value.text("a path, or a literal value")
-    return Input(name, node, value, "path" not in keys and type not in DATA_TYPES, type, mode, optional)
+    return StepInputSpec(name, node, value, "path" not in keys and type not in DATA_TYPES, type, mode, optional)
 
 
-def _output(name: str, node: Node, declared: Output | None = None) -> Output:
+def _output(name: str, node: YamlNode, declared: StepOutputSpec | None = None) -> StepOutputSpec:
     _check_name(name, node)
-    base = declared or Output(name)
+    base = declared or StepOutputSpec(name)
     if node.value is None:
         return base
     if isinstance(node.value, str):

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpi_prs.azureml.v2.bindings import Parts, only_expression, replaced, shown
-from mpi_prs.azureml.v2.nodes import Node
-from mpi_prs.azureml.v2.parse import DATA_TYPES, Input, Output, Pipeline, Step
+from mpi_prs.azureml.v2.nodes import YamlNode
+from mpi_prs.azureml.v2.parse import DATA_TYPES, PipelineSpec, StepInputSpec, StepOutputSpec, StepSpec
 from mpi_prs.core.words import near
 from mpi_prs.storage.credentials import is_url
 
@@ -42,7 +42,7 @@ class Data:
     location: str
     type: str
     mode: str
-    node: Node
+    node: YamlNode
     storage: Mapping[str, Any] | None = None
     section: Mapping[str, Any] | None = None
 
@@ -50,12 +50,12 @@ class Data:
 class Assets(Protocol):
     """What is registered somewhere: ``azureml:…``."""
 
-    def data(self, reference: str, type: str, node: Node) -> Found:
+    def data(self, reference: str, type: str, node: YamlNode) -> LocatedData:
         """What a reference such as ``azureml:images:1`` or ``azureml://datastores/…`` names. Raises ConfigError."""
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedData:
     """Of :class:`Data`, what an asset tells."""
 
     location: str
@@ -75,15 +75,15 @@ class Resolver:
         upstream: places of other steps' outputs that were asked for, with what names each.
     """
 
-    pipeline: Pipeline
-    step: Step
+    pipeline: PipelineSpec
+    step: StepSpec
     output: Path
     assets: Assets
-    upstream: dict[Path, tuple[Step, Node]] = field(default_factory=dict)
+    upstream: dict[Path, tuple[StepSpec, YamlNode]] = field(default_factory=dict)
 
     # Inputs
 
-    def input(self, name: str, step: Step | None = None, seen: tuple[Any, ...] = ()) -> str | Data | None:
+    def input(self, name: str, step: StepSpec | None = None, seen: tuple[Any, ...] = ()) -> str | Data | None:
         """The value of an input of a step (this one): a literal, data, or ``None`` where it has none.
 
         Raises:
@@ -93,7 +93,7 @@ class Resolver:
         found = step.inputs[name]
         return self._value(found, (step.name, name), seen)
 
-    def outer(self, node: Node, seen: tuple[Any, ...] = ()) -> str:
+    def outer(self, node: YamlNode, seen: tuple[Any, ...] = ()) -> str:
         """The text of a setting, with values of ``${{parent.…}}``. Raises ConfigError."""
 
         def text_of(parts: Parts) -> str:
@@ -105,7 +105,7 @@ class Resolver:
 
         return replaced(node.text(), text_of)
 
-    def _value(self, found: Input, name: Any, seen: tuple[Any, ...]) -> str | Data | None:
+    def _value(self, found: StepInputSpec, name: Any, seen: tuple[Any, ...]) -> str | Data | None:
         """The value of an input of a step or the pipeline; ``name`` tells it from all others."""
         if found.value is None:
             return None
@@ -119,7 +119,7 @@ class Resolver:
         text = self.outer(found.value, seen)
         return text if found.is_literal else self._data(found, text, found.value)
 
-    def _bound(self, parts: Parts, node: Node, seen: tuple[Any, ...]) -> str | Data | None:
+    def _bound(self, parts: Parts, node: YamlNode, seen: tuple[Any, ...]) -> str | Data | None:
         if parts[0] != "parent":
             raise node.wrong(
                 f"{shown(parts)}: expected ${{{{parent.inputs.NAME}}}} or ${{{{parent.jobs.STEP.outputs.NAME}}}}; "
@@ -151,12 +151,12 @@ class Resolver:
             "${{parent.jobs.STEP.outputs.NAME}}"
         )
 
-    def _data(self, found: Input, text: str, node: Node) -> Data:
+    def _data(self, found: StepInputSpec, text: str, node: YamlNode) -> Data:
         type = found.type if found.type in DATA_TYPES else "uri_folder"
         place = self._locate(text, type or "uri_folder", node)
         return Data(place.location, type or "uri_folder", found.mode or "ro_mount", node, place.storage, place.section)
 
-    def _with_type(self, value: str | Data | None, found: Input) -> str | Data | None:
+    def _with_type(self, value: str | Data | None, found: StepInputSpec) -> str | Data | None:
         """The same, in the mode and of the type that the one who is bound says."""
         if not isinstance(value, Data):
             return value
@@ -165,21 +165,21 @@ class Resolver:
             value.location, type or value.type, found.mode or value.mode, value.node, value.storage, value.section
         )
 
-    def _locate(self, text: str, type: str, node: Node) -> Found:
+    def _locate(self, text: str, type: str, node: YamlNode) -> LocatedData:
         if text.startswith("azureml:"):
             return self.assets.data(text, type, node)
         if is_url(text):
-            return Found(plain_url(text, node))
+            return LocatedData(plain_url(text, node))
         path = node.local_path(text)
         if not os.path.exists(path):
             raise node.wrong(f"there is no {path}{_beside(path)}")
-        return Found(str(path))
+        return LocatedData(str(path))
 
     # Outputs
 
-    def output_of(self, step: Step, name: str) -> Output:
+    def output_of(self, step: StepSpec, name: str) -> StepOutputSpec:
         """An output, as the pipeline's own says where it is bound to that. Raises ConfigError."""
-        found = step.outputs.get(name, Output(name))
+        found = step.outputs.get(name, StepOutputSpec(name))
         if found.binding is None:
             return found
         parts = only_expression(found.binding.text())
@@ -192,13 +192,13 @@ class Resolver:
                 f"{shown(parts)}: the pipeline has no output {parts[2]!r}{near(parts[2], self.pipeline.outputs)}"
             )
         own = self.pipeline.outputs[parts[2]]
-        return Output(name, own.type if own.type != "uri_folder" else found.type, own.path or found.path)
+        return StepOutputSpec(name, own.type if own.type != "uri_folder" else found.type, own.path or found.path)
 
-    def folder_of(self, step: Step) -> Path:
+    def folder_of(self, step: StepSpec) -> Path:
         """The output folder of a step."""
         return self.output if step.name == self.step.name else self.output.parent / step.name
 
-    def place_of(self, step: Step, output: Output) -> Path:
+    def place_of(self, step: StepSpec, output: StepOutputSpec) -> Path:
         """Where an output of a step lies: a file or a folder."""
         folder = self.folder_of(step)
         if output.name == appended_output(step):
@@ -214,7 +214,7 @@ def _beside(path: Path) -> str:
         return ""
 
 
-def appended_output(step: Step) -> str | None:
+def appended_output(step: StepSpec) -> str | None:
     """The output that ``append_row_to`` of a step names; ``None``: it names none."""
     node = step.keys.get("append_row_to")
     if not step.is_parallel or node is None or not isinstance(node.value, str):
@@ -223,14 +223,14 @@ def appended_output(step: Step) -> str | None:
     return parts[1] if parts is not None and len(parts) == 2 and parts[0] == "outputs" else None
 
 
-def file_name(output: Output) -> str:
+def file_name(output: StepOutputSpec) -> str:
     """The name of the file that an output is: the last one of its path, else the output's own."""
     path = output.path.text() if output.path is not None else ""
     name = replaced(path, lambda parts: output.name if parts == ("output_name",) else "").rpartition("/")[2]
     return name if name and not name.startswith(".") else output.name
 
 
-def plain_url(url: str, node: Node) -> str:
+def plain_url(url: str, node: YamlNode) -> str:
     """A URL as our stores know it. Raises ConfigError."""
     scheme, _, rest = url.partition("://")
     if scheme.lower() in ("wasb", "wasbs"):

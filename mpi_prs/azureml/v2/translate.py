@@ -25,22 +25,22 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mpi_prs.azureml.definition.script_settings import to_csv_options
 from mpi_prs.azureml.v2 import environments
 from mpi_prs.azureml.v2.arguments import split, understand
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
 from mpi_prs.azureml.v2.bindings import Parts, replaced, shown, tightened, without_options
 from mpi_prs.azureml.v2.input_data import input_data, mode_of, name_of_input_data, place_of
-from mpi_prs.azureml.v2.nodes import OURS, Node
-from mpi_prs.azureml.v2.parse import Output, Step
+from mpi_prs.azureml.v2.nodes import OURS, YamlNode
+from mpi_prs.azureml.v2.parse import StepOutputSpec, StepSpec
 from mpi_prs.azureml.v2.resolving import DEFAULT_FILE, Resolver, appended_output, file_name, plain_url
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
+from mpi_prs.job.config.yaml_reader import KeyPath, Place
 from mpi_prs.storage.credentials import is_url
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.yaml_reader import KeyPath, Place
 
 _NUMBERS = {
     "error_threshold": "error_threshold",
@@ -65,19 +65,17 @@ class Translation:
 
     source: str
     data: dict[str, Any] = field(default_factory=dict)
-    origins: dict[KeyPath, Node] = field(default_factory=dict)
+    origins: dict[KeyPath, YamlNode] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def put(self, key: str, value: Any, node: Node) -> None:
+    def put(self, key: str, value: Any, node: YamlNode) -> None:
         """Set a key of the job config to what a node says."""
         self.data[key] = value
         self.origins[(key,)] = node
 
     def places(self) -> dict[KeyPath, Place]:
         """The same as :attr:`origins`, for messages about the job config."""
-        from mpi_prs.job.config.yaml_reader import Place
-
         found = {}
         for key, node in self.origins.items():
             place = node.place
@@ -128,9 +126,7 @@ def job_name(name: str) -> str:
 # What is run
 
 
-def _code(made: Translation, step: Step) -> None:
-    from mpi_prs.azureml.definition.script_settings import to_csv_options
-
+def _code(made: Translation, step: StepSpec) -> None:
     script = step.keys["entry_script"]
     code = step.keys.get("code")
     base = script.source.folder
@@ -225,7 +221,7 @@ def _append_row(made: Translation, resolver: Resolver) -> None:
     _destination(made, output)
 
 
-def _destination(made: Translation, output: Output) -> None:
+def _destination(made: Translation, output: StepOutputSpec) -> None:
     """Where the rows go when they are complete."""
     if output.path is None:
         return
@@ -269,13 +265,13 @@ def _arguments(made: Translation, resolver: Resolver) -> None:
         made.put("side_inputs", side_inputs, node)
 
 
-def _folder(resolver: Resolver, output: Output) -> Path:
+def _folder(resolver: Resolver, output: StepOutputSpec) -> Path:
     found = resolver.output_of(resolver.step, output.name)
     place = resolver.place_of(resolver.step, found)
     return place.parent if found.is_file else place
 
 
-def _value(parts: Parts, node: Node, resolver: Resolver, side_inputs: dict[str, dict[str, Any]]) -> str:
+def _value(parts: Parts, node: YamlNode, resolver: Resolver, side_inputs: dict[str, dict[str, Any]]) -> str:
     step = resolver.step
     if len(parts) != 2 or parts[0] not in ("inputs", "outputs"):
         raise node.wrong(f"{shown(parts)}: expected ${{{{inputs.NAME}}}} or ${{{{outputs.NAME}}}}")
@@ -309,7 +305,6 @@ def _slurm(made: Translation, resolver: Resolver, assets: WorkspaceAssets) -> No
     node = resolver.step.keys.get("compute") or default
     if node is None or not isinstance(node.value, str):
         return
-    from mpi_prs.core.errors import WorkspaceError
 
     try:
         processes = whole_number(1)(made.data.get("process_count_per_node", 1))
@@ -323,7 +318,7 @@ def _slurm(made: Translation, resolver: Resolver, assets: WorkspaceAssets) -> No
         made.put("slurm", found, node)
 
 
-def _our_own(made: Translation, root: Node) -> None:
+def _our_own(made: Translation, root: YamlNode) -> None:
     """Lay the section ``mpi_prs`` over what has been made."""
     section = root.entries().get(OURS)
     if section is None:
