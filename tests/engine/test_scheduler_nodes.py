@@ -389,7 +389,7 @@ def work(
 CLUSTERS = st.tuples(st.integers(2, 8), st.integers(1, 4), st.sampled_from([0.1, 1.0, 10.0, 1000.0]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cluster=CLUSTERS, data=st.data(), seed=st.integers(0, 10**6), run_max_try=st.integers(2, 4))
 def test_sick_nodes_are_benched_and_fail_no_mini_batch_even_if_they_are_half_of_all(
     cluster: tuple[int, int, float], data: st.DataObject, seed: int, run_max_try: int
@@ -405,7 +405,7 @@ def test_sick_nodes_are_benched_and_fail_no_mini_batch_even_if_they_are_half_of_
     assert max(failures.values()) <= 4 * processes + 15
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     cluster=CLUSTERS,
     share=st.sampled_from([0.0, 0.05, 0.3, 0.9]),

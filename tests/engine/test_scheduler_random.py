@@ -486,6 +486,5 @@ TestRandomWorld = RandomWorld.TestCase
 TestRandomWorld.settings = settings(
     max_examples=300,
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

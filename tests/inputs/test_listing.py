@@ -420,7 +420,7 @@ NAMES = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name not in (
 SEGMENTS = st.sampled_from(["*", "**", "?", "a*", "*b", "[ab]", "[!a]*", ".*", "a", "b", "a.b", "*.*"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     tree=st.lists(st.lists(NAMES, min_size=1, max_size=4).map("/".join), max_size=12),
     pattern=st.lists(SEGMENTS, min_size=1, max_size=4).map("/".join),

@@ -40,7 +40,7 @@ def written(path: Path, listings: Sequence[Sequence[bytes]], size: int, record_b
 PATHS = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"\0", b"-"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     listings=st.lists(st.lists(PATHS, min_size=1, max_size=25), min_size=1, max_size=3),
     size=st.integers(1, 30),

@@ -78,7 +78,7 @@ key_columns = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_files_of_each_combination_are_the_groups_of_pandas(data: st.DataObject) -> None:
     """Whatever the pieces the table comes in and the chunks it is written in; rows of a group keep their order."""

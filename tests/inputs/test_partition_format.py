@@ -136,7 +136,7 @@ def test_a_file_that_does_not_match_is_named_with_the_format() -> None:
 names = st.text(st.characters(blacklist_characters="/\0-_", blacklist_categories=("Cs",)), min_size=1, max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_values_put_into_a_format_come_out_again(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 5))
@@ -161,7 +161,7 @@ def azure_values(text: str, path: str) -> dict[str, str] | None:
     return match.groupdict() if match else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["{a}/{b}.{c}", "{a}-{b}.csv", "d/{a}/{b}", "{a}.{b}-{c}", "{a}", "x{a}-{b}/{c}.x"]),
     st.text("axd.-/", min_size=1, max_size=14),
@@ -203,7 +203,7 @@ def test_a_file_outside_of_all_hive_folders_is_refused() -> None:
         HiveFolders("/d").values("/d/f")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.text("abcü ", min_size=1), st.none() | st.text(max_size=10), min_size=1, max_size=4))
 def test_values_put_into_hive_folders_come_out_again(values: dict[str, str | None]) -> None:
     folders = "/".join(

@@ -69,7 +69,7 @@ values_of_a_key = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_groups_are_those_of_pandas(data: st.DataObject) -> None:
     """Values, order of groups, order of files; also where more combinations come than are remembered."""
@@ -104,7 +104,7 @@ layouts = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(layouts, st.booleans(), st.sampled_from([["user"], ["season"], ["season", "user"]]))
 def test_files_on_disk_are_grouped_as_by_pandas(layout: list[Any], hive: bool, keys: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ anything = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.text(), anything))
 def test_values_survive_json_with_their_types(values: dict[str, Any]) -> None:
     text = json.dumps(to_json(values), allow_nan=False)

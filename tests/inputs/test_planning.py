@@ -94,7 +94,7 @@ FILE_NAMES = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     trees=st.lists(st.lists(FILE_NAMES, min_size=1, max_size=25, unique=True), min_size=1, max_size=3),
     size=st.integers(1, 30),
@@ -250,7 +250,7 @@ def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
 KEYS = st.sampled_from(["ann", "bob", "x y", "é"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     layout=st.dictionaries(
         st.tuples(KEYS, st.sampled_from(["2023/11", "2024/01"]), st.sampled_from("abc")),

@@ -301,7 +301,7 @@ def test_the_output_of_the_command_line_is_relative_to_the_working_directory_and
     assert load(folder, None, "output=set", output="~").output == folder / "here" / "~"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(
     arguments=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), max_size=4),
     size=st.integers(1, 10**6),
@@ -314,7 +314,7 @@ def test_whatever_is_written_as_json_arrives_through_an_override_unchanged(
     assert config.mini_batch_size == size
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(text=st.text(st.sampled_from("ab:-[]{}&*!|>'\"%@`#,\n\t ~0.=<")), override=st.text("an.:=[]{}&*' \n0"))
 def test_no_text_whatever_gets_more_than_a_user_mistake(folder: Path, text: str, override: str) -> None:
     for attempt in ((text,), (None, override), (None, f"inputs={text}")):

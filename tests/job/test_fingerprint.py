@@ -199,7 +199,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(changes=configs)
 def test_the_same_config_has_the_same_fingerprint_also_after_a_round_trip_through_json(
     script: Path, changes: dict[str, Any]
@@ -213,7 +213,7 @@ def test_the_same_config_has_the_same_fingerprint_also_after_a_round_trip_throug
     assert differences(stored, again) == []
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(old=configs, new=configs)
 def test_two_fingerprints_that_differ_always_show_a_difference(
     script: Path, old: dict[str, Any], new: dict[str, Any]

@@ -94,7 +94,7 @@ def columns_of(path: Path, group: int = 1 << 16) -> list[Columns]:
     return [part for part in read_columns(path, group) if isinstance(part, Columns)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FRAMES, st.integers(1, 20))
 def test_every_record_comes_back_once_with_its_worker_and_the_place_of_its_rows(
     frames: Sequence[tuple[int, Sequence[Record]]], group: int

@@ -84,7 +84,7 @@ def assert_same_work(found: Work, expected: Work) -> None:
     assert found.overhead_seconds == pytest.approx(expected.overhead_seconds)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(STEPS, max_size=30))
 def test_the_statistics_are_those_of_a_plain_loop(steps: Sequence[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -98,7 +98,7 @@ def append_file(output: AppendRow, number: int, folder: Path) -> None:
 # Without faults
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(order=st.permutations(range(MINI_BATCHES)), sizes=st.lists(st.integers(1, 5), min_size=MINI_BATCHES))
 def test_input_order_is_byte_identical_whatever_the_order_of_arrival(
     new_run: Callable[[], Run], order: list[int], sizes: list[int]
@@ -242,7 +242,7 @@ class AtOnce:
         pass
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_kills_and_power_cuts_at_any_moment_leave_every_row_once(
     new_run: Callable[[], Run], data: st.DataObject
@@ -428,7 +428,7 @@ def work_on_all(run: Run, in_input_order: bool) -> None:
         run.complete(output, in_input_order=in_input_order)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(room=st.integers(0, 8000), in_input_order=st.booleans())
 def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
     new_run: Callable[[], Run], room: int, in_input_order: bool

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.child.rows.encoding import encode_rows
@@ -161,7 +161,7 @@ def same(value: Any, stored: Any) -> bool:
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("as_frame", [False, True])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(made=mini_batches(), order=st.randoms(use_true_random=False), in_input_order=st.booleans())
 def test_every_row_comes_through_once(
     new_run: Callable[[str], Run], name: str, as_frame: bool, made: list[Any], order: Any, in_input_order: bool
@@ -434,7 +434,7 @@ def test_a_kill_at_any_step_of_the_completion_is_made_good_by_the_next_start(new
 
 
 @pytest.mark.parametrize("name", BOTH)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(room=st.integers(0, 60_000))
 def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
     new_run: Callable[[str], Run], name: str, room: int

@@ -167,7 +167,7 @@ def text_of(records: Sequence[Sequence[str]], separator: str, how: dict[str, Any
     return "".join(pieces)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     table=written(),
     size=st.one_of(
@@ -209,7 +209,7 @@ NUMBERLIKE = st.one_of(
 
 
 @pytest.mark.skipif(pd.__version__ < "3", reason="pandas 2 takes 1e400 for text")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(NUMBERLIKE, min_size=1, max_size=6), st.sampled_from([".", ","]), st.integers(1, 30))
 def test_what_looks_nearly_like_a_number_is_taken_as_pandas_takes_it(texts: list[str], decimal: str, size: int) -> None:
     """Every text in a column of its own, and all of them in one."""
@@ -243,7 +243,7 @@ def tables_with_different_columns(draw: st.DrawFn) -> tuple[list[str], list[tupl
     return list(dict.fromkeys(name for names, _ in files for name in names)), files
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tables_with_different_columns(), st.integers(1, 60))
 def test_files_with_different_columns_are_combined(table: Any, size: int) -> None:
     names, files = table

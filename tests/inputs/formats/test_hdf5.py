@@ -84,7 +84,7 @@ def columns(draw: st.DrawFn) -> dict[str, tuple[Any, Any]]:
     return made
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     made=columns(),
     size=SIZES,
@@ -119,7 +119,7 @@ def test_the_mini_batches_of_a_table_together_are_the_table(
     pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(0, 30), st.integers(1, 5), st.integers(0, 4)),
     chunks=st.none() | st.tuples(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4)),

@@ -86,7 +86,7 @@ def contents(draw: st.DrawFn) -> bytes:
 SIZES = st.one_of(st.builds(BatchSize, rows=st.integers(1, 40)), st.builds(BatchSize, bytes=st.integers(1, 2000)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=contents(), size=SIZES, bom=st.booleans())
 def test_all_mini_batches_together_are_what_pandas_reads_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, size: BatchSize, bom: bool
@@ -105,7 +105,7 @@ def test_all_mini_batches_together_are_what_pandas_reads_of_the_whole(
     pd.testing.assert_frame_equal(together, whole)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.text("ab\n", max_size=40), step=st.integers(1, 12))
 @example(content="\n\na\n", step=1)
 def test_every_line_is_in_the_part_in_which_it_begins(content: str, step: int) -> None:

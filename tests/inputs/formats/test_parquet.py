@@ -91,7 +91,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
 SIZES = st.one_of(st.builds(BatchSize, rows=st.integers(1, 50)), st.builds(BatchSize, bytes=st.integers(1, 3000)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     table=tables(),
     row_group=st.integers(1, 40),
@@ -131,7 +131,7 @@ def test_all_mini_batches_together_are_what_pandas_reads_of_the_whole(
         assert frames == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 200), row_group=st.integers(1, 80), size=SIZES)
 def test_parts_cover_every_row_once_and_are_about_as_large_as_asked(
     tmp_path_factory: pytest.TempPathFactory, rows: int, row_group: int, size: BatchSize
