@@ -16,14 +16,15 @@ from dataclasses import replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, TextIO
 
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
+from mpi_prs.engine.master.master import Master
 from mpi_prs.engine.scheduler.states import Phase
 from mpi_prs.monitor.status import Status, iso_time, outcome, write_status
 
 if TYPE_CHECKING:
-    from mpi_prs.engine.master.master import Master
     from mpi_prs.monitor.bar import Bar
 
 _log = logging.getLogger("mpi_prs.progress")
@@ -263,9 +264,7 @@ class Progress:
     def _show(self, done: int, total: int | None, text: str) -> None:
         with contextlib.suppress(*_GONE):
             if self._bar is None:
-                from mpi_prs.monitor.bar import Bar
-
-                self._bar = Bar(self._stream)
+                self._bar = resolve("mpi_prs.monitor.bar:Bar")(self._stream)  # rich, for a terminal alone
             self._bar.update(done, total, printable(text))
 
     def _say(self, text: str) -> None:

@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mpi_prs.child.rows.row_format import Form, form_of
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import move, sync_folder
 from mpi_prs.output.journal import Journal, Results, write_all
@@ -227,11 +228,11 @@ class AppendRow:
         return ordered
 
     def _make_tables(self, form: Form, *, in_input_order: bool) -> Path:
-        from mpi_prs.output.tables.file import make_table_file
-
         assert self._path is not None
         made = finishing_file(self._path)
-        make_table_file(self._path, self._journal_path, made, form, in_input_order=in_input_order)
+        resolve("mpi_prs.output.tables.file:make_table_file")(
+            self._path, self._journal_path, made, form, in_input_order=in_input_order
+        )
         return made
 
     def close(self) -> None:

@@ -13,12 +13,12 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mpi_prs.storage.azure_errors import ONCE, AzureErrors, NoContainer
 from mpi_prs.storage.azure_listing import Container
 from mpi_prs.storage.azure_url import AzureUrl, connection, parse
-from mpi_prs.storage.credentials import scrub
+from mpi_prs.storage.credentials import Storage, scrub
 from mpi_prs.storage.stores import (
     RANGE,
     RANGES_AT_ONCE,
@@ -33,9 +33,6 @@ from mpi_prs.storage.stores import (
     run,
     write_at,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.storage.credentials import Storage
 
 T = TypeVar("T")
 

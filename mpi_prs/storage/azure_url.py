@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import StoreProblem
-
-if TYPE_CHECKING:
-    from mpi_prs.storage.credentials import Storage
 
 _SCHEMES = ("abfs", "abfss", "az")
 _HOST = re.compile(

@@ -6,8 +6,10 @@ from contextlib import closing
 from typing import Any, cast
 
 from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.storage.azure_store import AzureStore
 from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import store_of
+from mpi_prs.storage.stores import StoreProblem, run
 
 
 def check_container(url: str, storage: Storage) -> None:
@@ -20,8 +22,6 @@ def check_container(url: str, storage: Storage) -> None:
     Raises:
         InputError: it is not there, or the store refuses or cannot be reached.
     """
-    from mpi_prs.storage.stores import StoreProblem
-
     check_url(url)
     try:
         # A generator that is closed after the first blob: the listing behind it ends
@@ -38,9 +38,6 @@ def create_container(url: str, storage: Storage) -> bool:
         OutputError: the store refuses or cannot be reached.
         InputError: a file of credentials cannot be read.
     """
-    from mpi_prs.storage.azure_store import AzureStore
-    from mpi_prs.storage.stores import StoreProblem, run
-
     check_url(url)
     try:
         store = store_of(url, storage)

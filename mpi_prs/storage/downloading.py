@@ -10,6 +10,7 @@ from typing import TypeVar
 from mpi_prs.core.errors import InputError
 from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import reading, store_of
+from mpi_prs.storage.stores import download_all, safe_path, size_of_all, submit
 
 T = TypeVar("T")
 
@@ -44,8 +45,6 @@ def begin_download(
         InputError: naming the URL and the cause: a file does not exist, the store refuses or cannot be reached for too
             long; or the disk is full or cannot be written.
     """
-    from mpi_prs.storage.stores import download_all, submit
-
     work = []
     for url, path in pairs:
         check_url(url)
@@ -56,8 +55,6 @@ def begin_download(
 
 def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
     """Start to ask for the sizes of files in bytes, many at a time. Raises InputError as :func:`begin_download`."""
-    from mpi_prs.storage.stores import size_of_all, submit
-
     work = []
     for url in urls:
         check_url(url)
@@ -90,7 +87,5 @@ def local_name(url: str, storage: Storage) -> str:
 
     Names keep their extension; no two different names become the same; ``..`` leads nowhere.
     """
-    from mpi_prs.storage.stores import safe_path
-
     with reading(url):
         return safe_path(store_of(url, storage).path_of(url))

@@ -6,9 +6,9 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mpi_prs.storage.credentials import scrub
+from mpi_prs.storage.credentials import Storage, scrub
 from mpi_prs.storage.stores import (
     FULL,
     RANGE,
@@ -27,9 +27,6 @@ from mpi_prs.storage.stores import (
     run,
 )
 from mpi_prs.storage.url_glob import Entry
-
-if TYPE_CHECKING:
-    from mpi_prs.storage.credentials import Storage
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 

@@ -8,7 +8,9 @@ import os
 import threading
 
 from mpi_prs.storage import azure_url
+from mpi_prs.storage.azure_store import AzureStore
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage
+from mpi_prs.storage.fsspec_store import FsspecStore
 from mpi_prs.storage.stores import Store
 
 _stores: dict[str, Store] = {}
@@ -34,9 +36,6 @@ def store_for(url: str, storage: Storage) -> Store:
 
 def _make(url: str, storage: Storage, is_azure: bool) -> Store:
     if is_azure:
-        from mpi_prs.storage.azure_store import AzureStore
-
         return AzureStore(url, storage)
-    from mpi_prs.storage.fsspec_store import FsspecStore
 
     return FsspecStore(url, storage)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.storage.credentials import Storage, check_url
+from mpi_prs.storage.opening import store_for
+from mpi_prs.storage.stores import Found, Listed, Store, StoreProblem, run
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-    from mpi_prs.storage.stores import Found, Listed, Store
 
 
 def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
@@ -53,8 +53,6 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
 
 def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
     """As :func:`list_urls`, with what each file's content is known by."""
-    from mpi_prs.storage.stores import StoreProblem
-
     check_url(pattern)
     try:
         found = False
@@ -98,8 +96,6 @@ class RemoteFiles:
         return self._look_up(path)[1].size
 
     def _look_up(self, url: str) -> tuple[Store, Found]:
-        from mpi_prs.storage.stores import run
-
         if (known := self._known.get(url)) is not None:
             return known
         check_url(url)
@@ -144,8 +140,6 @@ class _RangedFile(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        from mpi_prs.storage.stores import run
-
         view = memoryview(buffer).cast("B")
         length = min(len(view), self._size - self._place)
         if length <= 0:
@@ -163,8 +157,6 @@ class _RangedFile(io.RawIOBase):
 @contextmanager
 def reading(url: str) -> Iterator[None]:
     """Turn a store's problem with a URL into an InputError."""
-    from mpi_prs.storage.stores import StoreProblem
-
     try:
         yield
     except StoreProblem as problem:
@@ -173,6 +165,4 @@ def reading(url: str) -> Iterator[None]:
 
 def store_of(url: str, storage: Storage) -> Store:
     """The store of a URL. Raises StoreProblem, and InputError: a file of credentials cannot be read."""
-    from mpi_prs.storage.opening import store_for
-
     return store_for(url, storage)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mpi_prs.core.errors import OutputError
 from mpi_prs.storage.credentials import Storage, check_url, scrub
 from mpi_prs.storage.remote import store_of
+from mpi_prs.storage.stores import NotThere, Store, StoreProblem, for_each, run
 
 _FILES_AT_ONCE = 8
 """Of one upload; each takes a few blocks of memory."""
@@ -46,7 +47,6 @@ def upload_all(
     Raises:
         OutputError: as of :func:`upload`, naming the file.
     """
-    from mpi_prs.storage.stores import NotThere, Store, for_each, run
 
     async def put(work: tuple[Store, Path, str]) -> None:
         store, file, url = work
@@ -71,8 +71,6 @@ def upload_all(
 @contextlib.contextmanager
 def _uploading(file: Path, url: str) -> Iterator[None]:
     """Turn what goes wrong into an OutputError."""
-    from mpi_prs.storage.stores import StoreProblem
-
     try:
         yield
     except StoreProblem as problem:
@@ -90,8 +88,6 @@ def check_upload(url: str, storage: Storage) -> None:
     Raises:
         OutputError: see :func:`upload`.
     """
-    from mpi_prs.storage.stores import StoreProblem, run
-
     try:
         check_url(url)
         run(store_of(url, storage).check_put, url)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.near.side_inputs import Provided, SideInput, begin_provide
+from mpi_prs.inputs.near.side_inputs import Provided, SideInput, begin_provide, substitute, substitute_values
 from mpi_prs.wire.settings import WorkerSettings
 
 _STEP = 0.05
@@ -51,3 +52,12 @@ def provide_meanwhile(
         return given.result()
     except (InputError, OSError) as error:
         raise NotProvided(str(error)) from error
+
+
+def with_paths(settings: WorkerSettings, provided: Provided) -> WorkerSettings:
+    """The settings with the paths of the side inputs in arguments and environment variables."""
+    return replace(
+        settings,
+        process=replace(settings.process, arguments=substitute(settings.process.arguments, provided.paths)),
+        environment_variables=substitute_values(settings.environment_variables, provided.paths),
+    )

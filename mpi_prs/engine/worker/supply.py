@@ -22,14 +22,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.inputs.manifest import Loaded, Manifest
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:
-    from mpi_prs.inputs.loading import Prepared
+    from mpi_prs.inputs.loading import MiniBatchLoader, Prepared
 
 _log = logging.getLogger("mpi_prs.worker")
 
@@ -92,12 +94,11 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     """The supply of a worker whose own folder is ``scratch``."""
     if not manifest.needs_loading:
         return FromManifest(manifest)
-    from mpi_prs.inputs.loading import MiniBatchLoader  # not for ten thousand ranks that have only paths to hand on
-    from mpi_prs.storage.credentials import Storage
-
     storages = [Storage.from_secret(secret) for secret in settings.storages]
     in_files = settings.environment_variables.get(TABLES_IN_FILES) == "1"
-    loader = MiniBatchLoader(manifest, scratch / "staged", settings.scratch_limit, storages, in_files)
+    # Not for ten thousand ranks that have only paths to hand on
+    make_loader = resolve("mpi_prs.inputs.loading:MiniBatchLoader")
+    loader: MiniBatchLoader = make_loader(manifest, scratch / "staged", settings.scratch_limit, storages, in_files)
     threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
     return LoadedAhead(loader, threads, _most_loaded(settings.processes), _LOADED_BYTES, settings.processes)
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
@@ -163,21 +164,15 @@ class Worker:
         """Have the side inputs here; returns the settings with their paths in arguments and environment variables."""
         if not settings.side_inputs:
             return settings
-        from mpi_prs.engine.worker.side_inputs import NotProvided, provide_meanwhile
-        from mpi_prs.inputs.near.side_inputs import substitute, substitute_values
-
+        side_inputs = import_module("mpi_prs.engine.worker.side_inputs")  # a rank that has none does without
         try:
-            provided = provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)
-        except NotProvided as error:
+            provided = side_inputs.provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)
+        except side_inputs.NotProvided as error:
             self._no_side_inputs = str(error)
             return settings
         self._set_up_so_far.callback(provided.close)
-        arguments = substitute(settings.process.arguments, provided.paths)
-        return replace(
-            settings,
-            process=replace(settings.process, arguments=arguments),
-            environment_variables=substitute_values(settings.environment_variables, provided.paths),
-        )
+        found: WorkerSettings = side_inputs.with_paths(settings, provided)
+        return found
 
     def _listen(self) -> None:
         """What is due while nothing runs yet."""

@@ -27,6 +27,7 @@ from mpi_prs.core.files import copy_atomically
 from mpi_prs.inputs.near.scratch_space import NoRoom, Space
 from mpi_prs.storage.credentials import Storage, is_url
 from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, local_name
+from mpi_prs.storage.stores import disk
 
 _log = logging.getLogger("mpi_prs.loading")
 
@@ -235,8 +236,6 @@ def copy(source: str, target: Path, reserve: Callable[[int], None], check: Calla
     Raises:
         InputError: it cannot be read or written.
     """
-    from mpi_prs.storage.stores import disk
-
     reserve(_look_up(source).st_size)
     with disk(target.parent):
         try:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mpi_prs.child.rows.row_format import Form
 from mpi_prs.output.journal import write_all
+from mpi_prs.output.tables.hdf5 import Hdf5Table, hdf5_holds
 from mpi_prs.output.tables.log import TableLog
 from mpi_prs.output.tables.schema import Agreed, DoesNotFit, agree, conform
 
@@ -61,7 +62,6 @@ def make_table_file(source: Path, journal: Path, target: Path, form: Form, *, in
 def _can_hold(form: Form) -> Any:
     if form is Form.PARQUET:
         return parquet_holds
-    from mpi_prs.output.tables.hdf5 import hdf5_holds
 
     return hdf5_holds
 
@@ -87,7 +87,6 @@ def _write(log: TableLog, agreed: Agreed, target: Path, form: Form) -> None:
 def _writer(sink: Sink, schema: Any, rows: int, form: Form) -> TableWriter:
     if form is Form.PARQUET:
         return ParquetTable(sink, schema)
-    from mpi_prs.output.tables.hdf5 import Hdf5Table
 
     return Hdf5Table(sink, schema, rows)
 
