@@ -18,13 +18,13 @@ def __getattr__(name: str) -> _Any:
     """The SDK's classes, imported when they are asked for."""
     if name.startswith("__") and name != "__all__":  # Python's own questions
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mpi_prs.child.shims.finder import resolve
+    from mpi_prs.child.shims.finder import provided
     from mpi_prs.child.shims.names import PUBLIC
 
     if name == "__all__":
         return sorted(PUBLIC)
     if name in PUBLIC:
-        value = globals()[name] = resolve(PUBLIC[name])
+        value = globals()[name] = provided(PUBLIC[name])
         return value
     from mpi_prs.core.words import did_you_mean
 

@@ -1,21 +1,22 @@
-"""``Experiment``: a name under which runs are kept together. Standard library only at the top, Python 3.7."""
+"""``Experiment``: a name under which runs are kept together."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, Sequence  # noqa: UP035  # Python 3.7
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.definition.pipeline import Pipeline
+from mpi_prs.azureml.runs.run import PipelineRun, Run
+from mpi_prs.azureml.submit.planning import Request
+from mpi_prs.azureml.submit.submission import submit
+from mpi_prs.child.context import run as context
 from mpi_prs.child.context.run_record import OWN, RunRecord, new_id, run_ids, utc_now, write_record
 from mpi_prs.child.context.tags import text_pairs
-from mpi_prs.child.context.workspace_paths import layout_of
-from mpi_prs.core.azure_names import Registered, Surface
-from mpi_prs.core.errors import PipelineError, WorkspaceError
-from mpi_prs.core.own_python import own_python
+from mpi_prs.child.context.workspace_paths import AnyWorkspace, layout_of
+from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.records import names_of
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.runs.run_base import Run
-    from mpi_prs.azureml.workspace import Workspace
 
 _ONLY_PIPELINES = (
     "mpi_prs runs pipelines of ParallelRunSteps: Experiment.submit takes a Pipeline, but got {kind}. Put the work into "
@@ -24,7 +25,7 @@ _ONLY_PIPELINES = (
 _IGNORED = frozenset(["credential_passthrough", "parent_run_id", "_workflow_provider", "_service_endpoint"])
 
 
-class Experiment(Surface):
+class Experiment(context.Experiment):
     """The runs of one name in a workspace.
 
     Attributes:
@@ -32,66 +33,8 @@ class Experiment(Surface):
         name: of the experiment.
     """
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {
-        "archive": "remove its folder, experiment.folder, by hand: it has all its runs",
-        "delete": "remove its folder, experiment.folder, by hand: it has all its runs",
-        "reactivate": "nothing is archived here",
-        "get_docs_url": "see docs/azureml.md",
-        "remove_tags": "tags belong to runs: Run.tag, Run.remove_tags",
-        "set_tags": "tags belong to runs: Run.set_tags",
-        "tag": "tags belong to runs: Run.tag",
-        "refresh": "what an experiment tells is read when it is asked for",
-    }
-
-    def __init__(self, workspace: Workspace, name: str, **azure: Any) -> None:
-        """The experiment of a name; it is made where there is none.
-
-        Args:
-            workspace: where.
-            name: letters, digits, spaces and most punctuation.
-            azure: Azure's own parameters, all of which begin with an underscore; ignored.
-
-        Raises:
-            WorkspaceError: the name cannot be one, or the workspace cannot be written.
-        """
-        unknown = [key for key in azure if not key.startswith("_")]
-        if unknown:
-            raise TypeError(f"Experiment() has no parameter {unknown[0]!r}")
-        layout = layout_of(workspace)
-        self.workspace = workspace
-        self.name = name
-        folder = layout.experiment(name)
-        if not folder.is_dir():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise WorkspaceError(
-                    f"cannot write to {folder.parent}: {error.strerror}. Is it your workspace?"
-                ) from error
-
-    @property
-    def folder(self) -> os.PathLike[str]:
-        """Where its runs are kept. Not one of Azure's names."""
-        return self.workspace.layout.experiment(self.name)
-
-    @property
-    def id(self) -> str:
-        """Its name, which is unique in the workspace."""
-        return self.name
-
-    @property
-    def workspace_object(self) -> Workspace:
-        """The workspace."""
-        return self.workspace
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """None: tags belong to runs."""
-        return {}
-
     # Running
 
-    @own_python("submitting a pipeline")
     def submit(self, config: Any, tags: Mapping[str, str] | None = None, **kwargs: Any) -> Any:
         """Submit a pipeline.
 
@@ -110,9 +53,6 @@ class Experiment(Surface):
             PipelineError, WorkspaceError, ConfigError, ScriptError, InputError, SlurmError: something is wrong with
                 what is to be run. Nothing has been started.
         """
-        from mpi_prs.azureml.runs.pipeline_run import PipelineRun
-        from mpi_prs.azureml.submit.planning import Request
-        from mpi_prs.azureml.submit.submission import submit
 
         known = {"pipeline_parameters", "regenerate_outputs", "display_name", "show_output", "continue_on_step_failure"}
         for name in kwargs:
@@ -134,8 +74,6 @@ class Experiment(Surface):
         return PipelineRun(self, record.id)
 
     def _pipeline(self, config: Any) -> Any:
-        from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
-        from mpi_prs.azureml.definition.pipeline import Pipeline
 
         if isinstance(config, ParallelRunStep):
             config = [config]
@@ -158,7 +96,6 @@ class Experiment(Surface):
             azure: ``outputs`` and ``snapshot_directory`` mean nothing here.
         """
         del azure
-        from mpi_prs.azureml.runs.run_base import Run
 
         record = RunRecord(
             new_id(utc_now()), self.name, OWN, display_name or "", utc_now().isoformat(timespec="milliseconds")
@@ -182,13 +119,12 @@ class Experiment(Surface):
             tags, properties: a key, keys and pairs, or a dict of pairs that they have.
             include_children: also those that are a part of another, such as step runs.
         """
-        from mpi_prs.azureml.runs.run_base import Run
 
         yield from Run.list(self, type, tags, properties, include_children=include_children)
 
     @staticmethod
     def list(
-        workspace: Workspace, experiment_name: str | None = None, view_type: object = None, tags: object = None
+        workspace: AnyWorkspace, experiment_name: str | None = None, view_type: object = None, tags: object = None
     ) -> list[Experiment]:
         """The experiments of a workspace, sorted by name.
 
@@ -209,17 +145,8 @@ class Experiment(Surface):
         """The folder of its runs."""
         return str(self.folder)
 
-    def __repr__(self) -> str:
-        return f"Experiment(name={self.name!r}, workspace={self.workspace.folder.name!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Experiment) and (self.workspace, self.name) == (other.workspace, other.name)
-
-    def __hash__(self) -> int:
-        return hash((self.workspace, self.name))
-
-
-def experiments_of(workspace: Workspace) -> Mapping[str, Experiment]:
+def experiments_of(workspace: AnyWorkspace) -> Mapping[str, Experiment]:
     """Name → experiment, of all in a workspace; an unknown name is an error that names the near ones."""
     layout = workspace.layout
 

@@ -15,29 +15,36 @@ from mpi_prs.core.words import did_you_mean, near
 T = TypeVar("T")
 
 
-def _missing(owner: type, name: str) -> AttributeError:
-    """The error for an attribute of Azure's class that ours does not have: what to use instead, or what is near."""
-    advice = next((kind.__dict__["_INSTEAD"][name] for kind in owner.__mro__ if name in _advice(kind)), "")
-    if not advice:
-        public = [known for known in dir(owner) if not known.startswith("_")]
-        advice = did_you_mean(name, public, "see docs/azureml.md for what there is", most=2)
-    return AttributeError(f"mpi_prs's {owner.__name__} has no {name!r}; {advice}")
-
-
-def _advice(kind: type) -> Mapping[str, str]:
-    found: Mapping[str, str] = kind.__dict__.get("_INSTEAD", {})
-    return found
-
-
 class SurfaceType(type):
     """The type of the SDK's classes: ``Model.deploy`` says what mpi_prs does not have."""
+
+    def _instead(cls, name: str) -> str:
+        """What to use instead of something that Azure's class has and ours does not; empty: nothing is known."""
+        tables: list[Mapping[str, str]] = [vars(kind).get("_INSTEAD", {}) for kind in cls.__mro__]
+        return next((table[name] for table in tables if name in table), "")
+
+    def _missing(cls, name: str) -> AttributeError:
+        """The error for an attribute that there is not: what to use instead, or what is near."""
+        advice = cls._instead(name)
+        if not advice:
+            public = [known for known in dir(cls) if not known.startswith("_")]
+            advice = did_you_mean(name, public, "see docs/azureml.md for what there is", most=2)
+        return AttributeError(f"mpi_prs's {cls.__name__} has no {name!r}; {advice}")
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        """Also for an object of a slice, see :mod:`mpi_prs.child.context.slice`."""
+        return type.__instancecheck__(cls, instance) or getattr(type(instance), "_becomes", _never)(instance, cls)
 
     if not TYPE_CHECKING:  # the type checker knows what there is
 
         def __getattr__(cls, name: str) -> Any:
             if name.startswith("_"):
                 raise AttributeError(name)
-            raise _missing(cls, name)
+            raise cls._missing(name)
+
+
+def _never(_instance: object, _kind: type) -> bool:
+    return False
 
 
 class Surface(metaclass=SurfaceType):
@@ -54,7 +61,7 @@ class Surface(metaclass=SurfaceType):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):  # protocols of Python and Jupyter that ask whether there is one
                 raise AttributeError(name)
-            raise _missing(type(self), name)
+            raise type(self)._missing(name)
 
 
 class NotRegistered(WorkspaceError, KeyError):

@@ -14,9 +14,10 @@ import pytest
 
 from mpi_prs.azureml.environments import container
 from mpi_prs.azureml.environments.building import Prepared, prepare
-from mpi_prs.azureml.environments.environment import DEFAULT_CPU_IMAGE, Environment
+from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import this_interpreter
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.script_variables import TABLES_IN_FILES
 from tests.support import stand_ins

@@ -18,9 +18,10 @@ from mpi_prs.azureml.environments import conda as conda_building
 from mpi_prs.azureml.environments import venv as venv_building
 from mpi_prs.azureml.environments.building import POLICY_VARIABLE, Prepared, policy_of, prepare
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
-from mpi_prs.azureml.environments.environment import DEFAULT_GPU_IMAGE, Environment
+from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.data import DEFAULT_GPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.script_variables import TENSORFLOW1
 from tests.support import stand_ins

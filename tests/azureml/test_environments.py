@@ -13,10 +13,11 @@ import pytest
 
 from mpi_prs.azureml.environments import requirements
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
-from mpi_prs.azureml.environments.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment, environments_of
+from mpi_prs.azureml.environments.environment import Environment, environments_of
 from mpi_prs.azureml.environments.requirements import Differences, differences
 from mpi_prs.azureml.environments.runconfig import DockerConfiguration, RunConfiguration
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem, UserMistake, WorkspaceError
 from tests.support import stand_ins
 from tests.support.jobs import REPOSITORY

@@ -22,7 +22,7 @@ from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.experiment import Experiment
-from mpi_prs.azureml.runs.pipeline_run import PipelineRun
+from mpi_prs.azureml.runs.run import PipelineRun
 from mpi_prs.azureml.submit import submission
 from mpi_prs.core.errors import InputError, PipelineError, RunFailed, ScriptError
 from mpi_prs.core.records import read_dataclass

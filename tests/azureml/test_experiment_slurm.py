@@ -14,8 +14,7 @@ from mpi_prs.azureml.backends import slurm_backend
 from mpi_prs.azureml.backends.slurm_backend import Patience, SlurmBackend
 from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
 from mpi_prs.azureml.definition.data import PipelineData
-from mpi_prs.azureml.runs.pipeline_run import PipelineRun
-from mpi_prs.azureml.runs.step_run import StepRun
+from mpi_prs.azureml.runs.run import PipelineRun, StepRun
 from mpi_prs.child.context.run_record import write_record
 from mpi_prs.core.errors import PipelineError, RunFailed, SlurmError
 from mpi_prs.core.run_directory import RunDirectory

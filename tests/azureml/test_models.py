@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.models.paths import models_for_job
+from mpi_prs.azureml.models.model import Model, models_for_job
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import ModelNotFoundException, WorkspaceError

@@ -21,10 +21,10 @@ from mpi_prs.azureml.backends.run_status import Blocked, Standing, overall
 from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress
 from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.experiment import Experiment
-from mpi_prs.azureml.runs.outputs import output_of
 from mpi_prs.azureml.runs.run import PipelineRun, PortDataReference, Run, StepRun
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context import script_facts as facts
+from mpi_prs.child.context.run import output_of
 from mpi_prs.child.context.run_record import Output, RunRecord, new_id, utc_now
 from mpi_prs.core.errors import PipelineError, RunFailed, WorkspaceError
 from mpi_prs.core.process_mark import ProcessMark

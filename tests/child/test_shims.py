@@ -356,7 +356,7 @@ def run(mini_batch):
     print(sys.path)
     return [f"{os.path.basename(path)} {whose} {os.environ.get('AZUREML_RUN_ID')}" for path in mini_batch]
 """
-OURS = "mpi_prs.azureml.workspace"
+OURS = "mpi_prs.child.context.workspace"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from mpi_prs.child.shims.names import CONTEXT
 from tests.support.jobs import REPOSITORY
 
 LISTING = "import sys; print('\\n'.join(sys.modules))"
@@ -58,9 +59,10 @@ def test_what_entry_scripts_may_import_is_the_standard_library_alone() -> None:
     assert_standard_library_alone(f"import {', '.join(modules)}")
 
 
-def test_every_name_of_the_sdk_comes_by_the_standard_library_alone() -> None:
-    statement = "import mpi_prs; [getattr(mpi_prs, name) for name in mpi_prs.__all__]"
-    assert "mpi_prs.azureml.definition.parallel_run_step" in assert_standard_library_alone(statement)
+def test_what_entry_scripts_have_of_the_sdk_comes_without_the_rest() -> None:
+    modules = sorted({target.partition(":")[0] for target in CONTEXT.values()})
+    imported = assert_standard_library_alone(f"import {', '.join(modules)}")
+    assert not any(name.startswith("mpi_prs.azureml") for name in imported)
 
 
 def assert_standard_library_alone(statement: str) -> set[str]:
@@ -74,6 +76,25 @@ def assert_standard_library_alone(statement: str) -> set[str]:
 def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
     rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
     assert "mpi_prs.azureml" not in rooms
+
+
+OF_THE_SCRIPT = {"cloudpickle", "dill", "numpy", "pandas", "pyarrow", "tensorflow"}
+"""Packages of the script's own Python: what it gave us is one of theirs, or we look whether they are there."""
+
+
+@pytest.mark.parametrize("room", ["core", "wire", "child"])
+def test_what_the_users_python_imports_needs_nothing_else(room: str) -> None:
+    found = set()
+    for path in (PACKAGE / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+    ours = {name.split(".")[1] for name in found if name.startswith("mpi_prs.")}
+    assert ours <= {"core", "wire", "child"}
+    packages = {name.split(".")[0] for name in found} - sys.stdlib_module_names - {"mpi_prs"}
+    assert packages <= (OF_THE_SCRIPT if room == "child" else set())
 
 
 LAYERS = [

@@ -14,7 +14,7 @@ from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 from mpi_prs.azureml.experiment import Experiment
-from mpi_prs.azureml.runs.pipeline_run import PipelineRun
+from mpi_prs.azureml.runs.run import PipelineRun
 from mpi_prs.azureml.workspace import Workspace
 from tests.support.jobs import MARK, REPOSITORY, Job
 from tests.support.pipelines import make_workspace

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.azureml.datasets import registry
 from mpi_prs.azureml.datasets.sources import Source, one_store
+from mpi_prs.child.context.data import dataset_id
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
@@ -103,8 +101,7 @@ class AbstractDataset(Surface):
     @property
     def id(self) -> str:
         """Says what the dataset is: equal ones have the same, registered or not."""
-        text = json.dumps(self.definition(), sort_keys=True)
-        return str(uuid.UUID(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]))
+        return dataset_id(self.definition())
 
     @property
     def partition_keys(self) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mpi_prs.child.context.data import dataset_version
 from mpi_prs.child.context.tags import text_pairs
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered
@@ -19,7 +20,6 @@ from mpi_prs.core.records import (
     latest_version,
     locked,
     names_with_versions,
-    not_found,
     read_json,
     time_stamp,
     versions,
@@ -91,20 +91,7 @@ def save(workspace: Workspace, dataset: AbstractDataset) -> None:
 
 def by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> FileDataset | TabularDataset:
     """A version of a name. Raises WorkspaceError."""
-    folder = layout_of(workspace).dataset(name)
-    known = versions(folder)
-    if not known:
-        raise not_found("dataset", name, names_with_versions(workspace.layout.datasets))
-    wanted: Any = known[-1] if version in ("latest", None) else version
-    if isinstance(wanted, str) and wanted.isdecimal():
-        wanted = int(wanted)
-    if isinstance(wanted, bool) or not isinstance(wanted, int):
-        raise WorkspaceError(f"the version of a dataset is a number or 'latest', but got {version!r}")
-    if wanted not in known:
-        raise WorkspaceError(
-            f"the dataset {name!r} has no version {wanted}; there is {', '.join(map(str, known[-8:]))}"
-        )
-    return _read(workspace, name, wanted)
+    return _read(workspace, name, dataset_version(layout_of(workspace), name, version))
 
 
 def by_id(workspace: Workspace, id: str) -> FileDataset | TabularDataset:

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.datastores.data_path import DataPath, UploadedPath, checked_path
 from mpi_prs.azureml.datastores.records import (
-    DatastoreRecord,
     account_url,
     mount_point,
-    read_record,
-    record_names,
     remove_record,
     storage_values,
 )
 from mpi_prs.azureml.datastores.registrar import DatastoreRegistrar
+from mpi_prs.child.context.data import DatastoreRecord, datastore_names, read_datastore
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.core.azure_names import Registered
@@ -96,9 +94,9 @@ class Datastore(DatastoreRegistrar):
             WorkspaceError: there is none; names the near ones.
         """
         layout = layout_of(workspace)
-        record = read_record(layout, datastore_name)
+        record = read_datastore(layout, datastore_name)
         if record is None:
-            raise not_found("datastore", datastore_name, record_names(layout))
+            raise not_found("datastore", datastore_name, datastore_names(layout))
         return _made(workspace, datastore_name, record)
 
     @staticmethod
@@ -322,10 +320,10 @@ def datastores_of(workspace: Workspace) -> Mapping[str, Datastore]:
     """Name → datastore, of all in a workspace; read when they are asked for."""
 
     def find(name: str) -> Datastore | None:
-        record = read_record(workspace.layout, name) if name in record_names(workspace.layout) else None
+        record = read_datastore(workspace.layout, name) if name in datastore_names(workspace.layout) else None
         return None if record is None else _made(workspace, name, record)
 
-    return Registered("datastore", lambda: record_names(workspace.layout), find)
+    return Registered("datastore", lambda: datastore_names(workspace.layout), find)
 
 
 _KINDS: dict[str, type[Datastore]] = {

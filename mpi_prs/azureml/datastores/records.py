@@ -16,76 +16,25 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, WorkspaceFolder
+from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord, read_datastore
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import replacing
-from mpi_prs.core.records import add_json, from_json, locked, names_of, read_json, write_json
+from mpi_prs.core.records import add_json, locked, write_json
 
-ANONYMOUS = "anonymous"
 FROM_ENVIRONMENT = "environment"
 ACCOUNT_KEY = "account_key"
 SAS_TOKEN = "sas_token"  # the kind of secret, none itself
 SECRETS = (ACCOUNT_KEY, SAS_TOKEN)
 
 
-@dataclass(frozen=True)
-class DatastoreRecord:
-    """What is known of a datastore, without its secrets.
-
-    Attributes:
-        kind: ``blob``, ``file_share`` or ``folder``.
-        folder: of folders, and of file shares where it was given: where it is mounted, absolute.
-        container: of blobs and file shares: the container's or share's name.
-        account_name: of both: the storage account.
-        protocol, endpoint: as they were given; ``None``: not at all.
-        credentials: ``anonymous``, ``environment``, or the kind of the secret.
-    """
-
-    kind: str
-    folder: str | None = None
-    container: str | None = None
-    account_name: str | None = None
-    protocol: str | None = None
-    endpoint: str | None = None
-    credentials: str = ANONYMOUS
-
-
-def read_record(layout: WorkspaceFolder, name: str) -> DatastoreRecord | None:
-    """The record of a datastore; ``None``: there is none. The two that every workspace has need no file.
-
-    Raises:
-        WorkspaceError: the file is broken, or no datastore can be called so.
-    """
-    what = f"the datastore {name!r}"
-    try:
-        data = read_json(layout.datastore(name), what)
-    except FileNotFoundError:
-        folder = {BLOB_STORE: layout.blob_store, FILE_STORE: layout.file_store}.get(name)
-        return None if folder is None else DatastoreRecord("folder", folder=str(folder))
-    try:
-        record = from_json(DatastoreRecord, data)
-        if record.kind not in ("blob", "file_share", "folder"):
-            raise ValueError(f"kind: {record.kind!r}")
-    except ValueError as error:
-        raise WorkspaceError(
-            f"{what}: {layout.datastore(name)}: {error}. Mend this file, or register the "
-            "datastore anew with overwrite=True"
-        ) from None
-    return record
-
-
-def record_names(layout: WorkspaceFolder) -> list[str]:
-    """The names of all datastores, sorted."""
-    return sorted({*names_of(layout.datastores, ".json"), BLOB_STORE, FILE_STORE})
-
-
 def is_taken(layout: WorkspaceFolder, name: str) -> bool:
     """Whether a datastore of this name was registered, or is one of the two that every workspace has."""
-    return read_record(layout, name) is not None
+    return read_datastore(layout, name) is not None
 
 
 def add_record(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.datastores import registration
-from mpi_prs.azureml.datastores.records import DatastoreRecord, mount_point, storage_values
+from mpi_prs.azureml.datastores.records import mount_point, storage_values
+from mpi_prs.child.context.data import DatastoreRecord
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError

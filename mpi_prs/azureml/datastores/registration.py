@@ -10,13 +10,12 @@ from typing import Any
 
 from mpi_prs.azureml.datastores.records import (
     ACCOUNT_KEY,
-    ANONYMOUS,
     FROM_ENVIRONMENT,
     SAS_TOKEN,
-    DatastoreRecord,
     add_record,
     is_taken,
 )
+from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
 from mpi_prs.core.own_python import own_python

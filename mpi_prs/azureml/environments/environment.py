@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies, from_requirements_file
 from mpi_prs.azureml.environments.environment_sections import (
-    DEFAULT_CPU_IMAGE,
-    DEFAULT_GPU_IMAGE,
     IMAGE_ADVICE,
     POLICIES,
     REGISTRY_ADVICE,
@@ -33,6 +31,7 @@ from mpi_prs.azureml.environments.environment_sections import (
     check_policy,
 )
 from mpi_prs.azureml.environments.sections import Field, Section, optional_text, variables, wrong
+from mpi_prs.child.context.data import environment_record
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
@@ -42,10 +41,8 @@ from mpi_prs.core.records import (
     check_name,
     latest_version,
     names_with_versions,
-    not_found,
     read_json,
     time_stamp,
-    versions,
     write_json,
 )
 from mpi_prs.core.words import near
@@ -54,8 +51,6 @@ if TYPE_CHECKING:
     from mpi_prs.azureml.workspace import Workspace
 
 __all__ = [
-    "DEFAULT_CPU_IMAGE",
-    "DEFAULT_GPU_IMAGE",
     "POLICIES",
     "DockerSection",
     "Environment",
@@ -208,7 +203,7 @@ class Environment(Section):
         definition = self.definition()
         folder = workspace.layout.environment(self.name)
         latest = latest_version(folder)
-        if latest is None or _read(workspace, self.name, latest) != definition:
+        if latest is None or environment_record(workspace, self.name, latest)[1] != definition:
             latest = add_version(folder, {"registered": time_stamp(), "definition": definition})
         self.version = str(latest)
         return self
@@ -226,14 +221,8 @@ class Environment(Section):
         """
         if label not in (None, "Latest", "latest"):
             raise WorkspaceError(f"there is no label {label!r}: the only one is Latest; give a version")
-        known = versions(layout_of(workspace).environment(name))
-        if not known:
-            raise _unknown(workspace, name)
-        wanted = str(known[-1] if version is None else version)
-        if wanted not in map(str, known):
-            there = ", ".join(map(str, known))
-            raise WorkspaceError(f"there is no version {wanted!r} of the environment {name!r}; there is {there}")
-        found = Environment.from_definition(_read(workspace, name, int(wanted)))
+        wanted, definition = environment_record(workspace, name, version)
+        found = Environment.from_definition(definition)
         found.version = wanted
         return found
 
@@ -339,21 +328,6 @@ def environments_of(workspace: Workspace) -> Registered[Environment]:
         return Environment.get(workspace, name) if name in names_with_versions(folder) else None
 
     return Registered("environment", lambda: names_with_versions(folder), find)
-
-
-def _unknown(workspace: Workspace, name: str) -> WorkspaceError:
-    if name.lower().startswith("azureml-"):
-        return WorkspaceError(
-            f"there is no environment {name!r}: Azure's curated environments are not part of mpi_prs. Define one: "
-            "Environment(name), with python.conda_dependencies"
-        )
-    return not_found("environment", name, names_with_versions(workspace.layout.environments))
-
-
-def _read(workspace: Workspace, name: str, version: int) -> dict[str, Any]:
-    record = read_json(workspace.layout.environment_version(name, version), f"the environment {name!r}")
-    definition: dict[str, Any] = record["definition"]
-    return definition
 
 
 _NOT_OURS: Mapping[str, tuple[str, ...]] = {

@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.sections import Field, Section, optional_text, text, texts, truth, wrong
+from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.words import near
-
-DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
-DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda11.8-cudnn8-ubuntu22.04"
 
 POLICIES = ("current", "venv", "conda", "container")
 DEFAULT_INTERPRETER = "python"

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
-from mpi_prs.azureml.environments.environment import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE, Environment
+from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.sections import Field, Section, optional_text, texts, truth, variables, wrong
 from mpi_prs.core.errors import EnvironmentProblem
 
-__all__ = ["DEFAULT_CPU_IMAGE", "DEFAULT_GPU_IMAGE", "DockerConfiguration", "RunConfiguration"]
+__all__ = ["DockerConfiguration", "RunConfiguration"]
 
 
 class DockerConfiguration(Section):

@@ -37,8 +37,7 @@ class RunDetails(Surface):
         Raises:
             PipelineError: it is something else.
         """
-        from mpi_prs.azureml.runs.pipeline_run import PipelineRun
-        from mpi_prs.azureml.runs.step_run import StepRun
+        from mpi_prs.azureml.runs.run import PipelineRun, StepRun
 
         if not isinstance(run_instance, (PipelineRun, StepRun)):
             raise PipelineError(

@@ -24,7 +24,7 @@ from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.script_settings import to_csv_options
 from mpi_prs.azureml.definition.service_arguments import service_arguments, timeouts_in
 from mpi_prs.azureml.definition.step_inputs import StepInput
-from mpi_prs.azureml.models.paths import models_for_job
+from mpi_prs.azureml.models.model import models_for_job
 from mpi_prs.azureml.submit.compiling_inputs import (
     check_partition_keys,
     definition_of,

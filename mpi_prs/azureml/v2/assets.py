@@ -11,11 +11,11 @@ from mpi_prs.azureml.compute.target import AmlCompute
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.store import config_file
 from mpi_prs.azureml.store.settings import backend
 from mpi_prs.azureml.v2.nodes import YamlNode
 from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context import finding
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.storage.credentials import is_url
 
@@ -43,13 +43,14 @@ class WorkspaceAssets:
             return None
 
     def _found(self) -> Workspace:
-        found = config_file.find(self._folder, None)
+        found = finding.find_config(self._folder, None)
         if found is None:
-            raise config_file.none_found(self._folder, None)
+            raise finding.none_found(self._folder, None)
         if found.folder is not None:
             return Workspace.at(found.folder)
         subscription, group, name = found.names
-        return Workspace.get(name, subscription_id=subscription, resource_group=group)
+        below_home: Workspace = Workspace.get(name, subscription_id=subscription, resource_group=group)
+        return below_home
 
     def data(self, reference: str, type: str, node: YamlNode) -> LocatedData:
         """What a reference to data names.

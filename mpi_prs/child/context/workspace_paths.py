@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_prs.child.context.slice import Slice
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import check_name
 
@@ -167,6 +168,27 @@ class WorkspaceFolder:
     def reusable(self, digest: str) -> Path:
         """JSON: the step run that has done what this digest stands for."""
         return self.reuse / f"{digest}.json"
+
+
+class AnyWorkspace(Slice):
+    """A workspace, as what is in it knows it.
+
+    Attributes:
+        layout: every path in it.
+    """
+
+    layout: WorkspaceFolder
+
+    @property
+    def folder(self) -> Path:
+        """The workspace's folder, absolute. Not one of Azure's names."""
+        return self.layout.root
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AnyWorkspace) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
 
 
 def layout_of(workspace: object) -> WorkspaceFolder:

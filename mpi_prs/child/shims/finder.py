@@ -132,7 +132,7 @@ class _Loader:
 
         def lookup(attribute: str) -> Any:
             if attribute in targets:
-                value = resolve(targets[attribute])
+                value = provided(targets[attribute])
                 setattr(module, attribute, value)
                 return value
             if f"{name}.{attribute}" in MODULES:
@@ -155,6 +155,27 @@ def resolve(target: str) -> Any:
     """The object that ``module:attribute`` names."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+_in_user_process = sys.version_info < (3, 10)
+
+
+def serve_entry_script() -> None:
+    """From now on names mean what scripts have of them in every Python, see :mod:`mpi_prs.child.context.slice`."""
+    global _in_user_process  # noqa: PLW0603
+    _in_user_process = True
+
+
+def provided(target: str) -> Any:
+    """What scripts get for ``module:attribute``; what this Python cannot have fails in use."""
+    if not _in_user_process:
+        return resolve(target)
+    from mpi_prs.child.context import slice
+    from mpi_prs.child.shims.names import CONTEXT
+
+    if target in CONTEXT:
+        return resolve(CONTEXT[target])
+    return resolve(target) if target.startswith("mpi_prs.c") else slice.or_stand_in(target)
 
 
 def _not_here(name: str) -> str:

@@ -14,6 +14,7 @@ VERSION = "1.60.0+mpi.prs"
 _OURS: Mapping[str, str] = {
     # module of ours: its names
     "mpi_prs.core.errors": "ComputeTargetException ModelNotFoundException PipelineError RunFailed WorkspaceError",
+    "mpi_prs.child.context.data": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE",
     "mpi_prs.child.parallel_run": "EntryScript ParallelRunException ParallelRunExceptionCode",
     "mpi_prs.azureml.definition.data": "InputPortBinding PipelineData PipelineOutputFileDataset "
     "PipelineOutputTabularDataset",
@@ -22,8 +23,7 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.azureml.definition.parallel_run_step": "ParallelRunStep",
     "mpi_prs.azureml.definition.parameter": "PipelineParameter",
     "mpi_prs.azureml.definition.pipeline": "Pipeline StepSequence",
-    "mpi_prs.azureml.runs.run": "PipelineRun PortDataReference Run StepRun",
-    "mpi_prs.azureml.runs.outputs": "StepRunOutput",
+    "mpi_prs.azureml.runs.run": "PipelineRun PortDataReference Run StepRun StepRunOutput",
     "mpi_prs.azureml.runs.widgets": "RunDetails",
     "mpi_prs.azureml.authentication": "AbstractAuthentication ArcTokenAuthentication AzureCliAuthentication "
     "AzureMLTokenAuthentication InteractiveLoginAuthentication MsiAuthentication ServicePrincipalAuthentication "
@@ -40,13 +40,24 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.azureml.datastores.datastore": "AzureBlobDatastore AzureFileDatastore DataPath Datastore FolderDatastore",
     "mpi_prs.azureml.environments.environment": "DockerSection Environment PythonSection SparkSection",
     "mpi_prs.azureml.models.model": "Model",
-    "mpi_prs.azureml.environments.runconfig": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerConfiguration "
-    "RunConfiguration",
+    "mpi_prs.azureml.environments.runconfig": "DockerConfiguration RunConfiguration",
     "mpi_prs.azureml.workspace": "Workspace",
 }
 
 PUBLIC: Mapping[str, str] = {name: f"{module}:{name}" for module, names in _OURS.items() for name in names.split()}
 """Name → ``module:attribute`` of the SDK's classes."""
+
+_IN_CONTEXT: Mapping[str, str] = {
+    "mpi_prs.child.context.data": "AbstractDataset AzureBlobDatastore AzureFileDatastore Dataset Datastore Environment "
+    "FileDataset FolderDatastore TabularDataset",
+    "mpi_prs.child.context.model": "Model",
+    "mpi_prs.child.context.run": "Experiment PipelineRun PortDataReference Run StepRun StepRunOutput",
+    "mpi_prs.child.context.workspace": "Workspace",
+}
+CONTEXT: Mapping[str, str] = {
+    PUBLIC[name]: f"{module}:{name}" for module, names in _IN_CONTEXT.items() for name in names.split()
+}
+"""Target of a public class → that of what entry scripts have of it in every Python."""
 
 _OTHER_NAMES: Mapping[str, str] = {
     "AzureMLException": "mpi_prs.core.errors:MpiPrsError",

@@ -14,6 +14,7 @@ def prepare_imports(environ: Mapping[str, str]) -> None:
     Raises:
         ValueError: it says something else than it may.
     """
+    finder.serve_entry_script()
     when = environ.get(AZUREML) or "auto"
     try:
         finder.install(when)

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from mpi_prs.azureml.experiment import Experiment
-from mpi_prs.azureml.runs.run_base import Run, made
+from mpi_prs.azureml.runs.run import Run
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.run import made
 from mpi_prs.child.context.run_record import OWN, PIPELINE, STEP, RunRecord, read_record, run_ids
 from mpi_prs.cli.registry.common import (
     json_option,

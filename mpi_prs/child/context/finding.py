@@ -1,21 +1,24 @@
-"""``config.json``: which workspace belongs to the notebooks and scripts in a folder and below it.
+"""Where a workspace is: by a ``config.json`` in a folder or above it, or by its names below HOME.
 
-Standard library only: user processes import this module.
+HOME/SUBSCRIPTION/GROUP/NAME is where workspaces are that are not given a folder. HOME is ``$MPI_PRS_HOME``, else
+``~/.mpi_prs/workspaces``; on a cluster it has to be on a filesystem that all nodes see.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.records import parse_json, write_json
+from mpi_prs.core.records import check_name, names_of, parse_json
 
-_FOLDER = "workspace_folder"
-_AZURE = ("subscription_id", "resource_group", "workspace_name")
+FOLDER = "workspace_folder"
+AZURE_NAMES = ("subscription_id", "resource_group", "workspace_name")
 _PLACES = ("", ".azureml", "aml_config")
 
 
@@ -33,8 +36,13 @@ class ConfigFile:
     folder: Path | None
     names: tuple[str, str, str]
 
+    @property
+    def workspace(self) -> WorkspaceFolder:
+        """The workspace, which need not be there. Raises WorkspaceError: the names are none."""
+        return WorkspaceFolder(self.folder) if self.folder else below_home(*self.names)
 
-def find(path: str | os.PathLike[str] | None, file_name: str | None) -> ConfigFile | None:
+
+def find_config(path: str | os.PathLike[str] | None, file_name: str | None) -> ConfigFile | None:
     """The first config file in a folder or one above it; others' files of the same name are passed over.
 
     Raises:
@@ -66,24 +74,7 @@ def none_found(path: str | os.PathLike[str] | None, file_name: str | None) -> Wo
     )
 
 
-_EXPECTED = f'It says {{"{_FOLDER}": FOLDER}}, or as Azure\'s own {", ".join(_AZURE)}'
-
-
-def write(
-    base: Path, file_name: str | None, workspace: Path, names: tuple[str, str, str], *, is_below_home: bool
-) -> None:
-    """Write ``.azureml/config.json`` in ``base``; for a workspace below HOME it is one that Azure reads as well.
-
-    Raises:
-        WorkspaceError: it cannot be written.
-    """
-    folder = base / ".azureml"
-    data = {_AZURE[0]: names[0], _AZURE[1]: names[1], _AZURE[2]: names[2]}
-    if not is_below_home:
-        # What is moved together stays together; else the whole path.
-        inside = base in workspace.parents
-        data = {_FOLDER: os.path.relpath(workspace, folder) if inside else str(workspace)}
-    write_json(folder / (file_name or "config.json"), data)
+_EXPECTED = f'It says {{"{FOLDER}": FOLDER}}, or as Azure\'s own {", ".join(AZURE_NAMES)}'
 
 
 def _candidates(start: Path, file_name: str | None) -> list[Path]:
@@ -96,13 +87,13 @@ def _parse(file: Path) -> ConfigFile | None:
         found = parse_json(file.read_bytes(), file, "the workspace's config file")
     except OSError as error:
         raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
-    if not {_FOLDER, *_AZURE} & found.keys():
+    if not {FOLDER, *AZURE_NAMES} & found.keys():
         return None
-    names = tuple(_text(found, key, file) if key in found else "" for key in _AZURE)
-    if _FOLDER in found:
-        folder = Path(os.path.expanduser(_text(found, _FOLDER, file)))
+    names = tuple(_text(found, key, file) if key in found else "" for key in AZURE_NAMES)
+    if FOLDER in found:
+        folder = Path(os.path.expanduser(_text(found, FOLDER, file)))
         return ConfigFile(file, Path(os.path.abspath(file.parent / folder)), (names[0], names[1], names[2]))
-    missing = [key for key in _AZURE if key not in found]
+    missing = [key for key in AZURE_NAMES if key not in found]
     if missing:
         raise WorkspaceError(f"{file} has no {' and no '.join(missing)}. {_EXPECTED}")
     return ConfigFile(file, None, (names[0], names[1], names[2]))
@@ -113,3 +104,37 @@ def _text(found: dict[str, Any], key: str, file: Path) -> str:
     if not isinstance(value, str) or not value.strip():
         raise WorkspaceError(f"{file}: {key}: expected text, got {value!r}")
     return value
+
+
+# Below HOME
+
+SUBSCRIPTION = "local"
+GROUP = "default"
+
+
+def home() -> Path:
+    """HOME, absolute; it need not be there."""
+    return Path(os.path.abspath(os.path.expanduser(os.environ.get("MPI_PRS_HOME") or "~/.mpi_prs/workspaces")))
+
+
+def below_home(subscription: str, group: str, name: str) -> WorkspaceFolder:
+    """The place of a workspace, which need not be there. Raises WorkspaceError: no such names."""
+    check_name(subscription, "a subscription")
+    check_name(group, "a resource group")
+    return WorkspaceFolder(home() / subscription / group / check_name(name, "a workspace"))
+
+
+def workspaces_below_home(subscription: str | None, group: str | None) -> Iterator[WorkspaceFolder]:
+    """The workspaces that there are, of a subscription and a group, or of all."""
+    for one in [subscription] if subscription else names_of(home()):
+        for other in [group] if group else names_of(home() / one):
+            for name in names_of(home() / one / other):
+                layout = WorkspaceFolder(home() / one / other / name)
+                if layout.is_workspace:
+                    yield layout
+
+
+def completed(about: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """What a ``workspace.json`` says, with what it leaves out if it was written by hand."""
+    nothing = {"id": "", "subscription_id": SUBSCRIPTION, "resource_group": GROUP, "location": "", "created": ""}
+    return {**nothing, "name": place.name, **about}
