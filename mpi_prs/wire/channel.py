@@ -269,18 +269,24 @@ class Activity(NamedTuple):
 
 
 class Slot:
-    """32 bytes of shared memory: what the process is doing (it writes, the worker reads), and whether it is to skip
+    """64 bytes of shared memory: what the process is doing (it writes, the worker reads), and whether it is to skip
     what it has not started (the worker writes, it reads).
 
-    It is mapped, so it survives a script that closes all descriptors. A reader may meet a half-written value; it
-    therefore reads twice, some time apart, before it acts.
+    It is mapped, so it survives a script that closes all descriptors. The process may be stopped by the kernel or die
+    between any two instructions, so no reader may ever meet half of a value: there is room for two, each is written
+    where nobody looks, and then one aligned word says that it holds. As words of 8 bytes::
+
+        0 number of the value that holds │ 1–3 an even one │ 4–6 an odd one │ 7 skips
     """
 
-    _LAYOUT = struct.Struct("<qqd")
-    SIZE = 32
+    SIZE = 64
+    _SKIPS = 7
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, self.SIZE)
+        self._bytes = memoryview(self._memory)
+        self._integers = self._bytes.cast("q")
+        self._floats = self._bytes.cast("d")
 
     @classmethod
     def create(cls) -> tuple[Slot, int]:
@@ -290,22 +296,36 @@ class Slot:
         return cls(descriptor), descriptor
 
     def write(self, phase: int, mini_batch: int, since: float) -> None:
-        """About 0.3 µs."""
-        self._LAYOUT.pack_into(self._memory, 0, phase, mini_batch, since)
+        """About 0.2 µs."""
+        integers = self._integers
+        number = integers[0] + 1
+        place = 4 if number & 1 else 1
+        integers[place] = phase
+        integers[place + 1] = mini_batch
+        self._floats[place + 2] = since
+        integers[0] = number
 
     def read(self) -> Activity:
         """What the process is doing."""
-        return Activity(*self._LAYOUT.unpack_from(self._memory, 0))
+        integers = self._integers
+        while True:
+            number = integers[0]
+            place = 4 if number & 1 else 1
+            activity = Activity(integers[place], integers[place + 1], self._floats[place + 2])
+            if integers[0] == number:  # else it may have been overwritten meanwhile
+                return activity
 
     def skip_unstarted(self) -> None:
         """Tell the process to start nothing more of what it has."""
-        self._memory[self.SIZE - 1] = 1
+        self._integers[self._SKIPS] = 1
 
     @property
     def skips(self) -> bool:
         """Whether :meth:`skip_unstarted` was called. About 0.1 µs."""
-        return self._memory[self.SIZE - 1] != 0
+        return self._integers[self._SKIPS] != 0
 
     def close(self) -> None:
         """Unmap it."""
+        for view in (self._integers, self._floats, self._bytes):
+            view.release()
         self._memory.close()

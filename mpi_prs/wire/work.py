@@ -60,6 +60,7 @@ class News:
     finished: int = 0
     spilled: list[tuple[bytes, str]] = field(default_factory=list)  # record, path
     failures: list[Failure] = field(default_factory=list)  # of attempts
+    killed: str = ""  # why it has been condemned to be killed
     gone: bool = False
     init_failure: Failure | None = None
     unstarted: list[Chunk] = field(default_factory=list)  # was handed over, and is not the fault of what happened

@@ -183,6 +183,8 @@ class UserProcess:
                 self._finish(news, now)
         elif self._condemned is None:
             self._check(now)
+            if self._condemned is not None:
+                news.killed = f"{self._condemned.message} (pid {self.pid}, {self._slot.read()})"
         elif now >= self._condemned.kill_at:
             self._kill_group()
         return news
@@ -296,7 +298,7 @@ class UserProcess:
             if now - since <= limit:
                 self._suspect = None
             elif self._suspect != activity:
-                self._suspect = activity  # the slot may have been read half-written: look again next time
+                self._suspect = activity  # it may go on as soon as this machine lets it: look again next time
             else:
                 self._condemn(kind, message, now, activity, dump=True)
 

@@ -287,6 +287,8 @@ class Worker:
         number = process.place.number
         if news.became_ready:
             self._send(Tag.READY, messages.pack_json(process=number, seconds=now - process.started))
+        if news.killed:
+            self._log.warning("user process %d is killed: %s", number, news.killed)
         if news.header is not None:
             self._send(Tag.HEADER, news.header)
         if news.finished:
