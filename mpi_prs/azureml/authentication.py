@@ -1,7 +1,6 @@
 """Azure's ways to log in: taken wherever Azure takes them, and of no effect, since nobody has to log in to a folder.
 
-Their parameters, secrets among them, are neither kept nor checked. What would talk to Azure is refused. Standard
-library only.
+Their parameters, secrets among them, are neither kept nor checked. What would talk to Azure is refused.
 """
 
 from __future__ import annotations

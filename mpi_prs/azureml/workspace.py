@@ -6,8 +6,7 @@
     Workspace(…), get(…)     HOME/SUBSCRIPTION/GROUP/NAME                                ├─► a folder
     Workspace.at(folder)     as a job finds its workspace                                ─┘
 
-A folder with a ``workspace.json`` is a workspace; what HOME is stands in ``home.py``. Standard library only at the top:
-user processes import this.
+A folder with a ``workspace.json`` is a workspace; what HOME is stands in :mod:`mpi_prs.child.context.finding`.
 """
 
 # ruff: noqa: ARG003  # parameters of Azure's that mean nothing here

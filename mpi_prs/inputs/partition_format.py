@@ -28,7 +28,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Union
 from urllib.parse import unquote_to_bytes
 
 from mpi_prs.core.errors import InputError
@@ -36,7 +35,7 @@ from mpi_prs.core.errors import InputError
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """The value of a ``key=value`` folder that stands for no value."""
 
-Value = Union[str, datetime]  # noqa: UP007  # user processes may run in Python 3.7
+Value = str | datetime
 
 _DATE_PARTS = {"yyyy": "year", "MM": "month", "dd": "day", "HH": "hour", "mm": "minute", "ss": "second"}
 _LEAST = {"year": 1, "month": 1, "day": 1, "hour": 0, "minute": 0, "second": 0}
@@ -98,7 +97,7 @@ class PartitionFormat:
         if match is None or (base and _first_key(match) < len(os.fsdecode(base).rstrip("/")) + 1):
             return None
         if not self._dates:
-            return dict(zip(self.keys, match.groups()))  # noqa: B905  # strict is not known to Python 3.7
+            return dict(zip(self.keys, match.groups(), strict=True))
         values: dict[str, Value] = {}
         for number, key in enumerate(self.keys):
             parts = self._dates.get(key)

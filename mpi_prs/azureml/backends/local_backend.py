@@ -15,7 +15,6 @@ from mpi_prs.azureml.backends.run_status import Blocked, Standing
 from mpi_prs.azureml.backends.runner_record import RunnerRecord
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import PipelineError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 
@@ -30,7 +29,6 @@ _MOST_PROCESSES = 64
 class LocalBackend:
     """Runs pipelines here, and knows where they stand. The methods are those of ``SlurmBackend``."""
 
-    @own_python("submitting a pipeline")
     def check(self, configs: Mapping[str, JobConfig]) -> None:
         """Whether this machine can have the processes of each step.
 

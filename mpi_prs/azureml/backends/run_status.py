@@ -1,5 +1,4 @@
-"""Where runs stand: Azure's words for it, and how the standings of steps make that of their pipeline. Pure; for
-Python 3.7 as well."""
+"""Where runs stand: Azure's words for it, and how the standings of steps make that of their pipeline. Pure."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import Blocked, Standing
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import MpiPrsError, PipelineError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ class SlurmBackend:
 
     # Starting
 
-    @own_python("submitting a pipeline")
     def check(self, configs: Mapping[str, JobConfig]) -> None:
         """Whether batch jobs can be made of these; nothing is submitted.
 
@@ -98,7 +96,6 @@ class SlurmBackend:
         for config in configs.values():
             _script(config, Path("job.yaml"), [])
 
-    @own_python("submitting a pipeline")
     def start(self, pipeline: RunFolder, steps: Sequence[RunRecord], configs: Mapping[str, JobConfig]) -> None:
         """Submit the steps, each after those that it needs; if one is refused, those before it are called off.
 
@@ -194,7 +191,6 @@ def standing_of(look: Look, cancelled: bool) -> Standing:
     return Standing(states.QUEUED, look.queue, status)
 
 
-@own_python("submitting a pipeline")
 def _script(config: JobConfig, job: Path, after: Sequence[str]) -> str:
     """The batch script of a step; ``after``: the Slurm jobs that must have completed before."""
     from mpi_prs.job.batch import batch_job

@@ -1,4 +1,4 @@
-"""What a compute target is made with: the parameters, checked. Standard library only: user processes import this."""
+"""What a compute target is made with: the parameters, checked."""
 
 from __future__ import annotations
 

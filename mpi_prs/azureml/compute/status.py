@@ -1,4 +1,4 @@
-"""How a compute target is: Azure's classes, filled from what Slurm says about a partition. Standard library only."""
+"""How a compute target is: Azure's classes, filled from what Slurm says about a partition."""
 
 from __future__ import annotations
 

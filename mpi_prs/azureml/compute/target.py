@@ -6,7 +6,7 @@
     vm_size ── the workspace's setting vm_sizes ──► partition, cores and GPUs of a node, … ─► the job's slurm section
 
 Nothing is provisioned: the nodes are Slurm's, or there is only this machine. So a target is there at once, and its
-status is that of the partition. Standard library only at the top: user processes import this module.
+status is that of the partition.
 """
 
 # ruff: noqa: ARG002, ARG004  # parameters of Azure's that mean nothing here

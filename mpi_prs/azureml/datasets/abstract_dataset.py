@@ -1,4 +1,4 @@
-"""What datasets of both kinds have in common. Standard library only at the top: user processes import this module."""
+"""What datasets of both kinds have in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mpi_prs.child.context.data import dataset_id
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
@@ -112,7 +111,6 @@ class AbstractDataset(Surface):
 
         return list(PartitionFormat.parse(self.partition_format).keys)
 
-    @own_python("get_partition_key_values()")
     def get_partition_key_values(self, partition_keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The combinations of values that there are, each once; lists all files.
 

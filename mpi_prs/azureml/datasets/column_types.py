@@ -1,4 +1,4 @@
-"""What a table's columns hold, and where their names stand, in Azure's words. Standard library only at the top."""
+"""What a table's columns hold, and where their names stand, in Azure's words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
 
 
@@ -154,7 +153,6 @@ def column_types_option(types: Any) -> tuple[dict[str, str], str]:
     return found, marks.pop() if marks else "."
 
 
-@own_python("a type of a column as text")
 def _known_type(column: str, text: str) -> str:
     from mpi_prs.inputs.formats.types import parse_column_type
 

@@ -1,4 +1,4 @@
-"""How a step takes a dataset, and how it leaves one. Standard library only: user processes import this module."""
+"""How a step takes a dataset, and how it leaves one."""
 
 from __future__ import annotations
 

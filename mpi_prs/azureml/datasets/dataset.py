@@ -9,8 +9,7 @@
                                                definition()
                                           JSON, decides everything
 
-Nothing is read before it is asked for, except by ``validate=True``. Standard library only at the top: user processes
-import this module; what reads data is in ``dataset_reading.py``.
+Nothing is read before it is asked for, except by ``validate=True``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from mpi_prs.azureml.datasets.sources import source_of
 from mpi_prs.azureml.datastores.data_path import DataPath
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
@@ -50,7 +48,6 @@ class FileDataset(AbstractDataset):
     def _kind(self) -> str:
         return "file"
 
-    @own_python("a dataset as the input of a step")
     def to_input(self) -> dict[str, Any]:
         from mpi_prs.azureml.datasets.reading import config_pattern, every_file
 
@@ -81,7 +78,6 @@ class FileDataset(AbstractDataset):
     def _unnamed(self) -> DatasetConsumptionConfig:
         return self.as_named_input(f"input__{self.id[:8]}")
 
-    @own_python("FileDataset.to_path()")
     def to_path(self) -> list[str]:
         """The files' paths below what their places have in common, each with a slash at its head.
 
@@ -94,7 +90,6 @@ class FileDataset(AbstractDataset):
 
         return [f"/{name}" for _, name in every_file(self)]
 
-    @own_python("FileDataset.download()")
     def download(
         self,
         target_path: str | os.PathLike[str] | None = None,
@@ -119,7 +114,6 @@ class FileDataset(AbstractDataset):
 
         return download(self, target_path, overwrite)
 
-    @own_python("FileDataset.mount()")
     def mount(self, mount_point: str | os.PathLike[str] | None = None, **kwargs: object) -> MountContext:  # noqa: ARG002
         """The files below a folder, while it is started: ``with dataset.mount() as folder: folder.mount_point``.
 
@@ -187,7 +181,6 @@ class TabularDataset(AbstractDataset):
                 found[key] = value
         return found
 
-    @own_python("a dataset as the input of a step")
     def to_input(self) -> dict[str, Any]:
         from mpi_prs.azureml.datasets.reading import config_pattern
 
@@ -256,7 +249,6 @@ class TabularDataset(AbstractDataset):
             check_data(self)
         return self
 
-    @own_python("TabularDataset.to_pandas_dataframe()")
     def to_pandas_dataframe(
         self,
         on_error: object = "null",  # noqa: ARG002
@@ -274,7 +266,6 @@ class TabularDataset(AbstractDataset):
 
         return to_pandas(self)
 
-    @own_python("TabularDataset.partition_by()")
     def partition_by(
         self,
         partition_keys: Sequence[str],

@@ -1,4 +1,4 @@
-"""How datasets are made: ``Dataset.File`` and ``Dataset.Tabular``. Standard library only at the top."""
+"""How datasets are made: ``Dataset.File`` and ``Dataset.Tabular``."""
 
 # ruff: noqa: ARG004  # parameters of Azure's that mean nothing here
 
@@ -17,7 +17,6 @@ from mpi_prs.azureml.datasets.column_types import (
 from mpi_prs.azureml.datasets.sources import sources
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
@@ -205,7 +204,6 @@ def _table(
     return made
 
 
-@own_python("looking whether the data is there (validate=True)")
 def check_data(dataset: FileDataset | TabularDataset) -> None:
     """Look whether the data can be had, see :func:`~mpi_prs.azureml.datasets.reading.check`. Raises InputError."""
     from mpi_prs.azureml.datasets.reading import check
@@ -213,7 +211,6 @@ def check_data(dataset: FileDataset | TabularDataset) -> None:
     check(dataset)
 
 
-@own_python("making a TabularDataset")
 def _check_options(dataset: TabularDataset) -> None:
     from mpi_prs.azureml.datasets.reading import data_of
 

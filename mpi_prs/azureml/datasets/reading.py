@@ -1,6 +1,6 @@
 """What reads the data of datasets, or copies it: listing, DataFrames, downloads, partitioned copies.
 
-The data itself is read by ``mpi_prs.inputs``, as in a job. Standard library only at the top.
+The data itself is read by ``mpi_prs.inputs``, as in a job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Datasets under names in a workspace: ``datasets/NAME/VERSION.json``. Standard library only at the top."""
+"""Datasets under names in a workspace: ``datasets/NAME/VERSION.json``."""
 
 from __future__ import annotations
 

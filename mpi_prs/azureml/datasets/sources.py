@@ -1,4 +1,4 @@
-"""Where a dataset's files are: paths of this machine, URLs, places in datastores. Standard library only at the top.
+"""Where a dataset's files are: paths of this machine, URLs, places in datastores.
 
 A place in a datastore is kept by the datastore's name, and the datastore is looked up when the files are wanted: what
 is registered under the name then is what counts.
@@ -120,7 +120,7 @@ def one_store(found: Iterable[Source]) -> dict[str, Any]:
     """How to get at the store of all places that are reached by URL. Raises WorkspaceError: there are several."""
     remote = [source for source in found if _URL.match(source.root()[0])]
     stores = [source.storage() for source in remote]
-    for source, store in zip(remote, stores):  # noqa: B905  # strict is not known to Python 3.7
+    for source, store in zip(remote, stores, strict=True):
         if store != stores[0]:
             raise WorkspaceError(
                 f"{remote[0]} and {source} are in different stores; make a dataset of each: a step may have several "

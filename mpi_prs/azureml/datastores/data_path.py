@@ -1,4 +1,4 @@
-"""``DataPath``: a place in a datastore. Standard library only at the top: user processes import this module."""
+"""``DataPath``: a place in a datastore."""
 
 from __future__ import annotations
 

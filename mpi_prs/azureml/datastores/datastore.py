@@ -7,7 +7,7 @@
                └─ FolderDatastore       any folder; workspaceblobstore and workspacefilestore are two
 
 What is known of them lies in ``datastores/NAME.json``, their secrets beside it where only their owner can read them
-(see ``datastore_records.py``). Standard library only at the top: user processes import this module.
+(see ``datastore_records.py``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.core.azure_names import Registered
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.records import not_found
 
 if TYPE_CHECKING:
@@ -159,7 +158,6 @@ class Datastore(DatastoreRegistrar):
 
     # Transfer
 
-    @own_python("Datastore.upload()")
     def upload(
         self,
         src_dir: str | os.PathLike[str],
@@ -187,7 +185,6 @@ class Datastore(DatastoreRegistrar):
 
         return self._upload(files_of_folder(src_dir), target_path, overwrite, show_progress)
 
-    @own_python("Datastore.upload_files()")
     def upload_files(
         self,
         files: Sequence[str | os.PathLike[str]],
@@ -208,7 +205,6 @@ class Datastore(DatastoreRegistrar):
 
         return self._upload(named_files(files, relative_root), target_path, overwrite, show_progress)
 
-    @own_python("an upload")
     def _upload(
         self, files: Sequence[tuple[Path, str]], target_path: str | None, overwrite: bool, show_progress: bool
     ) -> UploadedPath:
@@ -218,7 +214,6 @@ class Datastore(DatastoreRegistrar):
         moved = upload(self, files, target, overwrite, show_progress)
         return UploadedPath(self, target, uploaded=moved.done, skipped=moved.skipped)
 
-    @own_python("Datastore.download()")
     def download(
         self,
         target_path: str | os.PathLike[str],

@@ -1,4 +1,4 @@
-"""Uploads to a datastore and downloads from it: which files, and their names. Standard library only at the top."""
+"""Uploads to a datastore and downloads from it: which files, and their names."""
 
 from __future__ import annotations
 

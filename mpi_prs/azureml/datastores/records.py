@@ -5,8 +5,6 @@
     datastores/NAME.json        kind, container, account, endpoint, which credentials; never a secret
     secrets/NAME.account_key    one line, mode 0600, in a folder of mode 0700
     secrets/NAME.sas_token
-
-Standard library only: user processes import this module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ``register_…`` methods of ``Datastore``. Standard library only at the top: user processes import this module."""
+"""The ``register_…`` methods of ``Datastore``."""
 
 # ruff: noqa: ARG004  # parameters of Azure's that mean nothing here
 

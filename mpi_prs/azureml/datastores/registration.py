@@ -1,4 +1,4 @@
-"""What a registration of a datastore has to be, and trying whether it works. Standard library only at the top."""
+"""What a registration of a datastore has to be, and trying whether it works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mpi_prs.azureml.datastores.records import (
 from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
-from mpi_prs.core.own_python import own_python
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
@@ -141,7 +140,6 @@ def _credentials(sas_token: object, account_key: object, from_environment: bool)
     return given[0], secret.strip()
 
 
-@own_python("a connection string")
 def _fields(connection_string: object) -> dict[str, str]:
     """Account, endpoint and secrets in a connection string; empty: not there. Raises WorkspaceError."""
     wrong = WorkspaceError(
@@ -190,7 +188,6 @@ def register(layout: WorkspaceFolder, name: str, record: DatastoreRecord, secret
         raise WorkspaceError(f"the datastore {name!r} was registered by somebody else meanwhile; try again")
 
 
-@own_python("trying a container (skip_validation=False)")
 def try_out(name: str, record: DatastoreRecord, secret: str | None, values: Mapping[str, Any], create: bool) -> None:
     """Look whether a container can be listed, with the secret from memory; and make it before, where that is wanted.
 

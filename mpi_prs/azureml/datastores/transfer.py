@@ -1,7 +1,6 @@
 """Files between this machine and a datastore, many at once, with progress; each appears complete or not at all.
 
-To do it again does no harm: what is there already is left as it is, unless it should be overwritten. Standard library
-only at the top: user processes import this module.
+To do it again does no harm: what is there already is left as it is, unless it should be overwritten.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@
         │ as_mount(), as_download(), as_input()          │ as_named_input(), as_mount(), …        │ as_named_input(), …
         ▼                                                ▼                                        ▼
     InputPortBinding                                    input or side input                      input
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@
     ParallelRunConfig(…) ── each value checked ──► attributes ── settings(values) ──► plain values of one submission
                                                        ▲ │
                                     load_yaml(ws, path) ─┘ └─► save_to_yaml(path)
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.core import values as check
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
@@ -211,7 +208,6 @@ class ParallelRunConfig(Surface):
                 "the keys is a mini-batch; remove one of the two"
             )
 
-    @own_python("ParallelRunConfig.save_to_yaml()")
     def save_to_yaml(self, path: str | Path) -> None:
         """Write the settings to a YAML file: the parameters' names are its keys; see :meth:`load_yaml`.
 
@@ -223,7 +219,6 @@ class ParallelRunConfig(Surface):
         save(self, _file(path, "save_to_yaml"))
 
     @staticmethod
-    @own_python("ParallelRunConfig.load_yaml()")
     def load_yaml(workspace: Workspace, path: str | Path) -> ParallelRunConfig:
         """The settings in a YAML file that :meth:`save_to_yaml` has written, or somebody by hand.
 

@@ -1,7 +1,4 @@
-"""ParallelRunStep: a step of a pipeline that runs an entry script over its inputs, in parallel.
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
-"""
+"""ParallelRunStep: a step of a pipeline that runs an entry script over its inputs, in parallel."""
 
 from __future__ import annotations
 

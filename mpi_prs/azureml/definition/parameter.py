@@ -1,7 +1,4 @@
-"""PipelineParameter: a value of a pipeline that each submission may set anew.
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
-"""
+"""PipelineParameter: a value of a pipeline that each submission may set anew."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""Pipeline: steps, in the order that their inputs and outputs give.
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
-"""
+"""Pipeline: steps, in the order that their inputs and outputs give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
@@ -13,7 +11,6 @@ from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.step_inputs import output_key
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import MpiPrsError, PipelineError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ class StepSequence(Surface):
         """See the class. Raises PipelineError."""
         entries = [list(_flat([entry])) for entry in _list(steps, "StepSequence: steps")]
         self.steps = [step for entry in entries for step in entry]
-        for before, after in zip(entries, entries[1:]):  # noqa: B905, RUF007  # Python 3.7
+        for before, after in pairwise(entries):
             for step in after:
                 for earlier in before:
                     step.run_after(earlier)
@@ -172,7 +169,6 @@ class Pipeline(Surface):
             for name, parameter in known.items()
         }
 
-    @own_python("Pipeline.validate()")
     def validate(self) -> list[str]:
         """What is wrong with the pipeline and its defaults, a text each; nothing: it may be submitted.
 

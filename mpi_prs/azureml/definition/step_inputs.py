@@ -1,7 +1,4 @@
-"""The inputs and side inputs of a step: whatever the SDK takes for one, in one form.
-
-Standard library only at import: entry scripts may import this module in another interpreter than ours.
-"""
+"""The inputs and side inputs of a step: whatever the SDK takes for one, in one form."""
 
 from __future__ import annotations
 

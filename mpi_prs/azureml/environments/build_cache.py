@@ -10,7 +10,6 @@
 Every builder works in a folder of its own, at the place where it will stay, since environments cannot be moved. So a
 builder that is killed leaves nothing that looks finished, and what its orphans (pip, say) still write disturbs nobody.
 The lock saves work and is not needed for more: where a filesystem has none, two may build at once, and both are right.
-Standard library only.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@
 with the policy ``container``. Azure's own packages are never installed nor missed, since mpi_prs stands for them.
 
 A script for TensorFlow 1, whose environment asks for one, runs on TensorFlow 2 through its v1 interface: the user
-processes are told so by ``MPI_PRS_TENSORFLOW1``. Standard library only at import.
+processes are told so by ``MPI_PRS_TENSORFLOW1``.
 """
 
 from __future__ import annotations

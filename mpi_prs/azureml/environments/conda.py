@@ -1,7 +1,4 @@
-"""The policy ``conda``: an environment that conda, mamba or micromamba makes.
-
-Standard library only at import.
-"""
+"""The policy ``conda``: an environment that conda, mamba or micromamba makes."""
 
 from __future__ import annotations
 

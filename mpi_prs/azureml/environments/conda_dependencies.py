@@ -1,7 +1,4 @@
-"""``azureml.core.conda_dependencies``: which packages an environment has, as a conda environment file says it.
-
-Standard library only at import: user processes may import this module.
-"""
+"""``azureml.core.conda_dependencies``: which packages an environment has, as a conda environment file says it."""
 
 from __future__ import annotations
 
@@ -22,7 +19,6 @@ from mpi_prs.azureml.environments.requirements import (
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.core.own_python import own_python
 
 DEFAULT_CHANNELS = ("conda-forge",)
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -228,7 +224,6 @@ class CondaDependencies(Surface):
             dependencies.append({"pip": list(self._pip)})
         return {"name": self._name, "channels": list(self._channels), "dependencies": dependencies}
 
-    @own_python("a conda environment file")
     def serialize_to_string(self) -> str:
         """As a conda environment file, which is YAML."""
         import yaml
@@ -332,7 +327,6 @@ def _listed(label: str, value: Any) -> list[Any]:
     return list(value)
 
 
-@own_python("a conda environment file")
 def _read_yaml(path: Path) -> tuple[Any, str]:
     import yaml
 

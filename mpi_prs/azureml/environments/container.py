@@ -14,8 +14,6 @@ written. The wrapper was tried with a stand-in that checks its options and runs 
 Inside the container the node's filesystems are where they are outside: all top-level folders that an image does not
 bring itself are bound, and our package, the workspace and the scratch folder wherever they are. What an image has under
 such a name, ``/workspace`` say, is hidden where the node has it, too.
-
-Standard library only.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@
 
 What is made of a definition depends on its policy; see :mod:`mpi_prs.azureml.environments.building`. A definition in
 JSON has Azure's names, so that what Azure's ``save_to_directory`` has written can be loaded.
-
-Standard library only at import: user processes may import this module.
 """
 
 from __future__ import annotations
@@ -35,7 +33,6 @@ from mpi_prs.child.context.data import environment_record
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.records import (
     add_version,
     check_name,
@@ -141,7 +138,6 @@ class Environment(Section):
         return made
 
     @staticmethod
-    @own_python("Environment.from_existing_conda_environment()")
     def from_existing_conda_environment(name: str, conda_environment_name: str) -> Environment:
         """With the packages of a conda environment on this machine, as ``conda env export`` says them.
 
@@ -231,7 +227,6 @@ class Environment(Section):
         """The latest version of every registered environment, by name."""
         return dict(environments_of(workspace))
 
-    @own_python("Environment.build()")
     def build(self, workspace: Workspace, image_build_compute: object = None) -> EnvironmentBuild:
         """Do now, here, what the submission of a job would do: make the virtual environment, fetch the image, ….
 

@@ -1,7 +1,4 @@
-"""The sections of an environment: Python, Docker, Spark; and the names of its policies and images.
-
-Standard library only at import: user processes may import this module.
-"""
+"""The sections of an environment: Python, Docker, Spark; and the names of its policies and images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What an interpreter is and has: this one, or another one that is asked.
-
-Standard library only.
-"""
+"""What an interpreter is and has: this one, or another one that is asked."""
 
 from __future__ import annotations
 

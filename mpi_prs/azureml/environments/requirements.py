@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
-from mpi_prs.core.own_python import own_python
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -86,7 +85,6 @@ def conda_name(package: str) -> str:
     return found[1].lower() if found else ""
 
 
-@own_python("comparing requirements")
 def requirement_of(line: str) -> Requirement | None:
     """A line as ``packaging`` reads it; ``None``: an option, a place, or nothing that can be read."""
     from packaging.requirements import InvalidRequirement, Requirement
@@ -258,7 +256,6 @@ def tensorflow1(lines: Iterable[str]) -> str | None:
     return next((line for line in lines if name_of(line) in _TENSORFLOW and _below_2(line)), None)
 
 
-@own_python("comparing versions")
 def _below_2(line: str) -> bool:
     from packaging.version import InvalidVersion, Version
 

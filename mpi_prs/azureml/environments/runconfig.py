@@ -1,7 +1,4 @@
-"""``azureml.core.runconfig``: the names of Azure's images, and run configurations as far as they mean anything here.
-
-Standard library only at import: user processes may import this module.
-"""
+"""``azureml.core.runconfig``: the names of Azure's images, and run configurations as far as they mean anything here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings in sections, as Azure's classes have them: ``environment.docker.enabled = True``.
 
 A field that does not exist cannot be set, so that a slip of the pen (``docker.base_imgae``) is not silent; a value of
-the wrong kind is refused where it is set. Standard library only.
+the wrong kind is refused where it is set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The policy ``venv``: a virtual environment with what pip was asked to install.
-
-Standard library only at import.
-"""
+"""The policy ``venv``: a virtual environment with what pip was asked to install."""
 
 from __future__ import annotations
 

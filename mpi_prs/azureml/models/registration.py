@@ -4,8 +4,6 @@
 
     model_path ─► models/.incoming/… (copied, on disk) ─► rename ─► models/NAME/VERSION/model.json
                                                                                         content/ENTRY
-
-Standard library only: user processes import this module.
 """
 
 from __future__ import annotations

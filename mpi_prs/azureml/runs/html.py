@@ -1,9 +1,9 @@
-"""HTML for Jupyter, with everything escaped. Standard library only, Python 3.7."""
+"""HTML for Jupyter, with everything escaped."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
-from typing import Mapping  # noqa: UP035  # Python 3.7
 
 
 def run_table(rows: Mapping[str, str]) -> str:

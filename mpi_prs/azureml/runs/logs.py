@@ -1,4 +1,4 @@
-"""The logs of a step run, by name. Standard library only at the top, Python 3.7."""
+"""The logs of a step run, by name."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.local_backend import LocalBackend
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
             """Where a step run stands."""
 
 
-Backend = Union[SlurmBackend, LocalBackend]  # noqa: UP007  # Python 3.7
+Backend = SlurmBackend | LocalBackend
 
 
 def backend_of(name: str) -> Backend:

@@ -197,7 +197,7 @@ class Run(context.Run):
             )
         paths = output_paths or [name if append_prefix else name[len(prefix or "") :].lstrip("/") for name in names]
         base = given_path("output_directory", output_directory) if output_directory else Path()
-        copy_files(files, {name: base / path for name, path in zip(names, paths)}, self.id)  # noqa: B905
+        copy_files(files, {name: base / path for name, path in zip(names, paths, strict=True)}, self.id)
 
     def get_all_logs(self, destination: str | None = None) -> Sequence[str]:
         """Copy all logs to a folder (default: the working directory); returns their paths there."""

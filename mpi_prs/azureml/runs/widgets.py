@@ -1,7 +1,7 @@
 """``RunDetails(run).show()``: how a run goes, live in Jupyter, as text in a terminal.
 
-In Jupyter a thread looks and replaces what is displayed until the run is over; it ends with the kernel. Standard
-library only at the top, and IPython only where it is there already.
+In Jupyter a thread looks and replaces what is displayed until the run is over; it ends with the kernel.
+IPython is used only where it is there already.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import MpiPrsError, PipelineError
-from mpi_prs.core.own_python import own_python
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 5.0
@@ -47,7 +46,6 @@ class RunDetails(Surface):
         self._run = run_instance
         self._thread: threading.Thread | None = None
 
-    @own_python("RunDetails.show()")
     def show(self, render_lib: object = None, widget_settings: object = None) -> None:
         """Show it: in Jupyter until the run is over, in a terminal once; the program goes on at once in any case.
 
@@ -67,7 +65,6 @@ class RunDetails(Surface):
             self._thread = threading.Thread(target=self._go_on, args=(update,), name="RunDetails", daemon=True)
             self._thread.start()
 
-    @own_python("RunDetails.show()")
     def _view(self) -> Any:
         from mpi_prs.azureml.runs.logs import logs_of
         from mpi_prs.azureml.runs.view import view_of
@@ -76,7 +73,6 @@ class RunDetails(Surface):
         layout = self._run.experiment.workspace.layout
         return view_of(look, {step.record.id: logs_of(layout, step.record) for step in look.steps}, self._run.folder)
 
-    @own_python("RunDetails.show()")
     def _go_on(self, update: Callable[[str], None]) -> None:
         from mpi_prs.azureml.runs.view import as_html
 

@@ -5,8 +5,6 @@
     NAME.lock, held ─► NAME/ is filled ─► rename to where it belongs ─► NAME.lock is removed
         │
         └─ held by nobody: its writer is dead, and the next one removes both
-
-Standard library only: user processes import this module.
 """
 
 from __future__ import annotations

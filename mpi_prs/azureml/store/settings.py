@@ -1,7 +1,4 @@
-"""The settings of a workspace: how its names map to this cluster. Checked when they are written and when they are used.
-
-Standard library only at the top: user processes import this module.
-"""
+"""The settings of a workspace: how its names map to this cluster. Checked when written, and when used."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.own_python import own_python
 from mpi_prs.core.words import near
 
 LOW_PRIORITY = "lowpriority"
@@ -74,7 +70,6 @@ def _check_vm_size(size: str, section: Any) -> None:
     check_slurm(section, where, _OF_A_NODE)
 
 
-@own_python("checking Slurm's settings")
 def check_slurm(section: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> None:
     """Check keys and values of a job config's ``slurm`` section. Raises WorkspaceError naming the first that is wrong.
 

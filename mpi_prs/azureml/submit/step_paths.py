@@ -1,4 +1,4 @@
-"""Where one run of a step happens, as plain data. Standard library only."""
+"""Where one run of a step happens, as plain data."""
 
 from __future__ import annotations
 
