@@ -179,7 +179,8 @@ def run(mini_batch, mini_batch_context):
     logging.getLogger("script").info("a line in the log")
     open("scratch.txt", "w").close()
     return [json.dumps({
-        "argv": sys.argv, "file": __file__, "path": sys.path[0], "model": args.model, "helper": helper.VALUE,
+        "argv": sys.argv[:5], "rest": len("".join(sys.argv[5:])),
+        "file": __file__, "path": sys.path[0], "model": args.model, "helper": helper.VALUE,
         "index": mini_batch_context.minibatch_index, "retry": mini_batch_context.retry_count,
         "task": mini_batch.task_id, "list": isinstance(mini_batch, list), "stdin": sys.stdin.read(),
         "variable": os.environ["GREETING"], "bi": os.environ["AZUREML_BI_OUTPUT_PATH"], "cwd": os.getcwd(),
@@ -188,7 +189,7 @@ def run(mini_batch, mini_batch_context):
     job = new_job(
         script,
         items=1,
-        arguments=["--model", "m1", "--other", 3],
+        arguments=["--model", "m1", "--other", 3, *["x" * 1000] * 400],  # more than a socket's buffer holds
         environment_variables={"GREETING": "hello"},
     )
     (job.folder / "helper.py").write_text("VALUE = 42\n")
@@ -196,6 +197,7 @@ def run(mini_batch, mini_batch_context):
     assert done.returncode == 0, done.stdout
     (row,) = map(json.loads, job.rows())
     path = str(job.folder / "script.py")
+    assert row["rest"] == 400_000
     assert row["argv"] == [path, "--model", "m1", "--other", "3"]
     assert (row["file"], row["path"], row["model"], row["helper"]) == (path, str(job.folder), "m1", 42)
     assert (row["index"], row["retry"], row["task"], row["list"], row["stdin"]) == (0, 0, "0", True, "")

@@ -431,11 +431,10 @@ class Worker:
         idle = 0
         blocked = self._transport.under_way
         for process in self._processes.values():
-            if process.state is State.READY:
-                idle += not process.outstanding_count
-                if process.channel.wants_to_write:
-                    process.channel.flush()
-                    blocked |= process.channel.wants_to_write
+            idle += process.state is State.READY and not process.outstanding_count
+            if process.state is not State.GONE and process.channel.wants_to_write:  # long settings, too
+                process.channel.flush()
+                blocked |= process.channel.wants_to_write
         if (left := self._outbox.seconds_left(time.monotonic())) is not None:
             timeout = left
         elif idle > self._supply.queued:  # the next message is what we wait for; whatever is loaded wakes us by itself
