@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpi_prs import azureml
 from mpi_prs.azureml.store import settings
 from mpi_prs.child.context import finding
 from mpi_prs.child.context import workspace as context
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mpi_prs.azureml.datastores.datastore import Datastore
     from mpi_prs.azureml.environments.environment import Environment
     from mpi_prs.azureml.experiment import Experiment
+    from mpi_prs.azureml.models.model import Model
 
 _log = logging.getLogger("mpi_prs.workspace")
 
@@ -168,41 +170,34 @@ class Workspace(context.Workspace):
 
     @property
     def compute_targets(self) -> Mapping[str, ComputeTarget]:
-        from mpi_prs.azureml.compute.target import computes_of
-
-        return computes_of(self)
+        return azureml.computes_of(self)
 
     @property
     def datastores(self) -> Mapping[str, Datastore]:
-        from mpi_prs.azureml.datastores.datastore import datastores_of
-
-        return datastores_of(self)
+        return azureml.datastores_of(self)
 
     @property
     def datasets(self) -> Mapping[str, FileDataset | TabularDataset]:
         """Name → its latest version."""
-        from mpi_prs.azureml.datasets.dataset import datasets_of
+        return azureml.datasets_of(self)
 
-        return datasets_of(self)
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Name → its latest version."""
+        return azureml.models_of(self)
 
     @property
     def environments(self) -> Mapping[str, Environment]:
         """Name → its latest version."""
-        from mpi_prs.azureml.environments.environment import environments_of
-
-        return environments_of(self)
+        return azureml.environments_of(self)
 
     @property
     def experiments(self) -> Mapping[str, Experiment]:
-        from mpi_prs.azureml.experiment import experiments_of
-
-        return experiments_of(self)
+        return azureml.experiments_of(self)
 
     def get_run(self, run_id: str) -> Any:
         """The run of an id, whatever experiment it belongs to. Raises WorkspaceError: there is none."""
-        from mpi_prs.azureml.runs.run import Run
-
-        return Run.get(self, run_id)
+        return azureml.run_of(self, run_id)
 
     def get_default_datastore(self) -> Datastore:
         """The datastore for outputs that name no other: ``workspaceblobstore``, unless another one was set.
@@ -210,9 +205,7 @@ class Workspace(context.Workspace):
         Raises:
             WorkspaceError: it is not registered any more.
         """
-        from mpi_prs.azureml.datastores.datastore import Datastore
-
-        return Datastore.get(self, self.default_datastore_name)
+        return azureml.datastore_of(self, self.default_datastore_name)
 
     def set_default_datastore(self, name: str) -> None:
         """Make another datastore the default.
@@ -220,25 +213,10 @@ class Workspace(context.Workspace):
         Raises:
             WorkspaceError: there is none of this name.
         """
-        from mpi_prs.azureml.datastores.datastore import Datastore
-
-        known = Datastore.get(self, name).name
+        known = azureml.datastore_of(self, name).name
         self._change(lambda about: {**about, context.DEFAULT_DATASTORE: known})
 
     # Settings
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How this workspace uses the cluster, a copy: ``backend``, ``vm_sizes``, ``slurm``, ``storage_endpoints``,
-        and where they were set ``environment_policy``, ``apptainer``, ``conda``. Not one of Azure's names.
-
-        Raises:
-            WorkspaceError: the file is broken.
-        """
-        found = self._description().get("settings", {})
-        if not isinstance(found, dict):
-            raise WorkspaceError(f"{self.layout.description}: settings: expected an object {{…}}, got {found!r}")
-        return settings.with_defaults(found)
 
     def update_settings(self, **changes: Any) -> None:
         """Replace settings; ``None`` takes one away. Those that are not named stay, whoever writes at the same time.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mpi_prs.azureml.store.settings import slurm_section, with_defaults
+from mpi_prs.azureml.store.settings import slurm_section
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.script_context import WORKSPACE
+from mpi_prs.child.context.workspace import with_defaults
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.errors import WorkspaceError
 from tests.support.together import together

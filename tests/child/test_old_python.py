@@ -163,7 +163,7 @@ for what in (
     lambda: run.get_details(),
     lambda: list(run.experiment.get_runs()),
     lambda: list(run.parent.get_steps()),
-    lambda: ws.settings,
+    lambda: ws.get_details(),
     lambda: pictures.take(3),
     lambda: Dataset.File.from_files((store, "a/"), validate=False),
     lambda: store.path("a"),

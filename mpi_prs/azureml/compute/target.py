@@ -39,7 +39,7 @@ from mpi_prs.core.records import add_json, check_name, names_of, read_json, time
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 _PAUSE = 10.0  # seconds between two looks at Slurm
 

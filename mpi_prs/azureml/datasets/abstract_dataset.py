@@ -17,7 +17,7 @@ from mpi_prs.core.errors import WorkspaceError
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
     from mpi_prs.azureml.datasets.registry import Registration
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 D = TypeVar("D", bound="AbstractDataset")
 

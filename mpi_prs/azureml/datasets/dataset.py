@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
     from mpi_prs.azureml.datasets.reading import MountContext
     from mpi_prs.azureml.datasets.registry import Registration
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 _MOST_FROZEN = 10_000
 

@@ -28,7 +28,7 @@ from mpi_prs.core.records import (
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
     from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 _SAVED = ".saved"
 """The folder of datasets that have an id and no name."""

@@ -18,7 +18,7 @@ from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WASB = re.compile(r"wasb(s?)://")

@@ -33,7 +33,7 @@ from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import not_found
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 __all__ = [
     "AzureBlobDatastore",
@@ -101,7 +101,8 @@ class Datastore(DatastoreRegistrar):
     @staticmethod
     def get_default(workspace: Workspace) -> Datastore:
         """The workspace's default datastore."""
-        return workspace.get_default_datastore()
+        found: Datastore = workspace.get_default_datastore()
+        return found
 
     def unregister(self) -> None:
         """Forget the datastore and its secret; its data stay where they are.

@@ -17,7 +17,7 @@ from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datastores.datastore import AzureBlobDatastore, AzureFileDatastore, FolderDatastore
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 
 class DatastoreRegistrar(Surface):

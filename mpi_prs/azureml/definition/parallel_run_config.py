@@ -22,7 +22,7 @@ from mpi_prs.core.words import near
 if TYPE_CHECKING:
     from mpi_prs.azureml.compute.target import ComputeTarget
     from mpi_prs.azureml.environments.environment import Environment
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 DEFAULT_FILE_NAME = "parallel_run_step.txt"
 

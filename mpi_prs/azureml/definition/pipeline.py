@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from mpi_prs import azureml
+from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.step_inputs import output_key
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.azure_names import Surface
-from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.datastores.datastore import Datastore
-    from mpi_prs.azureml.workspace import Workspace
 
 _NO_SERVICE = (
     "a published pipeline is a web service that mpi_prs does not have; keep the script that makes the pipeline, and "
@@ -82,9 +81,6 @@ class Pipeline(Surface):
             PipelineError: something is of the wrong type, two steps have one name or one output, nobody writes what a
                 step reads, the steps wait for each other in a circle, or two parameters have one name.
         """
-        from mpi_prs.azureml.datastores.datastore import Datastore
-        from mpi_prs.azureml.workspace import Workspace
-
         unknown = [name for name in kwargs if not name.startswith("_")]
         if unknown:
             raise PipelineError(f"Pipeline: there is no parameter {unknown[0]!r}")
@@ -174,23 +170,7 @@ class Pipeline(Surface):
 
         Looks at the source directories, and asks the workspace for compute targets and models. Data is not looked at.
         """
-        from mpi_prs.azureml.submit.compiling import define_step
-
-        problems = []
-        try:
-            values, steps = self.values(), self.steps_in_order()
-        except MpiPrsError as error:
-            return [str(error)]
-        for step in steps:
-            for check in (
-                lambda step=step: step.source(self.default_source_directory),
-                lambda step=step: define_step(step, values, self.workspace),
-            ):
-                try:
-                    check()
-                except MpiPrsError as error:
-                    problems.append(str(error))
-        return problems
+        return azureml.problems_of(self)
 
     def submit(
         self,
@@ -216,10 +196,9 @@ class Pipeline(Surface):
             the PipelineRun.
         """
         del parent_run_id, credential_passthrough
-        from mpi_prs.azureml.experiment import Experiment
-
-        return Experiment(self.workspace, experiment_name).submit(
+        return azureml.submit_pipeline(
             self,
+            experiment_name,
             pipeline_parameters=pipeline_parameters,
             continue_on_step_failure=continue_on_step_failure,
             regenerate_outputs=regenerate_outputs,

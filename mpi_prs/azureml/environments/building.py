@@ -47,7 +47,7 @@ from mpi_prs.core.script_variables import TABLES_IN_FILES, TENSORFLOW1
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.environments.environment import Environment
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 POLICY_VARIABLE = "MPI_PRS_ENVIRONMENT_POLICY"
 

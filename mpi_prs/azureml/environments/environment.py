@@ -45,7 +45,7 @@ from mpi_prs.core.records import (
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 __all__ = [
     "POLICIES",

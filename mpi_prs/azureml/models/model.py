@@ -237,3 +237,8 @@ def models_for_job(layout: WorkspaceFolder) -> dict[str, int | str]:
             break
         found[name] = where
     return dict(sorted(found.items()))
+
+
+def models_of(workspace: AnyWorkspace) -> Mapping[str, Model]:
+    """All models of a workspace by name, each in its latest version."""
+    return context.models_of(workspace)

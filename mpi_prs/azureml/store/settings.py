@@ -19,11 +19,6 @@ _NAMES = ("backend", "vm_sizes", "slurm", "storage_endpoints", *_TEXTS)
 _BACKENDS = ("auto", "slurm", "local")
 
 
-def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings that have a default, and those that were made. Environment policy and programs have none here."""
-    return {"backend": "auto", "vm_sizes": {}, "slurm": {}, "storage_endpoints": {}, **settings}
-
-
 def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The settings after ``changes``, each of which replaces a setting; ``None`` takes it away.
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.definition.script_settings import to_csv_options
 from mpi_prs.azureml.definition.service_arguments import service_arguments, timeouts_in
 from mpi_prs.azureml.definition.step_inputs import StepInput
@@ -32,14 +33,14 @@ from mpi_prs.azureml.submit.compiling_inputs import (
     side_input_section,
 )
 from mpi_prs.child.context.script_context import ScriptContext
-from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.core.words import near
 from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.compute.target import AmlCompute
     from mpi_prs.azureml.submit.step_paths import StepPlace
-    from mpi_prs.azureml.workspace import Workspace
+    from mpi_prs.child.context.workspace import Workspace
 
 _DEFAULT_FILES = 10
 _DEFAULT_ROWS = "1MB"
@@ -147,6 +148,25 @@ class StepDefinition:
         if backend(self.workspace.settings) != "slurm":
             return {}
         return self.target.slurm_section(self.workspace.settings, self.settings["process_count_per_node"])
+
+
+def problems_of(pipeline: Pipeline) -> list[str]:
+    """What is wrong with a pipeline and its defaults, a text each; see ``Pipeline.validate``."""
+    problems = []
+    try:
+        values, steps = pipeline.values(), pipeline.steps_in_order()
+    except MpiPrsError as error:
+        return [str(error)]
+    for step in steps:
+        for check in (
+            lambda step=step: step.source(pipeline.default_source_directory),
+            lambda step=step: define_step(step, values, pipeline.workspace),
+        ):
+            try:
+                check()
+            except MpiPrsError as error:
+                problems.append(str(error))
+    return problems
 
 
 def define_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Workspace) -> StepDefinition:

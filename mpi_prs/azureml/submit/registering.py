@@ -13,8 +13,8 @@ from mpi_prs.core.records import locked, write_json
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.backends.run_status import PipelineLook
-    from mpi_prs.azureml.workspace import Workspace
     from mpi_prs.child.context.run_record import RunRecord
+    from mpi_prs.child.context.workspace import Workspace
 
 
 def register_outputs(workspace: Workspace, look: PipelineLook) -> None:

@@ -239,6 +239,19 @@ class Workspace(AnyWorkspace):
         """The name of the default datastore. Not one of Azure's names."""
         return str(self._description().get(DEFAULT_DATASTORE, BLOB_STORE))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How this workspace uses the cluster, a copy: ``backend``, ``vm_sizes``, ``slurm``, ``storage_endpoints``,
+        and where they were set ``environment_policy``, ``apptainer``, ``conda``. Not one of Azure's names.
+
+        Raises:
+            WorkspaceError: the file is broken.
+        """
+        found = self._description().get("settings", {})
+        if not isinstance(found, dict):
+            raise WorkspaceError(f"{self.layout.description}: settings: expected an object {{…}}, got {found!r}")
+        return with_defaults(found)
+
     # Inside
 
     def _description(self) -> dict[str, Any]:
@@ -248,3 +261,8 @@ class Workspace(AnyWorkspace):
         except FileNotFoundError:
             raise WorkspaceError(f"{what} is gone: there is no {self.layout.description}") from None
         return finding.completed(about, self.folder)
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings that have a default, and those that were made. Environment policy and programs have none here."""
+    return {"backend": "auto", "vm_sizes": {}, "slurm": {}, "storage_endpoints": {}, **settings}
