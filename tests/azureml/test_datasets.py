@@ -21,8 +21,7 @@ from mpi_prs.azureml.datasets.consumption import (
     OutputTabularDatasetConfig,
 )
 from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset, datasets_of, from_definition
-from mpi_prs.azureml.datastores.data_path import DataPath
-from mpi_prs.azureml.datastores.datastore import Datastore, FolderDatastore
+from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, FolderDatastore
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
 from mpi_prs.inputs.datasets import FileDataset as JobFiles

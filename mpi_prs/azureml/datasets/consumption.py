@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpi_prs.azureml.datasets.column_types import PromoteHeadersBehavior
-from mpi_prs.azureml.datastores.data_path import checked_path
+from mpi_prs.azureml.datastores.datastore import checked_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 

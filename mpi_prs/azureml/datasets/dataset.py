@@ -23,8 +23,7 @@ from mpi_prs.azureml.datasets import registry
 from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
 from mpi_prs.azureml.datasets.factories import FileDatasetFactory, TabularDatasetFactory, check_data
 from mpi_prs.azureml.datasets.sources import source_of
-from mpi_prs.azureml.datastores.data_path import DataPath
-from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:

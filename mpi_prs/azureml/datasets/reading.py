@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.datasets.sources import Source
-from mpi_prs.azureml.datastores.data_path import DataPath
-from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, put, storage_of
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import OutputError, WorkspaceError

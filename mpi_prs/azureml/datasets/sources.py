@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.azureml.datastores.data_path import DataPath, checked_path
-from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, checked_path
 from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:

@@ -7,48 +7,115 @@
                └─ FolderDatastore       any folder; workspaceblobstore and workspacefilestore are two
 
 What is known of them lies in ``datastores/NAME.json``, their secrets beside it where only their owner can read them
-(see ``datastore_records.py``).
+(see ``records.py``).
 """
+
+# ruff: noqa: ARG004  # parameters of Azure's that mean nothing here
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpi_prs.azureml.datastores.data_path import DataPath, UploadedPath, checked_path
+from mpi_prs.azureml.datastores import registration
 from mpi_prs.azureml.datastores.records import (
     account_url,
     mount_point,
     remove_record,
     storage_values,
 )
-from mpi_prs.azureml.datastores.registrar import DatastoreRegistrar
+from mpi_prs.azureml.datastores.transfer import download, files_of_folder, named_files, upload
 from mpi_prs.child.context.data import DatastoreRecord, datastore_names, read_datastore
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
-from mpi_prs.core.azure_names import Registered
+from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import not_found
 
 if TYPE_CHECKING:
     from mpi_prs.child.context.workspace import Workspace
 
-__all__ = [
-    "AzureBlobDatastore",
-    "AzureFileDatastore",
-    "DataPath",
-    "Datastore",
-    "FolderDatastore",
-    "UploadedPath",
-    "datastores_of",
-]
-
 _NO_DATABASES = "mpi_prs reads files: export the tables as Parquet or CSV, and register their folder or container"
 
 
-class Datastore(DatastoreRegistrar):
+@dataclass(frozen=True)
+class DataPath(Surface):
+    """A file, a folder or a glob in a datastore: ``datastore.path("mnist/")``.
+
+    Attributes:
+        datastore: where it is.
+        path_on_datastore: relative to the datastore's root; empty: all of it.
+        name: for people.
+    """
+
+    datastore: Datastore
+    path_on_datastore: str = ""
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.datastore, Datastore):
+            raise WorkspaceError(
+                f"the datastore of a DataPath is a Datastore, such as Datastore.get(ws, NAME), but got "
+                f"{self.datastore!r} of type {type(self.datastore).__name__}"
+            )
+        object.__setattr__(self, "path_on_datastore", checked_path(self.path_on_datastore or ""))
+
+    @property
+    def datastore_name(self) -> str:
+        return self.datastore.name
+
+    @property
+    def data_reference_name(self) -> str | None:
+        """``name``, as a DataReference of Azure's calls it."""
+        return self.name
+
+    @property
+    def url(self) -> str:
+        """Its absolute path, or its URL. Not one of Azure's names."""
+        return self.datastore.url(self.path_on_datastore)
+
+    def path(self, path: str) -> DataPath:
+        """A place below this one."""
+        above = self.path_on_datastore.rstrip("/")
+        return DataPath(self.datastore, f"{above}/{checked_path(path)}", self.name)
+
+    def __repr__(self) -> str:
+        return f"DataPath(datastore={self.datastore.name!r}, path_on_datastore={self.path_on_datastore!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class UploadedPath(DataPath):
+    """Where something was uploaded to.
+
+    Attributes:
+        uploaded: number of files that were stored.
+        skipped: number of files that were there already, and were left as they are.
+    """
+
+    uploaded: int = 0
+    skipped: int = 0
+
+
+def checked_path(path: Any) -> str:
+    """A path in a datastore, without slashes at its head; a slash at its end stays.
+
+    Raises:
+        WorkspaceError: it is no text, or leads out of the datastore.
+    """
+    if not isinstance(path, str):
+        raise WorkspaceError(f"a path in a datastore is text such as 'mnist/', but got {path!r}")
+    if "\0" in path or "\n" in path:
+        raise WorkspaceError(f"a path in a datastore has no line break or NUL in it, but got {path!r}")
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if ".." in names:
+        raise WorkspaceError(f"a path in a datastore does not lead upwards, but got {path!r}")
+    return "/".join(names) + ("/" if names and path.endswith("/") else "")
+
+
+class Datastore(Surface):
     """A registered datastore; make one with the ``register_…`` methods. ``Datastore(ws, name)`` is :meth:`get`.
 
     The methods that both kinds have are here. What a datastore is does not change while the object lives.
@@ -117,6 +184,189 @@ class Datastore(DatastoreRegistrar):
         """Make it the datastore for outputs that name no other."""
         self.workspace.set_default_datastore(self.name)
 
+    # Registration
+
+    @staticmethod
+    def register_azure_blob_container(
+        workspace: Workspace,
+        datastore_name: str,
+        container_name: str,
+        account_name: str | None = None,
+        sas_token: str | None = None,
+        account_key: str | None = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        blob_cache_timeout: object = None,
+        grant_workspace_access: object = False,
+        subscription_id: object = None,
+        resource_group: object = None,
+        *,
+        connection_string: str | None = None,
+        credentials_from_environment: bool = False,
+    ) -> AzureBlobDatastore:
+        """Register a container of Azure's blob storage, or of anything that speaks like it.
+
+        Without credentials it is a public container. A key or token is kept in a file of the workspace that only its
+        owner can read.
+
+        Args:
+            workspace: where.
+            datastore_name: the name to get it by.
+            container_name: the container.
+            account_name: the storage account.
+            sas_token, account_key: its credentials, one of them.
+            protocol: default ``https``.
+            endpoint: a suffix such as ``core.windows.net`` (the default), or the whole URL of the account, such as
+                ``http://127.0.0.1:10000/name``. Where neither is given, the workspace's setting ``storage_endpoints``
+                counts, each time that the datastore is used.
+            overwrite: in place of the datastore of this name, if there is one.
+            create_if_not_exists: make the container where there is none; takes an account key.
+            skip_validation: do not try whether the container can be listed.
+            connection_string: instead of account, endpoint and credentials. Not one of Azure's parameters.
+            credentials_from_environment: take them from ``AZURE_STORAGE_…`` each time that the datastore is used, or
+                else ask Azure for an identity (``az login``, ``AZURE_CLIENT_ID``, …); nothing is kept. Not one of
+                Azure's parameters.
+            blob_cache_timeout, grant_workspace_access, subscription_id, resource_group: mean nothing here.
+
+        Raises:
+            WorkspaceError: the name is taken, a value does not fit, or the container cannot be listed or made; no
+                secret is in the text.
+        """
+        layout = layout_of(workspace)
+        record, secret = registration.blob_record(
+            container_name,
+            account_name,
+            sas_token=sas_token,
+            account_key=account_key,
+            protocol=protocol,
+            endpoint=endpoint,
+            connection_string=connection_string,
+            from_environment=credentials_from_environment,
+        )
+        registration.check_is_free(layout, datastore_name, overwrite)
+        if create_if_not_exists or not skip_validation:
+            endpoints = workspace.settings["storage_endpoints"]
+            values = storage_values(layout, datastore_name, record, endpoints)
+            registration.try_out(datastore_name, record, secret, values, create_if_not_exists)
+        registration.register(layout, datastore_name, record, secret, overwrite)
+        return AzureBlobDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_azure_file_share(
+        workspace: Workspace,
+        datastore_name: str,
+        file_share_name: str,
+        account_name: str,
+        sas_token: object = None,
+        account_key: object = None,
+        protocol: object = None,
+        endpoint: object = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> AzureFileDatastore:
+        """Register an Azure file share, which here is the folder that it is mounted at on all nodes.
+
+        Args:
+            workspace, datastore_name, overwrite: see :meth:`register_azure_blob_container`.
+            file_share_name, account_name: the share, and its account.
+            create_if_not_exists: make the folder where there is none.
+            skip_validation: do not look whether the folder is there.
+            folder: where it is mounted. Default: the folder of the share's name below the one that the workspace's
+                setting ``storage_endpoints`` has for the account, such as ``file:///mnt/ACCOUNT``. Not one of Azure's
+                parameters.
+            sas_token, account_key, protocol, endpoint: mean nothing here: whoever mounts the share needs them.
+
+        Raises:
+            WorkspaceError: the name is taken, or nothing says where the share is mounted, or there is no such folder.
+        """
+        layout = layout_of(workspace)
+        path = None if folder is None else registration.folder_path(folder)
+        record = DatastoreRecord(
+            "file_share",
+            folder=path,
+            container=registration.text("file_share_name", file_share_name),
+            account_name=registration.text("account_name", account_name),
+        )
+        place = mount_point(record, workspace.settings["storage_endpoints"])
+        registration.check_is_free(layout, datastore_name, overwrite)
+        registration.check_folder(place, create_if_not_exists, skip_validation)
+        registration.register(layout, datastore_name, record, None, overwrite)
+        return AzureFileDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_folder(
+        workspace: Workspace,
+        datastore_name: str,
+        folder: str | os.PathLike[str],
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+    ) -> FolderDatastore:
+        """Register a folder that all nodes see, such as one on NFS. Not one of Azure's methods.
+
+        Raises:
+            WorkspaceError: the name is taken, or there is no such folder.
+        """
+        layout = layout_of(workspace)
+        path = registration.folder_path(folder)
+        registration.check_is_free(layout, datastore_name, overwrite)
+        registration.check_folder(Path(path), create_if_not_exists, skip_validation)
+        record = DatastoreRecord("folder", folder=path)
+        registration.register(layout, datastore_name, record, None, overwrite)
+        return FolderDatastore(workspace, datastore_name)
+
+    @staticmethod
+    def register_azure_data_lake_gen2(
+        workspace: Workspace,
+        datastore_name: str,
+        filesystem: str,
+        account_name: str,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        resource_url: object = None,
+        authority_url: object = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        subscription_id: object = None,
+        resource_group: object = None,
+        grant_workspace_access: object = False,
+        *,
+        skip_validation: bool = False,
+    ) -> AzureBlobDatastore:
+        """Register a filesystem of Data Lake Storage Gen2: a container, reached with the environment's credentials.
+
+        A service principal belongs into the environment too: ``AZURE_TENANT_ID``, ``AZURE_CLIENT_ID`` and
+        ``AZURE_CLIENT_SECRET``. The other parameters are those of :meth:`register_azure_blob_container`.
+
+        Raises:
+            WorkspaceError: see there; or a service principal is given.
+        """
+        if tenant_id or client_id or client_secret:
+            raise WorkspaceError(
+                f"the datastore {datastore_name!r}: mpi_prs keeps no service principal. Leave out tenant_id, client_id "
+                "and client_secret, and put them into the environment of your jobs: AZURE_TENANT_ID, AZURE_CLIENT_ID "
+                "and AZURE_CLIENT_SECRET"
+            )
+        return Datastore.register_azure_blob_container(
+            workspace,
+            datastore_name,
+            filesystem,
+            account_name,
+            protocol=protocol,
+            endpoint=endpoint,
+            overwrite=overwrite,
+            skip_validation=skip_validation,
+            credentials_from_environment=True,
+        )
+
     # What it is
 
     @property
@@ -182,8 +432,6 @@ class Datastore(DatastoreRegistrar):
             WorkspaceError: there is no such folder, nothing is in it, or a file cannot be read or written.
             OutputError: the store refuses or cannot be reached.
         """
-        from mpi_prs.azureml.datastores.folder_transfer import files_of_folder
-
         return self._upload(files_of_folder(src_dir), target_path, overwrite, show_progress)
 
     def upload_files(
@@ -202,15 +450,11 @@ class Datastore(DatastoreRegistrar):
                 datastore; default: the deepest one that they have in common.
             target_path, overwrite, show_progress: see :meth:`upload`, as for what is returned and raised.
         """
-        from mpi_prs.azureml.datastores.folder_transfer import named_files
-
         return self._upload(named_files(files, relative_root), target_path, overwrite, show_progress)
 
     def _upload(
         self, files: Sequence[tuple[Path, str]], target_path: str | None, overwrite: bool, show_progress: bool
     ) -> UploadedPath:
-        from mpi_prs.azureml.datastores.folder_transfer import upload
-
         target = checked_path(target_path or "")
         moved = upload(self, files, target, overwrite, show_progress)
         return UploadedPath(self, target, uploaded=moved.done, skipped=moved.skipped)
@@ -238,8 +482,6 @@ class Datastore(DatastoreRegistrar):
             WorkspaceError: there is nothing at the prefix, or a file cannot be read or written.
             InputError: the store refuses or cannot be reached, or the disk cannot be written.
         """
-        from mpi_prs.azureml.datastores.folder_transfer import download
-
         return download(
             self, given_path("target_path", target_path), checked_path(prefix or ""), overwrite, show_progress
         ).done

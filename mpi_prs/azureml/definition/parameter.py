@@ -77,7 +77,7 @@ class PipelineParameter(Surface):
 
 def _kind(value: Any) -> str | None:
     from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.azureml.datastores.data_path import DataPath
+    from mpi_prs.azureml.datastores.datastore import DataPath
 
     kinds: list[tuple[type, str]] = [
         (bool, "True or False"),  # before int, which it is to Python

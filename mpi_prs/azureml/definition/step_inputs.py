@@ -108,7 +108,7 @@ def step_inputs(given: Any) -> list[StepInput]:
 
 def step_side_inputs(given: Any) -> list[StepInput]:
     """The side inputs of a step, each name once. Raises PipelineError."""
-    from mpi_prs.azureml.datastores.data_path import DataPath
+    from mpi_prs.azureml.datastores.datastore import DataPath
 
     found = []
     for index, value in enumerate(_each(given, "side_inputs")):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpi_prs.azureml.datastores.data_path import DataPath
+from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.azureml.definition.step_inputs import StepInput, output_key
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import near
