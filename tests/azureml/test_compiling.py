@@ -20,7 +20,7 @@ from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.submit.compiling import define_step
-from mpi_prs.azureml.submit.step_paths import StepPlace
+from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
@@ -70,7 +70,7 @@ def compiled(ws: Workspace, tmp_path: Path, source: Path) -> Compiled:
             **place,
         }
         path = tmp_path / "job.yaml"
-        config = make_job_config(define_step(step, values, ws).job(StepPlace(**made)), path, Document({}, {}))
+        config = make_job_config(define_step(step, values, ws).job(StepPaths(**made)), path, Document({}, {}))
         path.write_text(config.as_yaml(), encoding="utf-8")
         assert load_config(path) == config
         return config
@@ -419,7 +419,7 @@ def test_what_the_workspace_does_not_have_is_named(files: Any, compiled: Compile
 
 
 def test_a_parameter_without_a_value_is_named(files: Any, ws: Workspace, tmp_path: Path, source: Path) -> None:
-    place = StepPlace("r", "e", ws, tmp_path / "out", source, script="score.py")
+    place = StepPaths("r", "e", ws, tmp_path / "out", source, script="score.py")
     consumption = DatasetConsumptionConfig("images", PipelineParameter("data", files))
     config = make_config(run_max_try=PipelineParameter("tries", 1))
     for step, name in (

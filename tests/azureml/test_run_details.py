@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.azureml.definition.data import PipelineData
-from mpi_prs.azureml.runs import widgets
-from mpi_prs.azureml.runs.view import RunView, StepView, as_html, as_text
-from mpi_prs.azureml.runs.widgets import RunDetails
+from mpi_prs.azureml.runs import details
+from mpi_prs.azureml.runs.details import RunDetails, RunView, StepView, as_html, as_text
 from mpi_prs.core.errors import PipelineError
 from tests.support.experiments import NAMES, WAITING, Lab, items, marked_processes
 from tests.support.jobs import wait_until
@@ -125,13 +124,13 @@ def test_a_failure_is_shown_with_the_users_traceback(lab: Lab, capsys: pytest.Ca
 
 def test_where_ipython_is_not_loaded_nobody_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", None)
-    assert widgets._jupyter_display() is None
+    assert details._jupyter_display() is None
 
 
 NOTEBOOK = [
     """
 from mpi_prs.azureml.definition.data import PipelineData
-from mpi_prs.azureml.runs.widgets import RunDetails
+from mpi_prs.azureml.runs.details import RunDetails
 from tests.support.experiments import *
 lab = Lab.at({folder!r})
 step = lab.step("waiting", WAITING, [lab.files()], PipelineData("out"), arguments=[str(lab.go)])

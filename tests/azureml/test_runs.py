@@ -17,7 +17,7 @@ import pytest
 
 from mpi_prs.azureml.backends import local_backend, slurm_backend
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.backends.run_status import Blocked, Standing, overall
+from mpi_prs.azureml.backends.run_status import Blocked, RunStatus, overall
 from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress
 from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.experiment import Experiment
@@ -402,7 +402,7 @@ COMPLETED, FAILED, CANCELED = states.COMPLETED, states.FAILED, states.CANCELED
     ],
 )
 def test_a_pipeline_stands_as_its_steps_do(steps: list[str], expected: str) -> None:
-    assert overall([Standing(step) for step in steps])[0] == expected
+    assert overall([RunStatus(step) for step in steps])[0] == expected
 
 
 STEP = RunRecord("s", "e", "azureml.StepRun", "step", "2020-01-01T00:00:00+00:00", parent="p")

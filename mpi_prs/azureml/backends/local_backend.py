@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.backends.run_status import Blocked, Standing
+from mpi_prs.azureml.backends.run_status import Blocked, RunStatus
 from mpi_prs.azureml.backends.runner_record import RunnerRecord
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import PipelineError
@@ -82,7 +82,7 @@ class LocalBackend:
                 f"{pipeline.runner_log})"
             )
 
-    def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> Standing:
+    def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> RunStatus:
         """Where a step run stands; see ``SlurmBackend.look``."""
         from mpi_prs.monitor.status import read_status
 
@@ -107,7 +107,7 @@ def standing_of(
     cancelled: bool,
     blocked: Blocked | None,
     given_up: bool,
-) -> Standing:
+) -> RunStatus:
     """Where a step stands.
 
     Args:
@@ -125,31 +125,31 @@ def standing_of(
     ended = status is not None and not status.under_way
     if progress is not None and progress.exit_code is not None:
         if progress.exit_code == 0:
-            return Standing(states.COMPLETED, "", status)
+            return RunStatus(states.COMPLETED, "", status)
         if cancelled:
-            return Standing(states.CANCELED, progress.skipped or "canceled", status)
+            return RunStatus(states.CANCELED, progress.skipped or "canceled", status)
         if progress.skipped:
-            return Standing(states.CANCELED, progress.skipped, status)
+            return RunStatus(states.CANCELED, progress.skipped, status)
         if status is not None and ended:
-            return Standing(states.FAILED, outcome(status.phase, status.reason, status.exit_code), status)
-        return Standing(states.FAILED, f"it ended with exit code {progress.exit_code}", status)
+            return RunStatus(states.FAILED, outcome(status.phase, status.reason, status.exit_code), status)
+        return RunStatus(states.FAILED, f"it ended with exit code {progress.exit_code}", status)
     if alive:
         if progress is None:
-            return blocked.standing() if blocked is not None else Standing(states.NOT_STARTED, "is about to start")
+            return blocked.standing() if blocked is not None else RunStatus(states.NOT_STARTED, "is about to start")
         if cancelled:
-            return Standing(states.CANCEL_REQUESTED, "", status)
+            return RunStatus(states.CANCEL_REQUESTED, "", status)
         has_begun = status is not None and (status.under_way or _seconds(status.started) >= int(progress.began))
-        return Standing(states.RUNNING, "", status) if has_begun else Standing(states.PREPARING)
+        return RunStatus(states.RUNNING, "", status) if has_begun else RunStatus(states.PREPARING)
     if runner is None and not given_up:
-        return Standing(states.NOT_STARTED, "is being submitted")
+        return RunStatus(states.NOT_STARTED, "is being submitted")
     if status is not None and status.exit_code == 0:
-        return Standing(states.COMPLETED, "", status)
+        return RunStatus(states.COMPLETED, "", status)
     if cancelled:
-        return Standing(states.CANCELED, "canceled", status)
+        return RunStatus(states.CANCELED, "canceled", status)
     if blocked is not None and blocked.for_good:
         return blocked.standing()
     what = "the process that ran the pipeline was lost" if runner is not None else "the submission was interrupted"
-    return Standing(
+    return RunStatus(
         states.FAILED, f"{what} (killed, or the machine was restarted); resume() goes on from there", status
     )
 

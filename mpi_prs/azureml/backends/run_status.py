@@ -29,7 +29,7 @@ def finished(state: str) -> str:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """Where a step run stands.
 
     Attributes:
@@ -53,7 +53,7 @@ class StepLook:
     """A step run, and where it stands."""
 
     record: RunRecord
-    standing: Standing
+    standing: RunStatus
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Blocked:
     step: str
     for_good: bool
 
-    def standing(self) -> Standing:
+    def standing(self) -> RunStatus:
         """Of a step that has not begun."""
         if self.for_good:
-            return Standing(CANCELED, f"not run, since it needs the step {self.step}, which has not completed")
-        return Standing(NOT_STARTED, f"waits for the step {self.step}")
+            return RunStatus(CANCELED, f"not run, since it needs the step {self.step}, which has not completed")
+        return RunStatus(NOT_STARTED, f"waits for the step {self.step}")
 
 
 def blocked(needs: Sequence[StepLook]) -> Blocked | None:
@@ -106,7 +106,7 @@ def blocked(needs: Sequence[StepLook]) -> Blocked | None:
     return Blocked(unfinished[0].record.name, for_good=False) if unfinished else None
 
 
-def overall(steps: Sequence[Standing]) -> tuple[str, str]:
+def overall(steps: Sequence[RunStatus]) -> tuple[str, str]:
     """The state of a pipeline and a line about it, from those of its steps."""
     states = [step.state for step in steps]
     if all(state == COMPLETED for state in states):

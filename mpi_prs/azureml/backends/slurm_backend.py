@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
-from mpi_prs.azureml.backends.run_status import Blocked, Standing
+from mpi_prs.azureml.backends.run_status import Blocked, RunStatus
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.core.run_directory import RunDirectory
@@ -126,7 +126,7 @@ class SlurmBackend:
 
     # Looking
 
-    def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> Standing:
+    def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> RunStatus:
         """Where a step run stands.
 
         Args:
@@ -143,12 +143,12 @@ class SlurmBackend:
         if job_id is None or not run.status.exists():
             if blocked is not None:
                 if folder.cancelled.exists():
-                    return Standing(states.CANCELED, "canceled before it began")
+                    return RunStatus(states.CANCELED, "canceled before it began")
                 return blocked.standing()
             if job_id is None and given_up:
-                return Standing(states.FAILED, "it was never submitted to Slurm: the submission was interrupted")
+                return RunStatus(states.FAILED, "it was never submitted to Slurm: the submission was interrupted")
             if job_id is None:
-                return Standing(states.NOT_STARTED, "is being submitted")
+                return RunStatus(states.NOT_STARTED, "is being submitted")
         if record.id not in self._watches:
             self._watches[record.id] = RunWatch(run, self._ask)
         look = self._watches[record.id].look(time.time())
@@ -164,7 +164,7 @@ class SlurmBackend:
         call_off(RunDirectory(Path(record.step.folder)))
 
 
-def standing_of(look: Look, cancelled: bool) -> Standing:
+def standing_of(look: Look, cancelled: bool) -> RunStatus:
     """Where a submitted step stands.
 
     Args:
@@ -176,19 +176,19 @@ def standing_of(look: Look, cancelled: bool) -> Standing:
     status = look.status
     if look.is_over:
         if look.exit_code == 0:
-            return Standing(states.COMPLETED, "", status)
+            return RunStatus(states.COMPLETED, "", status)
         if cancelled or (look.job is not None and look.job.state == "CANCELLED"):
-            return Standing(states.CANCELED, look.queue or "canceled", status)
+            return RunStatus(states.CANCELED, look.queue or "canceled", status)
         own = status is not None and status.exit_code is not None
         detail = outcome(status.phase, status.reason, status.exit_code) if own and status is not None else look.queue
-        return Standing(states.FAILED, detail, status)
+        return RunStatus(states.FAILED, detail, status)
     if cancelled:
-        return Standing(states.CANCEL_REQUESTED, look.queue, status)
+        return RunStatus(states.CANCEL_REQUESTED, look.queue, status)
     if status is not None and status.under_way and (look.job is None or look.job.state in _STARTING):
-        return Standing(states.RUNNING, look.queue, status)
+        return RunStatus(states.RUNNING, look.queue, status)
     if look.job is not None and look.job.state in _STARTING:
-        return Standing(states.PREPARING, look.queue, status)
-    return Standing(states.QUEUED, look.queue, status)
+        return RunStatus(states.PREPARING, look.queue, status)
+    return RunStatus(states.QUEUED, look.queue, status)
 
 
 def _script(config: JobConfig, job: Path, after: Sequence[str]) -> str:

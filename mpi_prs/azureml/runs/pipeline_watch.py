@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.local_backend import LocalBackend
-from mpi_prs.azureml.backends.run_status import PipelineLook, Standing, StepLook, blocked, overall
+from mpi_prs.azureml.backends.run_status import PipelineLook, RunStatus, StepLook, blocked, overall
 from mpi_prs.azureml.backends.slurm_backend import SlurmBackend
 from mpi_prs.child.context.run_record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     class Looking(Protocol):
         """What of a backend is needed to look."""
 
-        def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> Standing:
+        def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> RunStatus:
             """Where a step run stands."""
 
 
@@ -81,11 +81,11 @@ class PipelineWatch:
                 looks[step_id] = StepLook(record, self._stand(backend, record, looks, given_up))
         return list(looks.values())
 
-    def _stand(self, backend: Looking, record: RunRecord, earlier: dict[str, StepLook], given_up: bool) -> Standing:
+    def _stand(self, backend: Looking, record: RunRecord, earlier: dict[str, StepLook], given_up: bool) -> RunStatus:
         assert record.step is not None
         reused = record.step.reused
         if reused is not None:
-            return Standing(states.COMPLETED, f"reuses the output of the run {reused.run_id} ({reused.experiment})")
+            return RunStatus(states.COMPLETED, f"reuses the output of the run {reused.run_id} ({reused.experiment})")
         needs = [earlier[need] for need in record.step.needs if need in earlier]
         folder = RunFolder(self._layout.run(self._experiment, record.id))
         return backend.look(record, folder, blocked(needs), given_up)

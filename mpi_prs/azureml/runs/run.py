@@ -10,15 +10,14 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.cancelling import cancel_steps
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.runs.failure_text import failure_text, why_failed
-from mpi_prs.azureml.runs.html import run_table
-from mpi_prs.azureml.runs.logs import CONSOLE, logs_of
+from mpi_prs.azureml.runs.logs import CONSOLE, failure_text, logs_of, why_failed
 from mpi_prs.azureml.runs.pipeline_watch import PipelineWatch
 from mpi_prs.azureml.runs.waiting import wait_for
 from mpi_prs.azureml.submit import submission
@@ -286,7 +285,7 @@ class Run(context.Run):
     def _repr_html_(self) -> str:
 
         rows = {"Experiment": self.experiment.name, "Id": self.id, "Type": self.type, "Status": self._safe_state()}
-        return run_table({**rows, "Folder": str(self._folder.root)})
+        return _table({**rows, "Folder": str(self._folder.root)})
 
 
 class StepRun(context.StepRun, Run):
@@ -561,3 +560,12 @@ class StepRunOutput(context.StepRunOutput):
         name: of the output.
         step_run: of which it is.
     """
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    """A small table of names and values."""
+    cells = "".join(
+        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+        for name, value in rows.items()
+    )
+    return f"<table>{cells}</table>"

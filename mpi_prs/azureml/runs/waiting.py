@@ -10,8 +10,7 @@ from pathlib import Path
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
-from mpi_prs.azureml.runs.failure_text import why_failed
-from mpi_prs.azureml.runs.logs import logs_of
+from mpi_prs.azureml.runs.logs import logs_of, why_failed
 from mpi_prs.azureml.runs.pipeline_watch import PipelineWatch
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import RunFailed

@@ -39,7 +39,7 @@ from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.compute.target import AmlCompute
-    from mpi_prs.azureml.submit.step_paths import StepPlace
+    from mpi_prs.azureml.submit.step_paths import StepPaths
     from mpi_prs.child.context.workspace import Workspace
 
 _DEFAULT_FILES = 10
@@ -78,7 +78,7 @@ class StepDefinition:
     target: AmlCompute
     models: Mapping[str, int | str]
 
-    def job(self, place: StepPlace) -> dict[str, Any]:
+    def job(self, place: StepPaths) -> dict[str, Any]:
         """The job config of one run of the step: values as in YAML, but for paths, which are absolute :class:`Path`.
 
         Raises:
@@ -113,7 +113,7 @@ class StepDefinition:
         }
         return _with_paths({key: value for key, value in job.items() if value is not None and value != {}})
 
-    def _variables(self, place: StepPlace, side_inputs: Iterable[StepInput]) -> dict[str, str]:
+    def _variables(self, place: StepPaths, side_inputs: Iterable[StepInput]) -> dict[str, str]:
         """The environment variables of the user processes; the config has the last word over the environment."""
         workspace, step = self.workspace, self.step
         paths = {value.name: f"{_VARIABLE}{value.name}" for value in side_inputs}
@@ -229,7 +229,7 @@ def _is_path(step: ParallelRunStep, value: StepInput) -> bool:
     return value.mode != "direct" or any(step.side_input_of(argument) is value for argument in step.arguments)
 
 
-def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place: StepPlace) -> str:
+def _text(argument: Any, step: ParallelRunStep, values: Mapping[str, Any], place: StepPaths) -> str:
     """What the script gets for an argument."""
     if isinstance(argument, PipelineParameter):
         if argument.name not in values:

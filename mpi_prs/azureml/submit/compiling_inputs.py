@@ -12,14 +12,14 @@ from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.submit.step_paths import StepPlace
+    from mpi_prs.azureml.submit.step_paths import StepPaths
 
 _BELOW = re.compile(r"/\*\*(/\*)?$")
 _GLOB = re.compile(r"[*?[]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def input_section(value: StepInput, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any]:
+def input_section(value: StepInput, values: Mapping[str, Any], place: StepPaths) -> dict[str, Any]:
     """An entry of the job config's ``inputs``.
 
     A FileDataset in the mode ``direct`` is mounted, as by the service: ``run()`` gets paths.
@@ -35,7 +35,7 @@ def input_section(value: StepInput, values: Mapping[str, Any], place: StepPlace)
 
 
 def check_partition_keys(
-    keys: Sequence[str], inputs: Sequence[StepInput], values: Mapping[str, Any], place: StepPlace
+    keys: Sequence[str], inputs: Sequence[StepInput], values: Mapping[str, Any], place: StepPaths
 ) -> None:
     """Refuse keys that an input does not have; those of Hive-style folders are known only from the folders.
 
@@ -57,7 +57,7 @@ def check_partition_keys(
                 )
 
 
-def side_input_section(value: StepInput, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any]:
+def side_input_section(value: StepInput, values: Mapping[str, Any], place: StepPaths) -> dict[str, Any]:
     """An entry of the job config's ``side_inputs``.
 
     Raises:
@@ -84,13 +84,13 @@ def side_input_section(value: StepInput, values: Mapping[str, Any], place: StepP
     return _with_storage(section, [path], value, place)
 
 
-def definition_of(value: StepInput, values: Mapping[str, Any], place: StepPlace) -> dict[str, Any] | None:
+def definition_of(value: StepInput, values: Mapping[str, Any], place: StepPaths) -> dict[str, Any] | None:
     """What makes the dataset again in the script; ``None``: it is no dataset, but a place on a datastore."""
     dataset = _dataset(value, values, place)
     return None if isinstance(dataset, DataPath) else dict(dataset.definition())
 
 
-def location_of(value: StepInput, place: StepPlace) -> str:
+def location_of(value: StepInput, place: StepPaths) -> str:
     """The folder or URL of an output of another step. Raises PipelineError."""
     for output, location in place.upstream.items():
         if output_key(output) == output_key(value.upstream):
@@ -98,13 +98,13 @@ def location_of(value: StepInput, place: StepPlace) -> str:
     raise PipelineError(f"input {value.name!r}: it is not known where the output {value.upstream.name!r} lies")
 
 
-def _dataset(value: StepInput, values: Mapping[str, Any], place: StepPlace) -> Any:
+def _dataset(value: StepInput, values: Mapping[str, Any], place: StepPaths) -> Any:
     if value.upstream is None:
         return value.dataset(values)
     return value.view.dataset_at(location_of(value, place))
 
 
-def _with_storage(section: dict[str, Any], places: Sequence[str], value: StepInput, place: StepPlace) -> dict[str, Any]:
+def _with_storage(section: dict[str, Any], places: Sequence[str], value: StepInput, place: StepPaths) -> dict[str, Any]:
     """With how to get at its store. What needs nothing said of it must not take the credentials of the output's."""
     if value.upstream is not None:
         for output, storage in place.upstream_storage.items():

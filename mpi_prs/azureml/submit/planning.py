@@ -3,7 +3,7 @@
 ::
 
     source directory ─► snapshot ─┐                        ┌─► earlier run with the same digest: its output is used
-    environment ─► interpreter  ──┼─► StepPlace ─► job.yaml ┤
+    environment ─► interpreter  ──┼─► StepPaths ─► job.yaml ┤
     outputs ─► folders and URLs ──┘         checked as the engine will check it      └─► a run of its own
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.compiling import StepDefinition
 from mpi_prs.azureml.submit.snapshot import take_snapshot
-from mpi_prs.azureml.submit.step_paths import StepPlace
+from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.child.context.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.core.errors import InputError, PipelineError, ScriptError
 from mpi_prs.job.config.model import JobConfig, check_entry_script, make_config
@@ -209,7 +209,7 @@ class Planning:
             is_fixed=run_id not in path,
         )
 
-    def _place(self, step: ParallelRunStep, source: Path, script: Any, destinations: list[_Destination]) -> StepPlace:
+    def _place(self, step: ParallelRunStep, source: Path, script: Any, destinations: list[_Destination]) -> StepPaths:
         run_id = self._ids[step]
         prepared = self._prepared(step)
         output, url, storage = RunFolder(self._layout.run(self._request.experiment, run_id)).output, None, {}
@@ -225,7 +225,7 @@ class Planning:
         for planned in self._planned.values():
             upstream |= planned.location
             upstream_storage |= dict.fromkeys(planned.location, planned.storage)
-        return StepPlace(
+        return StepPaths(
             run_id=run_id,
             experiment=self._request.experiment,
             workspace=self._workspace,
@@ -243,7 +243,7 @@ class Planning:
     def _digest(
         self,
         definition: StepDefinition,
-        place: StepPlace,
+        place: StepPaths,
         config: JobConfig,
         part: StepPart,
         destinations: list[_Destination],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StepPlace:
+class StepPaths:
     """Where one run of a step happens.
 
     Attributes:

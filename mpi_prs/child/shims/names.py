@@ -24,7 +24,7 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.azureml.definition.parameter": "PipelineParameter",
     "mpi_prs.azureml.definition.pipeline": "Pipeline StepSequence",
     "mpi_prs.azureml.runs.run": "PipelineRun PortDataReference Run StepRun StepRunOutput",
-    "mpi_prs.azureml.runs.widgets": "RunDetails",
+    "mpi_prs.azureml.runs.details": "RunDetails",
     "mpi_prs.azureml.authentication": "AbstractAuthentication ArcTokenAuthentication AzureCliAuthentication "
     "AzureMLTokenAuthentication InteractiveLoginAuthentication MsiAuthentication ServicePrincipalAuthentication "
     "TokenAuthentication",

@@ -1,18 +1,34 @@
-"""What ``RunDetails`` shows of a run, as plain data; and that as text and as HTML. Pure, but for :func:`view_of`."""
+"""``RunDetails(run).show()``: how a run goes, live in Jupyter, as text in a terminal.
+
+What is shown of a run is plain data, :class:`RunView`; its forms are text and HTML. In Jupyter a thread looks and
+replaces what is displayed until the run is over; it ends with the kernel. IPython is used only where it is imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 from mpi_prs.azureml.backends import run_status as states
+from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
+from mpi_prs.azureml.runs.logs import CONSOLE, logs_of, why_failed
+from mpi_prs.azureml.runs.run import PipelineRun, StepRun
+from mpi_prs.azureml.runs.waiting import ending
+from mpi_prs.child.context.run_files import end_of_text
+from mpi_prs.core.azure_names import Surface
+from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.units import count, duration, printable, rate
+from mpi_prs.monitor.status import failed_on_two
 
-if TYPE_CHECKING:
-    from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
-
+_PAUSE = 1.0
+_LONGEST_PAUSE = 5.0
+_GROWTH = 1.02
 _LOG_LINES = 8
 _TAIL = 16 << 10  # bytes
 _BAR = 24
@@ -25,6 +41,89 @@ _COLOURS = {
     states.RUNNING: "#0b6cb8",
 }
 _GREY = "#777"
+
+
+class RunDetails(Surface):
+    """Shows a pipeline run, or a step run."""
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "get_widget_data": "use run.get_details()",
+        "widget_settings": "there is nothing to set",
+    }
+
+    def __init__(self, run_instance: Any) -> None:
+        """
+        Args:
+            run_instance: a PipelineRun or StepRun.
+
+        Raises:
+            PipelineError: it is something else.
+        """
+        if not isinstance(run_instance, (PipelineRun, StepRun)):
+            raise PipelineError(
+                f"RunDetails shows a PipelineRun or a StepRun, but got {type(run_instance).__name__}; of other runs "
+                "run.get_details() and run.get_metrics() tell what there is"
+            )
+        self._run = run_instance
+        self._thread: threading.Thread | None = None
+
+    def show(self, render_lib: object = None, widget_settings: object = None) -> None:
+        """Show it: in Jupyter until the run is over, in a terminal once; the program goes on at once in any case.
+
+        Args:
+            render_lib, widget_settings: Azure's own; ignored.
+        """
+        del render_lib, widget_settings
+        view = self._view()
+        display = _jupyter_display()
+        if display is None:
+            print(as_text(view))
+            return
+        update = display(as_html(view))
+        if not view.is_over:
+            self._thread = threading.Thread(target=self._go_on, args=(update,), name="RunDetails", daemon=True)
+            self._thread.start()
+
+    def _view(self) -> Any:
+        look = self._run._pipeline_look()
+        layout = self._run.experiment.workspace.layout
+        return view_of(look, {step.record.id: logs_of(layout, step.record) for step in look.steps}, self._run.folder)
+
+    def _go_on(self, update: Callable[[str], None]) -> None:
+        pause, shown = _PAUSE, ""
+        stop = threading.Event()
+        while not stop.wait(pause):
+            try:
+                view = self._view()
+                html, is_over = as_html(view), view.is_over
+            except (MpiPrsError, OSError) as error:
+                html, is_over = f"<pre>{escape(str(error))}</pre>", True
+            if html != shown:
+                update(html)
+                shown = html
+            if is_over:
+                return
+            pause = min(_LONGEST_PAUSE, pause * _GROWTH)
+
+    def __repr__(self) -> str:
+        return f"RunDetails({self._run!r})"
+
+
+def _jupyter_display() -> Callable[[str], Callable[[str], None]] | None:
+    """Displays HTML and returns what replaces it; ``None``: this is no notebook."""
+    ipython = sys.modules.get("IPython")  # a notebook has imported it
+    if ipython is None or getattr(ipython.get_ipython(), "kernel", None) is None:
+        return None
+    shown = importlib.import_module("IPython.display")
+
+    def show(html: str) -> Callable[[str], None]:
+        handle = shown.display(shown.HTML(html), display_id=True)
+        return lambda html: handle.update(shown.HTML(html))
+
+    return show
+
+
+# What is shown
 
 
 @dataclass(frozen=True)
@@ -84,17 +183,13 @@ def view_of(look: PipelineLook, logs: Mapping[str, Mapping[str, Path]], folder: 
         logs: step run → name → file.
         folder: where it is kept.
     """
-    from mpi_prs.azureml.runs.failure_text import why_failed
-    from mpi_prs.azureml.runs.logs import CONSOLE
-    from mpi_prs.azureml.runs.waiting import ending
-
     at_work = next((step for step in look.steps if step.standing.state in (states.RUNNING, states.PREPARING)), None)
     return RunView(
         title=look.record.name or look.record.experiment,
         run_id=look.record.id,
         state=look.state,
         steps=tuple(_step_view(step) for step in look.steps),
-        log=() if at_work is None else tuple(_last_lines(logs.get(at_work.record.id, {}).get(CONSOLE))),
+        log=() if at_work is None else tuple(_end_of_log(logs.get(at_work.record.id, {}).get(CONSOLE))),
         problem=why_failed(look, logs) if look.state == states.FAILED else "",
         summary="\n".join(ending(look)) if look.is_over else look.detail,
         folder=str(folder),
@@ -102,9 +197,6 @@ def view_of(look: PipelineLook, logs: Mapping[str, Mapping[str, Path]], folder: 
 
 
 def _step_view(step: StepLook) -> StepView:
-    from mpi_prs.core.units import count, duration, printable, rate
-    from mpi_prs.monitor.status import failed_on_two
-
     status, standing = step.standing.status, step.standing
     if status is None:
         return StepView(step.record.name, standing.state, printable(standing.detail), None, {})
@@ -129,10 +221,7 @@ def _step_view(step: StepLook) -> StepView:
     )
 
 
-def _last_lines(path: Path | None) -> Iterator[str]:
-    from mpi_prs.child.context.run_files import end_of_text
-    from mpi_prs.core.units import printable
-
+def _end_of_log(path: Path | None) -> Iterator[str]:
     text = "" if path is None else end_of_text(path, _TAIL)
     yield from (printable(line, keep="\t") for line in text.splitlines()[-_LOG_LINES:])
 
