@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mpi_prs.azureml.datastores import registration
 from mpi_prs.azureml.datastores.records import (
@@ -30,13 +30,11 @@ from mpi_prs.azureml.datastores.records import (
 from mpi_prs.azureml.datastores.transfer import download, files_of_folder, named_files, upload
 from mpi_prs.child.context.data import DatastoreRecord, datastore_names, read_datastore
 from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
 from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import not_found
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
 
 _NO_DATABASES = "mpi_prs reads files: export the tables as Parquet or CSV, and register their folder or container"
 

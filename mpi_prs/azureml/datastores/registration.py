@@ -18,6 +18,9 @@ from mpi_prs.azureml.datastores.records import (
 from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
+from mpi_prs.storage.azure_url import account_at
+from mpi_prs.storage.containers import check_container, create_container
+from mpi_prs.storage.credentials import Storage, scrub
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
@@ -156,8 +159,6 @@ def _fields(connection_string: object) -> dict[str, str]:
         fields[name.strip().lower()] = value.strip()
     account, endpoint = fields.get("accountname", ""), fields.get("blobendpoint", "")
     if not account and endpoint:
-        from mpi_prs.storage.azure_url import account_at
-
         account = account_at(endpoint)
     if not account:
         raise wrong
@@ -194,9 +195,6 @@ def try_out(name: str, record: DatastoreRecord, secret: str | None, values: Mapp
     Raises:
         WorkspaceError: it cannot, and why.
     """
-    from mpi_prs.storage.containers import check_container, create_container
-    from mpi_prs.storage.credentials import Storage, scrub
-
     known: dict[str, Any] = {key: value for key, value in values.items() if not key.endswith("_file")}
     if secret is not None:
         known[record.credentials] = secret

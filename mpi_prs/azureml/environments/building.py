@@ -5,8 +5,8 @@
     policy                       from: environment.policy, else the workspace's setting environment_policy, else
                                  MPI_PRS_ENVIRONMENT_POLICY, else current
     current                      the interpreter at hand; what it lacks is said
-    venv                         a virtual environment, made once per definition (venv_building.py)
-    conda                        a conda environment, made once per definition (conda_building.py)
+    venv                         a virtual environment, made once per definition (venv.py)
+    conda                        a conda environment, made once per definition (conda.py)
     container                    docker.base_image, run by Apptainer (container.py); only if asked for
     /path/of/a/python            that one, as it is; what it lacks is said
 
@@ -24,12 +24,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mpi_prs.azureml.environments import container as containers
 from mpi_prs.azureml.environments.build_cache import Say
 from mpi_prs.azureml.environments.conda import conda_environment, conda_program, specification
-from mpi_prs.azureml.environments.environment_sections import DEFAULT_INTERPRETER, POLICIES, check_policy
+from mpi_prs.azureml.environments.environment_sections import (
+    DEFAULT_INTERPRETER,
+    POLICIES,
+    DockerSection,
+    PythonSection,
+    check_policy,
+)
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import (
     anchored,
@@ -42,14 +48,41 @@ from mpi_prs.azureml.environments.requirements import (
     without_azure,
 )
 from mpi_prs.azureml.environments.venv import base_interpreter, fits, refuse_conda_packages, virtual_environment
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.script_variables import TABLES_IN_FILES, TENSORFLOW1
 
-if TYPE_CHECKING:
-    from mpi_prs.azureml.environments.environment import Environment
-    from mpi_prs.child.context.workspace import Workspace
-
 POLICY_VARIABLE = "MPI_PRS_ENVIRONMENT_POLICY"
+
+
+class Definition(Protocol):
+    """What is asked of an ``Environment`` here."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def python(self) -> PythonSection: ...
+
+    @property
+    def docker(self) -> DockerSection: ...
+
+    @property
+    def environment_variables(self) -> dict[str, str]: ...
+
+    @property
+    def policy(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class _Default:
+    """The environment of who asks for none."""
+
+    name: str = "default"
+    python: PythonSection = field(default_factory=PythonSection)
+    docker: DockerSection = field(default_factory=DockerSection)
+    environment_variables: dict[str, str] = field(default_factory=dict)
+    policy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ class _Wish:
     pip_lines: Sequence[str]
 
     @classmethod
-    def of(cls, environment: Environment) -> _Wish:
+    def of(cls, environment: Definition) -> _Wish:
         packages = environment.python.conda_dependencies
         lines = [anchored(line, Path.cwd()) for line in packages.pip_lines()]
         return cls(f"the environment {environment.name!r}", packages.python_version, packages.conda_packages, lines)
@@ -90,7 +123,7 @@ class _Wish:
         return [*others, *without_azure(self.pip_lines)]
 
 
-def policy_of(environment: Environment, settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+def policy_of(environment: Definition, settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     """The policy: one of the four names, or the path of an interpreter (or a program in PATH).
 
     An environment that manages its own dependencies has nothing to be installed.
@@ -112,7 +145,7 @@ def policy_of(environment: Environment, settings: Mapping[str, Any], environ: Ma
     return "current" if own == DEFAULT_INTERPRETER else own
 
 
-def prepare(environment: Environment | None, workspace: Workspace, say: Say) -> Prepared:
+def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> Prepared:
     """Have the environment, built if need be, and say what differs.
 
     Args:
@@ -125,9 +158,7 @@ def prepare(environment: Environment | None, workspace: Workspace, say: Say) -> 
     """
     settings = workspace.settings
     if environment is None:
-        from mpi_prs.azureml.environments.environment import Environment as Definition
-
-        environment = Definition("default")
+        environment = _Default()
         if policy_of(environment, settings, os.environ) in POLICIES:  # nothing is asked for
             return Prepared(None)
     policy = policy_of(environment, settings, os.environ)
@@ -167,7 +198,7 @@ def prepare(environment: Environment | None, workspace: Workspace, say: Say) -> 
     return Prepared(chosen, {**isolation, **variables, **environment.environment_variables}, notes)
 
 
-def _container(environment: Environment, workspace: Workspace, wish: _Wish, say: Say) -> tuple[Path, Interpreter, str]:
+def _container(environment: Definition, workspace: Workspace, wish: _Wish, say: Say) -> tuple[Path, Interpreter, str]:
     docker, python = environment.docker, environment.python
     program = containers.container_program(workspace.settings.get("apptainer"))
     source = containers.image_source(docker.base_image, docker.base_dockerfile, wish.who)

@@ -4,7 +4,7 @@
 
     Environment ── definition() ──► environments/NAME/VERSION.json
         │
-        └─ environment_building.prepare() ──► an interpreter, environment variables, and notes for the log
+        └─ building.prepare() ──► an interpreter, environment variables, and notes for the log
 
 What is made of a definition depends on its policy; see :mod:`mpi_prs.azureml.environments.building`. A definition in
 JSON has Azure's names, so that what Azure's ``save_to_directory`` has written can be loaded.
@@ -16,8 +16,10 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from mpi_prs.azureml.environments.building import prepare
+from mpi_prs.azureml.environments.conda import exported
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies, from_requirements_file
 from mpi_prs.azureml.environments.environment_sections import (
     IMAGE_ADVICE,
@@ -30,6 +32,7 @@ from mpi_prs.azureml.environments.environment_sections import (
 )
 from mpi_prs.azureml.environments.sections import Field, Section, optional_text, variables, wrong
 from mpi_prs.child.context.data import environment_record
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered, Surface
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
@@ -43,9 +46,6 @@ from mpi_prs.core.records import (
     write_json,
 )
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
 
 __all__ = [
     "POLICIES",
@@ -92,7 +92,7 @@ class Environment(Section):
         "databricks": "there is no Databricks behind mpi_prs; name packages in python.conda_dependencies",
         "r": "mpi_prs runs Python; call R from your script, in an environment that has it",
         "add_private_pip_wheel": "put the wheel on a filesystem that all nodes see, and its path into the pip packages",
-        "get_image_details": "no image is built: see environment_building.prepare",
+        "get_image_details": "no image is built: see Environment.build",
         "label": "use versions: Environment.get(workspace, name, version)",
         "from_docker_build_context": IMAGE_ADVICE,
     }
@@ -144,8 +144,6 @@ class Environment(Section):
         Raises:
             EnvironmentProblem: there is no conda here, or no such environment.
         """
-        from mpi_prs.azureml.environments.conda import exported
-
         made = Environment(name)
         made.python.conda_dependencies = exported(conda_environment_name)
         return made
@@ -237,7 +235,6 @@ class Environment(Section):
             EnvironmentProblem: it cannot be had.
         """
         del image_build_compute
-        from mpi_prs.azureml.environments.building import prepare
 
         prepared = prepare(self, workspace, print)
         return EnvironmentBuild(prepared.interpreter, tuple(prepared.notes))
