@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, OutputFileDatasetConfig
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
 from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep

@@ -12,27 +12,272 @@
 Nothing is read before it is asked for, except by ``validate=True``.
 """
 
+# ruff: noqa: ARG004  # parameters of Azure's that mean nothing here
+
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mpi_prs.azureml.datasets import registry
-from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
-from mpi_prs.azureml.datasets.factories import FileDatasetFactory, TabularDatasetFactory, check_data
-from mpi_prs.azureml.datasets.sources import source_of
+from mpi_prs.azureml.datasets import reading, registry
+from mpi_prs.azureml.datasets.column_types import (
+    PromoteHeadersBehavior,
+    check_choice,
+    column_types_option,
+    encoding_option,
+    header_option,
+)
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.sources import Source, one_store, source_of, sources
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
+from mpi_prs.child.context.data import dataset_id
+from mpi_prs.child.context.workspace_paths import layout_of
+from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
-    from mpi_prs.azureml.datasets.reading import MountContext
-    from mpi_prs.azureml.datasets.registry import Registration
     from mpi_prs.child.context.workspace import Workspace
 
 _MOST_FROZEN = 10_000
+
+D = TypeVar("D", bound="AbstractDataset")
+
+
+@dataclass(frozen=True)
+class AbstractDataset(Surface):
+    """What both kinds of dataset have. They are values: every method that changes something returns another one.
+
+    Attributes:
+        sources: where the files are.
+        partition_format: how partition keys are read from the paths; ``None``: there are none.
+        keys: the partition keys, where the format does not name them (``hive``).
+        first, stop: of all items in their order, from which and up to which one they count; ``None``: up to the last.
+        registration: under which name and version it was registered; it is no part of what the dataset is.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "take_sample": "take(n) and skip(n) give the items in their order; draw a sample in the script",
+        "random_split": "draw the rows or files in the script",
+        "filter": "leave rows out in run(mini_batch), or write a filtered copy",
+        "as_hdfs": "use as_mount()",
+        "add_tags": "register another version with these tags: register(…, create_new_version=True)",
+        "remove_tags": "register another version without them: register(…, create_new_version=True)",
+        "update": "register another version: register(…, create_new_version=True)",
+    }
+
+    are_rows: ClassVar[bool] = False
+    """Whether steps get rows, or else files. Not one of Azure's names."""
+
+    sources: tuple[Source, ...]
+    partition_format: str | None = None
+    keys: tuple[str, ...] = ()
+    first: int = 0
+    stop: int | None = None
+    registration: registry.Registration | None = field(default=None, compare=False)
+
+    # Azure's class methods stand on Dataset, and on the kinds of dataset too
+
+    @staticmethod
+    def get_by_name(workspace: Workspace, name: str, version: int | str = "latest") -> Any:
+        """The dataset that is registered under a name.
+
+        Args:
+            workspace: where.
+            name: the name.
+            version: its version; default: the latest one.
+
+        Raises:
+            WorkspaceError: there is none; names the near ones, or the versions that there are.
+        """
+        return registry.by_name(workspace, name, version, from_definition)
+
+    @staticmethod
+    def get_by_id(workspace: Workspace, id: str) -> Any:
+        """The dataset that was registered, or saved, with an id. Raises WorkspaceError: there is none."""
+        return registry.by_id(workspace, id, from_definition)
+
+    @staticmethod
+    def get_all(workspace: Workspace) -> Mapping[str, Any]:
+        """Name → latest version of each registered dataset."""
+        return registry.all_of(workspace, from_definition)
+
+    # What it is
+
+    @property
+    def name(self) -> str | None:
+        """The name that it is registered under; ``None``: it is not."""
+        return None if self.registration is None else self.registration.name
+
+    @property
+    def version(self) -> int | None:
+        """The version that it is registered as; ``None``: it is not."""
+        return None if self.registration is None else self.registration.version
+
+    @property
+    def description(self) -> str | None:
+        return None if self.registration is None else self.registration.description
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.registration.tags) if self.registration is not None else {}
+
+    @property
+    def id(self) -> str:
+        """Says what the dataset is: equal ones have the same, registered or not."""
+        return dataset_id(self.definition())
+
+    @property
+    def partition_keys(self) -> list[str]:
+        """The keys that can be read from the paths."""
+        if self.partition_format in (None, "hive") or self.keys:
+            return list(self.keys)
+        from mpi_prs.inputs.partition_format import PartitionFormat
+
+        return list(PartitionFormat.parse(self.partition_format).keys)
+
+    def get_partition_key_values(self, partition_keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The combinations of values that there are, each once; lists all files.
+
+        Args:
+            partition_keys: those that count; default: all.
+
+        Raises:
+            WorkspaceError: there is no such key.
+            InputError: the files cannot be listed.
+        """
+        return reading.partition_values(self, partition_keys)
+
+    def definition(self) -> dict[str, Any]:
+        """All that the dataset is, as JSON; :func:`from_definition` makes it again. Not one of Azure's names."""
+        found: dict[str, Any] = {"kind": self._kind(), "paths": [source.definition() for source in self.sources]}
+        if self.partition_format is not None:
+            found["partition_format"] = self.partition_format
+        for key, value in (("partition_keys", list(self.keys)), ("first", self.first), ("stop", self.stop)):
+            if value or (key == "stop" and value is not None):
+                found[key] = value
+        return found
+
+    def to_input(self) -> dict[str, Any]:
+        """It as an entry of a job config's ``inputs``. Not one of Azure's names.
+
+        Raises:
+            WorkspaceError: a datastore is not registered any more, or a job cannot have this.
+            InputError: of a dataset that was cut with ``take`` or ``skip``: its files cannot be listed.
+        """
+        raise NotImplementedError
+
+    def storage_section(self) -> dict[str, Any]:
+        """How to get at the files: a job config's ``storage``; empty: they need none. Not one of Azure's names."""
+        return one_store(self.sources)
+
+    def _kind(self) -> str:
+        raise NotImplementedError
+
+    def common_section(self) -> dict[str, Any]:
+        """What the entries of both kinds have. Not one of Azure's names."""
+        section: dict[str, Any] = {}
+        if self.partition_format is not None:
+            section["partition_format"] = self.partition_format
+        storage = self.storage_section()
+        if storage:
+            section["storage"] = storage
+        return section
+
+    # Registration
+
+    def register(
+        self: D,
+        workspace: Workspace,
+        name: str,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        create_new_version: bool = False,
+    ) -> D:
+        """Register the dataset, as version 1 or, with ``create_new_version``, as the next one.
+
+        Args:
+            workspace: where; it has to be that of its datastore.
+            name: to get it by.
+            description, tags: to be kept with it.
+            create_new_version: if there is one of this name already.
+
+        Returns:
+            the registered dataset, which knows its name and version.
+
+        Raises:
+            WorkspaceError: the name is taken, or cannot be one.
+        """
+        layout_of(workspace)
+        for source in self.sources:
+            if source.workspace is not None and source.workspace != workspace:
+                raise WorkspaceError(
+                    f"the dataset is in the datastore {source.datastore_name!r} of another workspace, "
+                    f"{source.workspace.folder}; register the datastore in this one too, and make the dataset of that"
+                )
+        made = registry.register(workspace, self, name, description, tags, create_new_version)
+        return dataclasses.replace(self, registration=made)
+
+    def unregister_all_versions(self) -> None:
+        """Forget all versions of the name that it is registered under; the files stay.
+
+        Raises:
+            WorkspaceError: it is not registered, or the versions cannot be removed.
+        """
+        if self.registration is None:
+            raise WorkspaceError("the dataset is not registered")
+        registry.unregister(self.registration)
+
+    def _ensure_saved(self, workspace: Workspace) -> str:
+        """Keep an unregistered dataset in the workspace, for :meth:`get_by_id`; its id. Older tutorials call this."""
+        registry.save(workspace, self)
+        return self.id
+
+    # Parts of it
+
+    def take(self: D, count: int) -> D:
+        """The first so many items.
+
+        A step can take such a part of files (at most 10,000 of them); of rows it cannot.
+        """
+        wanted = self.first + _count("take", count)
+        return self.changed(stop=wanted if self.stop is None else min(wanted, self.stop))
+
+    def skip(self: D, count: int) -> D:
+        """All but the first so many items; see :meth:`take`."""
+        first = self.first + _count("skip", count)
+        return self.changed(first=first if self.stop is None else min(first, self.stop))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether only some of the items count. Not one of Azure's names."""
+        return self.first > 0 or self.stop is not None
+
+    def changed(self: D, **changes: Any) -> D:
+        """The same but for these fields; it is not what was registered. Not one of Azure's names."""
+        return dataclasses.replace(self, registration=None, **changes)
+
+    # Use
+
+    def as_named_input(self, name: str) -> DatasetConsumptionConfig:
+        """As an input of a step, under a name."""
+        return DatasetConsumptionConfig(name, self)
+
+    def __str__(self) -> str:
+        places = ", ".join(map(str, self.sources[:3])) + (", …" if len(self.sources) > 3 else "")
+        return f"{self.name} (version {self.version})" if self.registration is not None else places
+
+    def __repr__(self) -> str:
+        named = f"name={self.name!r}, version={self.version}, " if self.registration is not None else ""
+        return f"{type(self).__name__}({named}paths={[str(source) for source in self.sources]})"
+
+
+def _count(method: str, count: Any) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise WorkspaceError(f"{method} takes a number of items, at least 0, but got {count!r}")
+    return count
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,10 +293,8 @@ class FileDataset(AbstractDataset):
         return "file"
 
     def to_input(self) -> dict[str, Any]:
-        from mpi_prs.azureml.datasets.reading import config_pattern, every_file
-
         if self.is_cut:
-            files = [path for path, _ in every_file(self.take(_MOST_FROZEN + 1))]
+            files = [path for path, _ in reading.every_file(self.take(_MOST_FROZEN + 1))]
             if len(files) > _MOST_FROZEN:
                 raise WorkspaceError(
                     f"take() or skip() leaves more than {_MOST_FROZEN:,} files, too many to list in a job config; name "
@@ -59,8 +302,8 @@ class FileDataset(AbstractDataset):
                 )
             if not files:
                 raise WorkspaceError("take() or skip() leaves no files")
-            return {"files": [config_pattern(path) for path in files], **self.common_section()}
-        return {"files": [config_pattern(source.pattern()) for source in self.sources], **self.common_section()}
+            return {"files": [reading.config_pattern(path) for path in files], **self.common_section()}
+        return {"files": [reading.config_pattern(source.pattern()) for source in self.sources], **self.common_section()}
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
         """As an input of a step: files where they are, or fetched when ``run()`` wants them."""
@@ -85,9 +328,7 @@ class FileDataset(AbstractDataset):
         Raises:
             InputError: they cannot be listed.
         """
-        from mpi_prs.azureml.datasets.reading import every_file
-
-        return [f"/{name}" for _, name in every_file(self)]
+        return [f"/{name}" for _, name in reading.every_file(self)]
 
     def download(
         self,
@@ -109,11 +350,9 @@ class FileDataset(AbstractDataset):
             WorkspaceError: a file is there already, or cannot be read or written.
             InputError: they cannot be listed or fetched.
         """
-        from mpi_prs.azureml.datasets.reading import download
+        return reading.download(self, target_path, overwrite)
 
-        return download(self, target_path, overwrite)
-
-    def mount(self, mount_point: str | os.PathLike[str] | None = None, **kwargs: object) -> MountContext:  # noqa: ARG002
+    def mount(self, mount_point: str | os.PathLike[str] | None = None, **kwargs: object) -> reading.MountContext:  # noqa: ARG002
         """The files below a folder, while it is started: ``with dataset.mount() as folder: folder.mount_point``.
 
         A single folder of this machine is that folder itself. Others are brought to a folder first, which is removed
@@ -123,9 +362,7 @@ class FileDataset(AbstractDataset):
             mount_point: the folder to bring them to; default: a new one for temporary files.
             kwargs: Azure's options of the mount; they mean nothing here.
         """
-        from mpi_prs.azureml.datasets.reading import MountContext
-
-        return MountContext(self, mount_point)
+        return reading.MountContext(self, mount_point)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,6 +396,8 @@ class TabularDataset(AbstractDataset):
         "submit_profile_run": "use to_pandas_dataframe().describe()",
     }
 
+    are_rows: ClassVar[bool] = True
+
     format: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     path_column: str | None = None
@@ -181,15 +420,13 @@ class TabularDataset(AbstractDataset):
         return found
 
     def to_input(self) -> dict[str, Any]:
-        from mpi_prs.azureml.datasets.reading import config_pattern
-
         if self.is_cut:
             raise WorkspaceError(
                 "take() and skip() of a TabularDataset are for looking at it: a step reads whole files. Write the rows "
                 "to a file, to_pandas_dataframe().to_parquet(…), and give the step that"
             )
         section: dict[str, Any] = {
-            "table": [config_pattern(source.pattern()) for source in self.sources],
+            "table": [reading.config_pattern(source.pattern()) for source in self.sources],
             "format": self.format,
             **self.options,
             **self.common_section(),
@@ -245,7 +482,7 @@ class TabularDataset(AbstractDataset):
 
     def _checked(self, validate: bool) -> TabularDataset:
         if validate:
-            check_data(self)
+            reading.check(self)
         return self
 
     def to_pandas_dataframe(
@@ -261,9 +498,7 @@ class TabularDataset(AbstractDataset):
         Raises:
             InputError: the files cannot be read.
         """
-        from mpi_prs.azureml.datasets.reading import to_pandas
-
-        return to_pandas(self)
+        return reading.to_pandas(self)
 
     def partition_by(
         self,
@@ -290,16 +525,220 @@ class TabularDataset(AbstractDataset):
             InputError: the files cannot be read, or a column does not exist or cannot name folders.
             OutputError: the target is not empty, or cannot be written.
         """
-        from mpi_prs.azureml.datasets.reading import partition_by
-
-        made: TabularDataset | FileDataset = partition_by(
-            self, partition_keys, target, show_progress, partition_as_file_dataset
-        )
+        source = reading.partition_by(self, partition_keys, target, show_progress, partition_as_file_dataset)
+        common: dict[str, Any] = {"partition_format": "hive", "keys": tuple(partition_keys)}
+        made: TabularDataset | FileDataset
+        if partition_as_file_dataset:
+            made = FileDataset((source,), **common)
+        else:
+            made = TabularDataset((source,), format="parquet", **common)
         if name is None:
             return made
-        workspace = made.sources[0].workspace
-        assert workspace is not None
-        return made.register(workspace, name, create_new_version=True)
+        assert source.workspace is not None
+        return made.register(source.workspace, name, create_new_version=True)
+
+
+PATH_COLUMN = "Path"
+"""The column that ``include_path`` adds."""
+_UPLOAD_FIRST = "upload them with datastore.upload(…) or upload_files(…), and make a dataset of datastore.path(…)"
+
+
+class FileDatasetFactory(Surface):
+    """Makes FileDatasets; users have it as ``Dataset.File``."""
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {"upload_directory": _UPLOAD_FIRST}
+
+    @staticmethod
+    def from_files(
+        path: Any, validate: bool = True, partition_format: str | None = None, is_file: object = False
+    ) -> FileDataset:
+        """The files in some places.
+
+        Args:
+            path: a path of this machine, a URL, ``datastore.path(…)``, a tuple (datastore, path), or a list of these;
+                each a file, a folder (all files below it) or a glob. All URLs are of one store.
+            validate: look whether there is a file.
+            partition_format: partition keys in the paths, such as ``{user}/{date:yyyy/MM}/{name}.wav``, or ``hive``.
+            is_file: means nothing here.
+
+        Raises:
+            WorkspaceError: path is none of these, or its URLs are of several stores.
+            InputError: there is no file, the store refuses or cannot be reached, or the first path does not match
+                ``partition_format``.
+        """
+        made = FileDataset(sources(path), partition_format=_partition_format(partition_format))
+        if validate:
+            reading.check(made)
+        return made
+
+
+class TabularDatasetFactory(Surface):
+    """Makes TabularDatasets; users have it as ``Dataset.Tabular``."""
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        "from_sql_query": "mpi_prs reads files: export the query's rows as Parquet or CSV",
+        "register_pandas_dataframe": f"write the frame with to_parquet(…); {_UPLOAD_FIRST}",
+        "register_dask_dataframe": f"write the frame with to_parquet(…); {_UPLOAD_FIRST}",
+        "register_spark_dataframe": f"write the frame with write.parquet(…); {_UPLOAD_FIRST}",
+    }
+
+    @staticmethod
+    def from_delimited_files(
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        infer_column_types: bool = True,
+        set_column_types: Mapping[str, Any] | None = None,
+        separator: str = ",",
+        header: bool | PromoteHeadersBehavior | str = True,
+        partition_format: str | None = None,
+        support_multi_line: bool = False,
+        empty_as_string: bool = False,
+        encoding: str = "utf8",
+    ) -> TabularDataset:
+        """The rows of delimited text (CSV, TSV).
+
+        Args:
+            path, partition_format: see :meth:`FileDatasetFactory.from_files`.
+            validate: read the beginnings of files, and find out what columns they have.
+            include_path: add a column ``Path`` with the file of each row: its absolute path, or its URL.
+            infer_column_types: else all columns are text, but for those of ``set_column_types``.
+            set_column_types: column → ``DataType``.
+            separator: between two values.
+            header: where the names of the columns stand, a ``PromoteHeadersBehavior``; ``True`` is
+                ``ALL_FILES_HAVE_SAME_HEADERS``, ``False`` is ``NO_HEADERS``: ``Column1`` and so on.
+            support_multi_line: quoted values may have line breaks in them.
+            empty_as_string: empty text is text, and no missing value.
+            encoding: ``utf8``, ``utf8bom``, ``iso88591``, ``latin1``, ``ascii``, ``utf16``, ``utf32``,
+                ``windows1252``, or another one that Python has.
+
+        Raises:
+            WorkspaceError: a parameter is not what is described here.
+            InputError: the same of a format's option; with ``validate``: the files cannot be read.
+        """
+        types, decimal = column_types_option(set_column_types)
+        options = {
+            "separator": _separator(separator),
+            "header": header_option(header),
+            "encoding": encoding_option(encoding),
+            "support_multi_line": bool(support_multi_line),
+            "infer_column_types": bool(infer_column_types),
+            "empty_as_string": bool(empty_as_string),
+            "decimal": decimal,
+            "column_types": types,
+        }
+        options = {key: value for key, value in options.items() if value != _DELIMITED_DEFAULTS[key]}
+        return _table(path, "delimited", options, validate, include_path, partition_format)
+
+    @staticmethod
+    def from_parquet_files(
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        set_column_types: Mapping[str, Any] | None = None,
+        partition_format: str | None = None,
+    ) -> TabularDataset:
+        """The rows of Parquet files; see :meth:`from_delimited_files`."""
+        types, _ = column_types_option(set_column_types)
+        return _table(path, "parquet", _with_types({}, types), validate, include_path, partition_format)
+
+    @staticmethod
+    def from_json_lines_files(
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        set_column_types: Mapping[str, Any] | None = None,
+        partition_format: str | None = None,
+        invalid_lines: str = "error",
+        encoding: str = "utf8",
+    ) -> TabularDataset:
+        """The rows of JSON, an object a line; see :meth:`from_delimited_files`.
+
+        Args:
+            invalid_lines: ``error``: a line that cannot be read fails its mini-batch; ``drop``: it is left out, and
+                counts as a failed item.
+            encoding: ``utf8``.
+        """
+        if encoding_option(encoding) != "utf-8":
+            raise WorkspaceError(f"JSON lines are UTF-8, but encoding is {encoding!r}; convert the files")
+        choices = {"error": {}, "drop": {"on_bad_record": "skip_and_count"}}
+        options: dict[str, Any] = dict(check_choice("invalid_lines", invalid_lines, choices))
+        types, _ = column_types_option(set_column_types)
+        return _table(path, "json_lines", _with_types(options, types), validate, include_path, partition_format)
+
+    @staticmethod
+    def from_hdf5_files(
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        dataset: str | None = None,
+        partition_format: str | None = None,
+    ) -> TabularDataset:
+        """The rows of HDF5 files; see :meth:`from_delimited_files`. Not one of Azure's methods.
+
+        Args:
+            dataset: path of the dataset or group in each file; default: its only one, or the root.
+        """
+        options = {} if dataset is None else {"dataset": dataset}
+        return _table(path, "hdf5", options, validate, include_path, partition_format)
+
+
+_DELIMITED_DEFAULTS: Mapping[str, Any] = {
+    "separator": None,  # always said: a job config would take a tab for files of the name .tsv
+    "header": "all_files_have_same_headers",
+    "encoding": "utf-8",
+    "support_multi_line": False,
+    "infer_column_types": True,
+    "empty_as_string": False,
+    "decimal": ".",
+    "column_types": {},
+}
+
+
+def _table(
+    path: Any,
+    format: str,
+    options: Mapping[str, Any],
+    validate: bool,
+    include_path: bool,
+    partition_format: str | None,
+) -> TabularDataset:
+    made = TabularDataset(
+        sources(path),
+        format=format,
+        options=options,
+        path_column=PATH_COLUMN if include_path else None,
+        partition_format=_partition_format(partition_format),
+    )
+    if validate:
+        reading.check(made)
+    else:
+        reading.data_of(made)
+    return made
+
+
+def _with_types(options: dict[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+    return {**options, "column_types": dict(types)} if types else options
+
+
+def _separator(separator: Any) -> str:
+    if not isinstance(separator, str) or len(separator) != 1:
+        raise WorkspaceError(f"separator is one character, but got {separator!r}")
+    return separator
+
+
+def _partition_format(text: Any) -> str | None:
+    if text is None or text == "hive":
+        return text  # type: ignore[no-any-return]
+    if not isinstance(text, str):
+        raise WorkspaceError(f"partition_format is text such as '{{user}}/{{name}}.wav', but got {text!r}")
+    from mpi_prs.inputs.partition_format import PartitionFormat
+
+    try:
+        PartitionFormat.parse(text)
+    except ValueError as error:
+        raise WorkspaceError(str(error)) from None
+    return text
 
 
 class Dataset(AbstractDataset):
@@ -314,7 +753,7 @@ class Dataset(AbstractDataset):
 
 
 def from_definition(
-    workspace: Workspace | None, definition: Mapping[str, Any], registration: Registration | None = None
+    workspace: Workspace | None, definition: Mapping[str, Any], registration: registry.Registration | None = None
 ) -> FileDataset | TabularDataset:
     """The dataset of a :meth:`AbstractDataset.definition`.
 
@@ -327,7 +766,7 @@ def from_definition(
     kind, paths = definition.get("kind"), definition.get("paths")
     if kind not in ("file", "tabular") or not isinstance(paths, list) or not paths:
         raise WorkspaceError("this is no definition of a dataset: expected a kind, file or tabular, and paths")
-    sources = tuple(source_of(workspace, path) for path in paths)
+    places = tuple(source_of(workspace, path) for path in paths)
     common: dict[str, Any] = {
         "partition_format": definition.get("partition_format"),
         "keys": tuple(definition.get("partition_keys", ())),
@@ -336,9 +775,9 @@ def from_definition(
         "registration": registration,
     }
     if kind == "file":
-        return FileDataset(sources, **common)
+        return FileDataset(places, **common)
     return TabularDataset(
-        sources,
+        places,
         **common,
         format=str(definition["format"]),
         options=definition.get("options", {}),
@@ -350,7 +789,7 @@ def from_definition(
 
 def datasets_of(workspace: Workspace) -> Mapping[str, FileDataset | TabularDataset]:
     """Name → latest version of each registered dataset; read when they are asked for."""
-    return registry.all_of(workspace)
+    return registry.all_of(workspace, from_definition)
 
 
 def _columns(columns: Any) -> list[str]:

@@ -12,10 +12,10 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from mpi_prs.azureml.datasets.sources import Source
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
@@ -24,21 +24,66 @@ from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import OutputError, WorkspaceError
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
     from mpi_prs.inputs.datasets import Dataset as Data
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def data_of(dataset: AbstractDataset) -> Data:
+class Files(Protocol):
+    """What is asked of a dataset of either kind."""
+
+    are_rows: ClassVar[bool]
+
+    @property
+    def sources(self) -> tuple[Source, ...]: ...
+
+    @property
+    def partition_format(self) -> str | None: ...
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def partition_keys(self) -> list[str]: ...
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def stop(self) -> int | None: ...
+
+    @property
+    def is_cut(self) -> bool: ...
+
+    def storage_section(self) -> dict[str, Any]: ...
+
+
+class Rows(Files, Protocol):
+    """What is asked of a TabularDataset besides."""
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+    @property
+    def path_column(self) -> str | None: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def dropped(self) -> tuple[str, ...]: ...
+
+
+def data_of(dataset: Files) -> Data:
     """The dataset as ``mpi_prs.inputs`` has it, whole.
 
     Raises:
         WorkspaceError: a datastore is not registered any more.
         InputError: an option of the format is not what it should be.
     """
-    from mpi_prs.azureml.datasets.dataset import TabularDataset
     from mpi_prs.inputs import datasets as data
 
     patterns = [source.pattern() for source in dataset.sources]
@@ -46,21 +91,22 @@ def data_of(dataset: AbstractDataset) -> Data:
         "partition_format": dataset.partition_format,
         "storage": storage_of(dataset.storage_section()),
     }
-    if not isinstance(dataset, TabularDataset):
+    if not dataset.are_rows:
         return data.FileDataset.from_files(patterns, **common)
-    columns = {"columns": dataset.columns} if dataset.columns else {}
+    rows = cast("Rows", dataset)
+    columns = {"columns": rows.columns} if rows.columns else {}
     return data.TabularDataset.from_files(
         patterns,
-        dataset.format,
-        **dataset.options,
+        rows.format,
+        **rows.options,
         **columns,
-        path_column=dataset.path_column,
-        drop_columns=dataset.dropped,
+        path_column=rows.path_column,
+        drop_columns=rows.dropped,
         **common,
     )
 
 
-def check(dataset: AbstractDataset) -> None:
+def check(dataset: Files) -> None:
     """Look whether the data can be had: the first file is listed, the columns of rows are found out, and the partition
     keys of the first path.
 
@@ -81,7 +127,7 @@ def check(dataset: AbstractDataset) -> None:
 # Files
 
 
-def every_file(dataset: FileDataset) -> Iterator[tuple[str, str]]:
+def every_file(dataset: Files) -> Iterator[tuple[str, str]]:
     """The absolute path or URL of each file, and its path below what the dataset's places have in common.
 
     Raises:
@@ -162,7 +208,7 @@ def config_pattern(pattern: str) -> str:
     return pattern.replace("$", "$$")
 
 
-def local_pairs(dataset: FileDataset, target: Path) -> list[tuple[str, Path]]:
+def local_pairs(dataset: Files, target: Path) -> list[tuple[str, Path]]:
     """Path or URL of each file, and its path below a folder of this machine."""
     from mpi_prs.storage.stores import safe_path
 
@@ -173,7 +219,7 @@ def local_pairs(dataset: FileDataset, target: Path) -> list[tuple[str, Path]]:
     return pairs
 
 
-def download(dataset: FileDataset, target_path: str | os.PathLike[str] | None, overwrite: bool) -> list[str]:
+def download(dataset: Files, target_path: str | os.PathLike[str] | None, overwrite: bool) -> list[str]:
     """See :meth:`FileDataset.download`."""
     if target_path is None:
         target = Path(tempfile.mkdtemp(prefix="mpi_prs-"))
@@ -195,7 +241,7 @@ class MountContext:
         mount_point: the folder.
     """
 
-    def __init__(self, dataset: FileDataset, mount_point: str | os.PathLike[str] | None) -> None:
+    def __init__(self, dataset: Files, mount_point: str | os.PathLike[str] | None) -> None:
         self._dataset = dataset
         self._wanted = None if mount_point is None else str(given_path("mount_point", mount_point))
         self._undo = contextlib.ExitStack()
@@ -258,7 +304,7 @@ class MountContext:
         self.stop()
 
 
-def _single_folder(dataset: FileDataset) -> str | None:
+def _single_folder(dataset: Files) -> str | None:
     """The folder of this machine that a dataset is, if it is one."""
     if len(dataset.sources) != 1 or dataset.is_cut:
         return None
@@ -269,7 +315,7 @@ def _single_folder(dataset: FileDataset) -> str | None:
 # Partition keys
 
 
-def partition_values(dataset: AbstractDataset, keys: Sequence[str] | None) -> list[dict[str, Any]]:
+def partition_values(dataset: Files, keys: Sequence[str] | None) -> list[dict[str, Any]]:
     """See :meth:`AbstractDataset.get_partition_key_values`."""
     known = dataset.partition_keys
     wanted = list(known) if keys is None else list(keys)
@@ -297,7 +343,7 @@ def _values_of(data: Data, path: bytes) -> dict[str, Any]:
 # Rows
 
 
-def tables(dataset: TabularDataset) -> Iterator[Any]:
+def tables(dataset: Rows) -> Iterator[Any]:
     """The rows as pieces, each a ``pyarrow.Table``. Raises InputError."""
     from mpi_prs.inputs.datasets import TabularDataset as Table
     from mpi_prs.inputs.reading import read_tables
@@ -313,7 +359,7 @@ def tables(dataset: TabularDataset) -> Iterator[Any]:
             return
 
 
-def to_pandas(dataset: TabularDataset) -> Any:
+def to_pandas(dataset: Rows) -> Any:
     """See :meth:`TabularDataset.to_pandas_dataframe`."""
     import pyarrow as pa
 
@@ -323,10 +369,8 @@ def to_pandas(dataset: TabularDataset) -> Any:
     return pa.concat_tables(pieces, promote_options="permissive").to_pandas()
 
 
-def partition_by(dataset: TabularDataset, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Any:
-    """See :meth:`TabularDataset.partition_by`."""
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.inputs.datasets import HIVE
+def partition_by(dataset: Rows, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Source:
+    """See :meth:`TabularDataset.partition_by`; where the copy is."""
     from mpi_prs.inputs.partition_by import partition_by as write
 
     if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
@@ -345,9 +389,7 @@ def partition_by(dataset: TabularDataset, keys: Sequence[str], target: Any, show
             progress = Progress("uploading", "uploaded", f"to {place.datastore_name}", show_progress)
             put(pairs, datastore.storage_section(), overwrite=True, progress=progress)
     path = place.path_on_datastore + ("**/*.parquet" if as_files else "")
-    source = Source(path, datastore.workspace, datastore.name)
-    common: dict[str, Any] = {"partition_format": HIVE, "keys": tuple(keys)}
-    return FileDataset((source,), **common) if as_files else TabularDataset((source,), format="parquet", **common)
+    return Source(path, datastore.workspace, datastore.name)
 
 
 def _target(target: Any) -> DataPath:

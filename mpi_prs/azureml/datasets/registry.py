@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mpi_prs.child.context.data import dataset_version
 from mpi_prs.child.context.tags import text_pairs
@@ -26,8 +26,6 @@ from mpi_prs.core.records import (
 )
 
 if TYPE_CHECKING:
-    from mpi_prs.azureml.datasets.abstract_dataset import AbstractDataset
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
     from mpi_prs.child.context.workspace import Workspace
 
 _SAVED = ".saved"
@@ -45,9 +43,23 @@ class Registration:
     tags: Mapping[str, str]
 
 
+class Definable(Protocol):
+    """What is asked of a dataset."""
+
+    @property
+    def id(self) -> str: ...
+
+    def definition(self) -> dict[str, Any]: ...
+
+
+D = TypeVar("D")
+Make = Callable[["Workspace | None", Mapping[str, Any], "Registration | None"], D]
+"""Makes the dataset of a workspace, its definition, and what it is registered as."""
+
+
 def register(
     workspace: Workspace,
-    dataset: AbstractDataset,
+    dataset: Definable,
     name: str,
     description: str | None,
     tags: Mapping[str, str] | None,
@@ -82,22 +94,20 @@ def unregister(registration: Registration) -> None:
         delete_version(folder, version)
 
 
-def save(workspace: Workspace, dataset: AbstractDataset) -> None:
+def save(workspace: Workspace, dataset: Definable) -> None:
     """Keep a dataset under its id. Raises WorkspaceError."""
     path = layout_of(workspace).datasets / _SAVED / f"{dataset.id}.json"
     if not path.exists():
         add_json(path, {"id": dataset.id, "definition": dataset.definition()})
 
 
-def by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> FileDataset | TabularDataset:
+def by_name(workspace: Workspace, name: str, version: int | str | None, make: Make[D]) -> D:
     """A version of a name. Raises WorkspaceError."""
-    return _read(workspace, name, dataset_version(layout_of(workspace), name, version))
+    return _read(workspace, name, dataset_version(layout_of(workspace), name, version), make)
 
 
-def by_id(workspace: Workspace, id: str) -> FileDataset | TabularDataset:
+def by_id(workspace: Workspace, id: str, make: Make[D]) -> D:
     """The dataset of an id: saved, or any version of any name. Raises WorkspaceError."""
-    from mpi_prs.azureml.datasets.dataset import from_definition
-
     check_name(id, "a dataset's id")
     layout, what = layout_of(workspace), f"the dataset of id {id}"
     for name in names_with_versions(layout.datasets):
@@ -107,34 +117,32 @@ def by_id(workspace: Workspace, id: str) -> FileDataset | TabularDataset:
             except FileNotFoundError:
                 continue  # unregistered meanwhile
             if record.get("id") == id:
-                return _read(workspace, name, version)
+                return _read(workspace, name, version, make)
     try:
         record = read_json(layout.datasets / _SAVED / f"{id}.json", what)
     except FileNotFoundError:
         raise WorkspaceError(f"no dataset of id {id!r} is registered in {workspace.folder}, or saved there") from None
-    return from_definition(workspace, record.get("definition", {}))
+    return make(workspace, record.get("definition", {}), None)
 
 
-def all_of(workspace: Workspace) -> Mapping[str, FileDataset | TabularDataset]:
+def all_of(workspace: Workspace, make: Make[D]) -> Mapping[str, D]:
     """Name → latest version."""
     folder = workspace.layout.datasets
 
-    def find(name: str) -> FileDataset | TabularDataset | None:
+    def find(name: str) -> D | None:
         version = latest_version(workspace.layout.dataset(name))
-        return None if version is None else _read(workspace, name, version)
+        return None if version is None else _read(workspace, name, version, make)
 
     return Registered("dataset", lambda: names_with_versions(folder), find)
 
 
-def _read(workspace: Workspace, name: str, version: int) -> FileDataset | TabularDataset:
-    from mpi_prs.azureml.datasets.dataset import from_definition
-
+def _read(workspace: Workspace, name: str, version: int, make: Make[D]) -> D:
     what, path = f"the dataset {name!r}, version {version}", workspace.layout.dataset_version(name, version)
     try:
         record = read_json(path, what)
         definition, tags = record["definition"], record.get("tags", {})
         registration = Registration(workspace, name, version, record.get("description"), tags)
-        return from_definition(workspace, definition, registration)
+        return make(workspace, definition, registration)
     except FileNotFoundError:
         raise WorkspaceError(f"{what}: it was unregistered in this very moment") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:

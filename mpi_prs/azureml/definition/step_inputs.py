@@ -79,7 +79,7 @@ class StepInput:
 
 def is_output(value: Any) -> bool:
     """Whether this is what a step writes: a PipelineData or an OutputFileDatasetConfig."""
-    from mpi_prs.azureml.datasets.consumption import OutputFileDatasetConfig
+    from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
 
     return isinstance(value, (PipelineData, OutputFileDatasetConfig))
 
@@ -175,7 +175,7 @@ def _parameter(value: Any, where: str) -> StepInput:
 
 def _of_output(given: Any, output: Any) -> StepInput | None:
     """An output of another step, as whatever the user made of it; ``None``: it is none."""
-    from mpi_prs.azureml.datasets.consumption import OutputFileDatasetConfig, OutputTabularDatasetConfig
+    from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
 
     name, mode = getattr(given, "name", ""), getattr(given, "mode", "mount")
     if isinstance(output, (PipelineOutputFileDataset, PipelineOutputTabularDataset)):
