@@ -17,8 +17,8 @@ import pytest
 
 from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, ParallelRunExceptionCode
 from mpi_prs.child.script import EntryScript
+from mpi_prs.engine.scheduler.events import Fail
 from mpi_prs.engine.scheduler.states import Phase as JobPhase
-from mpi_prs.engine.scheduler.states import Verdict
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.inputs.manifest import Loaded
@@ -377,7 +377,7 @@ def test_no_retry_fails_a_mini_batch_at_its_first_try() -> None:
     job.assign(1)
     number = next(iter(job.has[1]))
     attempt = job.has[1].pop(number)
-    assert job.scheduler.attempt_failed(1, number, attempt, 0.0, may_retry=False) is Verdict.FAILED
+    assert job.attempt_failed(1, number, attempt, 0.0, may_retry=False) is Fail
     job.finish_all()
     assert (job.scheduler.counts().done, job.scheduler.counts().failed) == (2, 1)
     assert job.scheduler.counts().retried == 0
@@ -386,7 +386,7 @@ def test_no_retry_fails_a_mini_batch_at_its_first_try() -> None:
 def test_no_retry_counts_for_the_thresholds() -> None:
     job = Scheduling(3, workers=1, run_max_try=3, error_threshold=4)
     job.assign(1)
-    assert job.scheduler.attempt_failed(1, 0, 1, 0.0, may_retry=False) is Verdict.FAILED
+    assert job.attempt_failed(1, 0, 1, 0.0, may_retry=False) is Fail
     assert job.phase is JobPhase.ABORTED
 
 
@@ -394,10 +394,10 @@ def test_a_worker_whose_processes_are_all_stopped_gets_nothing_and_keeps_nothing
     job = Scheduling(40, workers=2, processes=2)
     job.assign_all()
     had = set(job.has[1])
-    job.scheduler.process_stopped(1, 0)
+    job.stopped(1, 0)
     assert job.phase is JobPhase.RUNNING
     job.finish(1, had.pop())
-    job.scheduler.process_stopped(1, 1)
+    job.stopped(1, 1)
     job.has[1].clear()
     assert job.assign(1) == {}
     job.finish_all()  # what it had has gone to the other
@@ -408,9 +408,9 @@ def test_a_worker_whose_processes_are_all_stopped_gets_nothing_and_keeps_nothing
 def test_with_the_last_process_the_job_ends_and_says_why() -> None:
     job = Scheduling(40, workers=2, processes=1)
     job.assign_all()
-    job.scheduler.process_stopped(1, 0)
+    job.stopped(1, 0)
     assert job.phase is JobPhase.RUNNING
-    job.scheduler.process_stopped(2, 0)
+    job.stopped(2, 0)
     assert job.phase is JobPhase.ABORTED
     assert job.reason == (
         "no user process is left: the script has stopped 2 of 2 (ParallelRunException). 40 mini-batches are left, and "
@@ -420,9 +420,9 @@ def test_with_the_last_process_the_job_ends_and_says_why() -> None:
 
 def test_stopped_and_failing_processes_together_are_all_there_are() -> None:
     job = Scheduling(40, workers=2, processes=1, init_tries=1)
-    job.scheduler.process_stopped(1, 0)
-    job.scheduler.process_gone(2, 0)
-    assert job.scheduler.init_failed(2, 0) is False
+    job.stopped(1, 0)
+    job.gone(2, 0)
+    assert job.init_failed(2, 0) is False
     assert job.phase is JobPhase.ABORTED
     assert "stopped 1 of 2 (ParallelRunException); in the others init() failed" in job.reason
 
@@ -430,19 +430,19 @@ def test_stopped_and_failing_processes_together_are_all_there_are() -> None:
 def test_a_stop_that_is_told_twice_or_of_a_lost_worker_counts_once() -> None:
     job = Scheduling(40, workers=2, processes=2)
     for _ in range(2):
-        job.scheduler.process_stopped(1, 0)
+        job.stopped(1, 0)
     job.lose(1)
-    job.scheduler.process_stopped(1, 1)
+    job.stopped(1, 1)
     job.finish_all()
     assert job.phase is JobPhase.COMPLETE
 
 
 def test_a_process_that_pauses_gets_nothing_until_it_is_ready_again() -> None:
     job = Scheduling(40, workers=2)
-    job.scheduler.process_gone(1, 0)
+    job.gone(1, 0)
     assert job.assign(1) == {}
     assert job.assign(2)
-    job.scheduler.process_ready(1, 0)
+    job.ready(1, 0)
     assert job.assign(1)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.scheduler.states import Phase, Verdict
+from mpi_prs.engine.scheduler.events import Fail, MasterPaused, Retry, WorkerHeard
+from mpi_prs.engine.scheduler.states import Phase
 from tests.support.scheduling import ITEMS, Job, record
 
 # The beginning and the end
@@ -67,7 +68,7 @@ def test_tries_of_earlier_starts_count() -> None:
     job = Job(1, workers=1, run_max_try=3)
     job.scheduler.restore_attempts(0, 2)
     assert job.assign(1) == {0: 3}
-    assert job.fail(1, 0) is Verdict.FAILED
+    assert job.fail(1, 0) is Fail
 
 
 def test_a_lowered_run_max_try_leaves_one_more_try_of_what_is_not_failed_yet() -> None:
@@ -95,7 +96,7 @@ def test_an_answer_counts_once() -> None:
     job.assign(1)
     assert job.scheduler.finished(1, record(0) + record(0), 0.0) == [True, False]
     assert job.scheduler.finished(1, record(0), 0.0) == [False]
-    assert job.scheduler.attempt_failed(1, 0, 1, 0.0) is Verdict.STALE
+    assert job.attempt_failed(1, 0, 1, 0.0) is None
     assert job.scheduler.counts().done == 1
 
 
@@ -104,7 +105,7 @@ def test_an_answer_counts_only_from_who_holds_the_mini_batch() -> None:
     job.assign(1)
     for stranger in (2, 77):
         assert job.scheduler.finished(stranger, record(0), 0.0) == [False]
-        assert job.scheduler.attempt_failed(stranger, 0, 1, 0.0) is Verdict.STALE
+        assert job.attempt_failed(stranger, 0, 1, 0.0) is None
     assert job.scheduler.held == len(job.has[1])
 
 
@@ -114,8 +115,8 @@ def test_an_answer_counts_only_for_the_attempt_that_is_held() -> None:
     job.fail(1, 0)
     assert job.assign(1) == {0: 2}
     assert job.scheduler.finished(1, record(0, attempt=1), 0.0) == [False]
-    assert job.scheduler.attempt_failed(1, 0, 1, 0.0) is Verdict.STALE
-    job.scheduler.given_back(1, [(0, 1, 1)])
+    assert job.attempt_failed(1, 0, 1, 0.0) is None
+    job.given_back(1, [(0, 1, 1)])
     assert job.scheduler.held == 1
     job.finish(1, 0)
     assert job.phase is Phase.COMPLETE
@@ -127,10 +128,10 @@ def test_the_ghost_of_a_lost_worker_is_not_believed() -> None:
     job.lose(1)
     assert job.assign(2) == {0: 1}
     assert job.scheduler.finished(1, record(0), 0.0) == [False]
-    job.scheduler.given_back(1, [(0, 1, 1)])
-    job.scheduler.process_ready(1, 0)
-    assert job.scheduler.assign(1) == []
-    assert not job.scheduler.init_failed(1, 0)
+    job.given_back(1, [(0, 1, 1)])
+    job.ready(1, 0)
+    assert job.assign(1) == {}
+    assert not job.init_failed(1, 0)
     job.finish(2)
     assert job.scheduler.counts().done == 1
 
@@ -207,10 +208,10 @@ def test_the_last_try_goes_to_the_same_worker_when_the_others_have_left() -> Non
     job.assign_all()
     job.fail(1, 0)
     job.finish(2)
-    job.scheduler.process_gone(2, 0)
+    job.gone(2, 0)
     assert job.assign(1) == {}, "a replacement is on its way"
     for _ in range(3):
-        job.scheduler.init_failed(2, 0)
+        job.init_failed(2, 0)
     assert job.assign(1) == {0: 2}
 
 
@@ -224,7 +225,7 @@ def test_a_worker_whose_only_other_is_lost_gets_its_last_try() -> None:
 
 def test_a_process_that_says_twice_that_it_is_ready_is_no_other_process() -> None:
     job = Job(1, workers=1, run_max_try=2)
-    job.scheduler.process_ready(1, 0)
+    job.ready(1, 0)
     job.assign(1)
     job.fail(1, 0)
     assert job.assign(1) == {0: 2}
@@ -236,7 +237,7 @@ def test_a_mini_batch_fails_after_run_max_try_tries_and_not_before() -> None:
     for attempt, worker in ((1, 1), (2, 2), (3, 1)):
         assert job.assign(worker) == {0: attempt}
         verdicts.append(job.fail(worker, 0))
-    assert verdicts == [Verdict.RETRY, Verdict.RETRY, Verdict.FAILED]
+    assert verdicts == [Retry, Retry, Fail]
     assert job.phase is Phase.COMPLETE
     counts = job.scheduler.counts()
     assert (counts.done, counts.failed, counts.items_failed, counts.retried) == (0, 1, ITEMS, 2)
@@ -298,7 +299,7 @@ def test_an_exceeded_threshold_wins_over_the_end_of_the_work() -> None:
     job.assign(1)
     job.fail(1, 0)
     assert job.phase is Phase.ABORTED
-    assert job.scheduler.assign(1) == []
+    assert job.assign(1) == {}
 
 
 # Starting user processes
@@ -309,10 +310,10 @@ def test_init_failing_twice_in_every_process_aborts_the_job() -> None:
     for worker in (1, 2):
         job.add(worker, processes=2, ready=False)
     everybody = [(worker, process) for worker in (1, 2) for process in range(2)]
-    assert all(job.scheduler.init_failed(*one) for one in everybody)
-    assert all(job.scheduler.init_failed(*one) for one in everybody[:-1])
+    assert all(job.init_failed(*one) for one in everybody)
+    assert all(job.init_failed(*one) for one in everybody[:-1])
     assert job.phase is Phase.RUNNING
-    assert not job.scheduler.init_failed(*everybody[-1])
+    assert not job.init_failed(*everybody[-1])
     assert (job.phase, job.reason) == (Phase.ABORTED, "init() failed in all 4 user processes")
 
 
@@ -320,8 +321,8 @@ def test_init_failing_elsewhere_does_not_abort_a_job_in_which_one_process_has_co
     job = Job(9, workers=1)
     job.add(2, processes=2, ready=False)
     for _ in range(2):
-        assert all(job.scheduler.init_failed(2, process) for process in range(2))
-    assert not any(job.scheduler.init_failed(2, process) for process in range(2))
+        assert all(job.init_failed(2, process) for process in range(2))
+    assert not any(job.init_failed(2, process) for process in range(2))
     assert job.phase is Phase.RUNNING
     job.finish_all()
     assert job.phase is Phase.COMPLETE
@@ -331,8 +332,8 @@ def test_the_job_aborts_when_every_process_is_given_up() -> None:
     job = Job(9, workers=2, init_tries=3)
     for worker in (1, 2):
         job.assign(worker)
-        job.scheduler.process_gone(worker, 0)
-        assert [job.scheduler.init_failed(worker, 0) for _ in range(3)][:2] == [True, True]
+        job.gone(worker, 0)
+        assert [job.init_failed(worker, 0) for _ in range(3)][:2] == [True, True]
     assert job.phase is Phase.ABORTED
     assert "no user process is left" in job.reason
 
@@ -340,16 +341,16 @@ def test_the_job_aborts_when_every_process_is_given_up() -> None:
 def test_one_try_of_init_is_enough_when_the_policy_says_so() -> None:
     job = Job(9, init_tries=1)
     job.add(1, ready=False)
-    assert not job.scheduler.init_failed(1, 0)
+    assert not job.init_failed(1, 0)
     assert job.phase is Phase.ABORTED
 
 
 def test_a_process_that_has_worked_has_all_its_tries_again() -> None:
     job = Job(9, workers=2, init_tries=2)
     for _ in range(5):
-        assert job.scheduler.init_failed(1, 0)
-        job.scheduler.process_ready(1, 0)
-        job.scheduler.process_gone(1, 0)
+        assert job.init_failed(1, 0)
+        job.ready(1, 0)
+        job.gone(1, 0)
     assert job.phase is Phase.RUNNING
 
 
@@ -357,8 +358,8 @@ def test_a_process_that_comes_up_and_dies_before_it_has_worked_is_given_up() -> 
     job = Job(9, workers=2, init_tries=3)
     answers = []
     for _ in range(3):
-        job.scheduler.process_ready(1, 0)
-        answers.append(job.scheduler.init_failed(1, 0))
+        job.ready(1, 0)
+        answers.append(job.init_failed(1, 0))
     assert answers == [True, True, False]
     assert job.assign(1) == {}
     assert job.phase is Phase.RUNNING
@@ -368,7 +369,7 @@ def test_losing_the_only_worker_that_works_aborts_when_all_others_are_given_up()
     job = Job(9, workers=1)
     job.add(2, ready=False)
     for _ in range(3):
-        job.scheduler.init_failed(2, 0)
+        job.init_failed(2, 0)
     job.lose(1)
     assert job.phase is Phase.ABORTED
 
@@ -378,18 +379,18 @@ def test_a_lost_worker_whose_init_failed_says_nothing_about_the_others() -> None
     for worker in (1, 2):
         job.add(worker, ready=False)
     for _ in range(2):
-        job.scheduler.init_failed(1, 0)
+        job.init_failed(1, 0)
     job.lose(1)
-    assert job.scheduler.init_failed(2, 0)
+    assert job.init_failed(2, 0)
     assert job.phase is Phase.RUNNING
 
 
 def test_a_lost_worker_that_was_given_up_says_nothing_about_the_others() -> None:
     job = Job(9, workers=2)
     for _ in range(3):
-        job.scheduler.init_failed(1, 0)
+        job.init_failed(1, 0)
     job.lose(1)
-    assert job.scheduler.init_failed(2, 0)
+    assert job.init_failed(2, 0)
     assert job.phase is Phase.RUNNING
 
 
@@ -398,7 +399,7 @@ def test_what_waits_at_a_worker_whose_processes_are_all_given_up_goes_to_others(
     job.assign(1)
     assert job.scheduler.held > 0
     for _ in range(3):
-        job.scheduler.init_failed(1, 0)
+        job.init_failed(1, 0)
     assert job.scheduler.held == 0
     job.has[1].clear()
     job.finish_all()
@@ -408,9 +409,9 @@ def test_what_waits_at_a_worker_whose_processes_are_all_given_up_goes_to_others(
 def test_a_drain_does_not_wait_for_a_worker_whose_processes_are_all_given_up() -> None:
     job = Job(4, workers=2)
     job.assign(1)
-    job.scheduler.drain("a signal")
+    job.drain("a signal")
     for _ in range(3):
-        assert not job.scheduler.init_failed(1, 0) or job.phase is Phase.DRAINING
+        assert not job.init_failed(1, 0) or job.phase is Phase.DRAINING
     assert job.phase is Phase.DRAINED
 
 
@@ -470,7 +471,7 @@ def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
     job = Job(9, workers=2)
     job.lose(1)
     assert job.phase is Phase.RUNNING
-    job.scheduler.worker_lost(2, "its MPI process has died")
+    job.lose(2, "its MPI process has died")
     assert (job.phase, job.reason) == (
         Phase.STRANDED,
         "no worker is left (the last one: its MPI process has died)",
@@ -491,7 +492,7 @@ def test_a_worker_is_lost_once() -> None:
     job = Job(9, workers=2)
     job.assign(1)
     job.lose(1)
-    assert job.scheduler.worker_lost(1, "again") == []
+    assert job.lose(1, "again") == []
     assert job.scheduler.lost_workers == {1: "it is gone"}
 
 
@@ -500,19 +501,19 @@ def test_a_worker_is_lost_once() -> None:
 
 def test_a_worker_is_reported_when_it_has_been_silent_for_too_long() -> None:
     job = Job(9, workers=2, heartbeat_timeout=10)
-    job.scheduler.heard_from(1, 8.0)
-    assert job.scheduler.tick(10.0) == []
-    assert job.scheduler.tick(11.0) == [(2, "no sign of life for 11 s")]
+    job.tell(WorkerHeard(1), 8.0)
+    assert job.tick(10.0) == []
+    assert job.tick(11.0) == [(2, "no sign of life for 11 s")]
 
 
 def test_a_job_in_which_nothing_moves_is_stranded() -> None:
     job = Job(9, workers=1, progress_update_timeout=60)
     job.assign(1)
-    job.scheduler.tick(0.0)
+    job.tick(0.0)
     job.finish(1, 0, now=50.0)
-    job.scheduler.tick(110.0)
+    job.tick(110.0)
     assert job.phase is Phase.RUNNING
-    job.scheduler.tick(111.0)
+    job.tick(111.0)
     assert (job.phase, job.reason) == (
         Phase.STRANDED,
         "no mini-batch has finished for 60 s (progress_update_timeout)",
@@ -522,32 +523,37 @@ def test_a_job_in_which_nothing_moves_is_stranded() -> None:
 def test_a_failed_attempt_is_a_movement_too() -> None:
     job = Job(9, workers=1, progress_update_timeout=60)
     job.assign(1)
-    job.scheduler.tick(0.0)
+    job.tick(0.0)
     job.fail(1, 0, now=50.0)
-    job.scheduler.tick(110.0)
+    job.tick(110.0)
     assert job.phase is Phase.RUNNING
 
 
 def test_while_the_master_hung_nobody_was_silent_and_nothing_stood_still() -> None:
-    job = Job(9, workers=1, heartbeat_timeout=10, progress_update_timeout=60)
+    job = Job(9, workers=2, heartbeat_timeout=10, progress_update_timeout=60)
     job.assign(1)
-    job.scheduler.tick(0.0)
-    job.scheduler.paused(100.0)
-    assert job.scheduler.tick(105.0) == []
+    job.tick(0.0)
+    job.tell(MasterPaused(100.0), 100.0)
+    assert job.tick(105.0) == []
     assert job.phase is Phase.RUNNING
-    assert job.scheduler.tick(111.0) == [(1, "no sign of life for 11 s")]
-    job.scheduler.tick(161.0)
-    assert job.phase is Phase.STRANDED
+    job.tell(WorkerHeard(2), 111.0)
+    assert job.tick(111.0) == [(1, "no sign of life for 11 s")]
+    job.tell(WorkerHeard(2), 161.0)
+    assert job.tick(161.0) == []
+    assert (job.phase, job.reason) == (
+        Phase.STRANDED,
+        "no mini-batch has finished for 60 s (progress_update_timeout)",
+    )
 
 
 def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:
-    job = Job(9, progress_update_timeout=60)
+    job = Job(9, heartbeat_timeout=1000, progress_update_timeout=60)
     job.add(1, ready=False)
-    job.scheduler.tick(500.0)
-    job.scheduler.process_ready(1, 0)
-    job.scheduler.tick(550.0)
+    job.tick(500.0)
+    job.ready(1, 0)
+    job.tick(550.0)
     assert job.phase is Phase.RUNNING
-    job.scheduler.tick(561.0)
+    job.tick(561.0)
     assert job.phase is Phase.STRANDED
 
 
@@ -557,13 +563,13 @@ def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:
 def test_a_drain_ends_when_nothing_is_held_any_more() -> None:
     job = Job(9, workers=1, processes=2)
     job.assign(1)
-    job.scheduler.drain("a signal")
-    assert job.scheduler.assign(1) == []
+    job.drain("a signal")
+    assert job.assign(1) == {}
     waiting = sorted(job.has[1])
     job.finish(1, waiting[0])
     job.fail(1, waiting[1])
     assert job.phase is Phase.DRAINING
-    job.scheduler.given_back(1, [(number, 1, 1) for number in waiting[2:]])
+    job.given_back(1, [(number, 1, 1) for number in waiting[2:]])
     assert (job.phase, job.reason) == (Phase.DRAINED, "a signal")
     assert job.scheduler.left == 8
 
@@ -571,26 +577,26 @@ def test_a_drain_ends_when_nothing_is_held_any_more() -> None:
 def test_a_drain_that_finishes_everything_is_complete() -> None:
     job = Job(1, workers=1)
     job.assign(1)
-    job.scheduler.drain("a signal")
+    job.drain("a signal")
     job.finish(1)
     assert (job.phase, job.reason) == (Phase.COMPLETE, "")
 
 
 def test_a_drain_of_idle_workers_ends_at_once() -> None:
     job = Job(1, workers=1)
-    job.scheduler.drain("a signal")
+    job.drain("a signal")
     assert job.phase is Phase.DRAINED
 
 
 def test_a_stop_ends_the_job_with_work_in_hand() -> None:
     job = Job(9, workers=1)
     job.assign(1)
-    job.scheduler.drain("a signal")
-    job.scheduler.stop("a second signal")
+    job.drain("a signal")
+    job.stop("a second signal")
     assert (job.phase, job.reason) == (Phase.STOPPED, "a second signal")
     job.finish(1)  # an answer that was on its way still counts
     assert job.phase is Phase.STOPPED
-    job.scheduler.drain("a third signal")
+    job.drain("a third signal")
     assert job.reason == "a second signal"
 
 
@@ -669,10 +675,10 @@ def test_a_worker_gets_nothing_before_a_process_is_ready_nor_after_it_is_gone() 
     job = Job(9)
     job.add(1, ready=False)
     assert job.assign(1) == {}
-    job.scheduler.process_ready(1, 0)
+    job.ready(1, 0)
     assert job.assign(1)
     job.finish(1)
-    job.scheduler.process_gone(1, 0)
+    job.gone(1, 0)
     assert job.assign(1) == {}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.engine.scheduler.events import Assign, HandOut, ProcessReady, WorkerJoined
 from mpi_prs.engine.scheduler.scheduler import Scheduler
 from mpi_prs.engine.scheduler.states import Phase, Policy
-from tests.support.scheduling import ITEMS, Job, record
+from tests.support.scheduling import ITEMS, Job, ask, failed, record
 
 LATENCY = 0.0005  # of a message, either way
 
@@ -47,17 +48,16 @@ class Cluster:
         def later(at: float, kind: str, worker: int, what: Any = None) -> None:
             heapq.heappush(events, (at, next(order), kind, worker, what))
 
-        def give(now: float, worker: int) -> None:
-            ranges = scheduler.assign(worker)
-            if ranges:
-                later(now + LATENCY, "assigned", worker, ranges)
+        def hand_out(now: float) -> None:
+            for command in scheduler.handle(HandOut(), now):
+                if isinstance(command, Assign):
+                    later(now + LATENCY, "assigned", command.worker, command.ranges)
 
         for worker in range(len(self.speeds)):
-            scheduler.add_worker(worker, self.processes, f"node{worker}", 0.0)
+            scheduler.handle(WorkerJoined(worker, self.processes, f"node{worker}"), 0.0)
             for process in range(self.processes):
-                scheduler.process_ready(worker, process)
-        for worker in range(len(self.speeds)):
-            give(0.0, worker)
+                scheduler.handle(ProcessReady(worker, process), 0.0)
+        hand_out(0.0)
         now = 0.0
         while events:
             now, _order, kind, worker, what = heapq.heappop(events)
@@ -70,13 +70,11 @@ class Cluster:
             else:
                 number, attempt = what
                 if self.fails(worker, number):
-                    scheduler.attempt_failed(worker, number, attempt, now)
+                    scheduler.handle(failed(worker, number, attempt), now)
                 else:
                     seconds = self.durations[number] / self.speeds[worker]
                     assert scheduler.finished(worker, record(number, attempt, run=seconds), now) is None
-                everybody = range(len(self.speeds)) if scheduler.counts().retried else (worker,)
-                for one in everybody:
-                    give(now, one)
+                hand_out(now)
             while idle[worker] and queues[worker]:
                 idle[worker] -= 1
                 number, attempt = queues[worker].popleft()
@@ -165,7 +163,7 @@ def test_bad_data_hold_no_node_back(share: float) -> None:
 def run_through(job: Job, worker: int, run: float) -> None:
     scheduler = job.scheduler
     while scheduler.phase is Phase.RUNNING:
-        for first, count, attempt in scheduler.assign(worker):
+        for first, count, attempt in ask(scheduler, worker):
             numbers = range(first, first + count)
             scheduler.finished(worker, b"".join(record(number, attempt, run=run) for number in numbers), 0.0)
 
@@ -238,7 +236,7 @@ def test_init_failing_at_ten_thousand_workers_costs_no_look_at_the_others() -> N
         job.add(worker, ready=False)
     for _ in range(2):
         for worker in range(10_000):
-            job.scheduler.init_failed(worker, 0)
+            job.init_failed(worker, 0)
     assert job.phase is Phase.ABORTED
     assert counted.looks == 0
 
@@ -248,12 +246,12 @@ def seconds_to_hand_out(mini_batches: int, workers: int, stay: int) -> float:
     scheduler = Scheduler(mini_batches, lambda _: 1, Policy(), 0.0, lambda number: (number // stay + 1) * stay)
     held: dict[int, list[tuple[int, int]]] = {worker: [] for worker in range(workers)}
     for worker in held:
-        scheduler.add_worker(worker, 1, "node", 0.0)
-        scheduler.process_ready(worker, 0)
+        scheduler.handle(WorkerJoined(worker, 1, "node"), 0.0)
+        scheduler.handle(ProcessReady(worker, 0), 0.0)
     began = time.process_time()
     while scheduler.phase is Phase.RUNNING:
         for worker, holds in held.items():
-            for first, count, attempt in scheduler.assign(worker):
+            for first, count, attempt in ask(scheduler, worker):
                 holds += [(number, attempt) for number in range(first, first + count)]
         for worker, holds in held.items():
             done, holds[:] = holds[:2], holds[2:]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.engine.scheduler.states import Phase, Verdict
+from mpi_prs.engine.scheduler.events import Bench, Excuse, Retry, TakeBack
+from mpi_prs.engine.scheduler.states import Phase
 from tests.support.scheduling import Job
 
 # Strikes
@@ -32,10 +33,9 @@ def test_a_node_whose_failures_succeed_elsewhere_is_benched_at_the_fifth() -> No
     fail_at_1_and_succeed_at_2(job, 4)
     assert not job.scheduler.nodes.benched
     fail_at_1_and_succeed_at_2(job, 1)
-    (change,) = job.scheduler.nodes.changes
+    (change,) = job.changes
     assert list(job.scheduler.nodes.benched) == ["node1"]
-    assert (change.node, change.benched) == ("node1", True)
-    assert change.why == "5 mini-batches in a row failed there and succeeded on other nodes"
+    assert change == Bench("node1", "5 mini-batches in a row failed there and succeeded on other nodes")
     assert job.assign(1) == {}
     job.finish(1)
     job.finish_all()
@@ -72,7 +72,7 @@ def test_a_mini_batch_that_fails_on_two_nodes_is_to_blame_and_they_are_not() -> 
         while number not in job.has[2]:
             job.assign(2)
             job.finish(2, *[other for other in job.has[2] if other != number])
-        assert job.fail(2, number) is Verdict.RETRY
+        assert job.fail(2, number) is Retry
         while number not in job.has[3]:
             job.assign(3)
             job.finish(3, *[other for other in job.has[3] if other != number])
@@ -151,7 +151,7 @@ def test_the_first_node_to_be_ready_does_not_burn_the_queue_while_the_others_sta
             failures += 1
     assert failures <= 16
     for worker in (2, 3):
-        job.scheduler.process_ready(worker, 0)
+        job.ready(worker, 0)
     for _ in range(10):
         for worker in (2, 3):
             job.assign(worker)
@@ -200,9 +200,9 @@ def test_the_last_try_waits_for_nodes_that_are_not_ready_yet() -> None:
     job.assign(1)
     job.fail(1, 0)
     assert job.assign(1) == {}
-    job.scheduler.process_ready(2, 0)
+    job.ready(2, 0)
     assert job.assign(2) == {}, "nothing is known of this one either"
-    job.scheduler.process_ready(3, 0)
+    job.ready(3, 0)
     assert job.assign(1) == {}
     assert job.assign(2) == {0: 2}
 
@@ -258,7 +258,7 @@ def benched(processes: int = 1, **policy: int) -> Job:
     job = Job(1000, workers=3, processes=processes, **policy)
     fail_at_1_and_succeed_at_2(job, 5)
     assert list(job.scheduler.nodes.benched) == ["node1"]
-    job.scheduler.nodes.changes.clear()
+    job.changes.clear()
     return job
 
 
@@ -275,7 +275,7 @@ def test_what_fails_on_a_benched_node_has_lost_no_try() -> None:
     job = benched(processes=4, run_max_try=2)
     number, attempt = next(iter(job.has[1].items()))
     retried = job.scheduler.counts().retried
-    assert job.fail(1, number) is Verdict.EXCUSED
+    assert job.fail(1, number) is Excuse
     assert job.scheduler.counts().retried == retried
     job.finish(2)
     assert job.assign(2)[number] == attempt
@@ -289,7 +289,7 @@ def test_the_last_node_is_never_benched() -> None:
     job.fail(1, number)
     job.finish(2)
     assert number in job.assign(2)
-    job.scheduler.process_gone(2, 0)
+    job.gone(2, 0)
     job.finish(2, number)
     assert not job.scheduler.nodes.benched
 
@@ -300,8 +300,8 @@ def test_benched_nodes_are_taken_back_when_all_others_are_lost() -> None:
     job.lose(2)
     assert job.assign(1) == {}
     job.lose(3)
-    (change,) = job.scheduler.nodes.changes
-    assert (change.node, change.benched, change.why) == ("node1", False, "no other node is left")
+    (change,) = job.changes
+    assert change == TakeBack("node1", "no other node is left")
     assert not job.scheduler.nodes.benched
     job.finish_all()
     assert job.phase is Phase.COMPLETE
@@ -312,7 +312,7 @@ def test_benched_nodes_are_taken_back_when_all_processes_of_the_others_are_given
     job.finish(1)
     for worker in (2, 3):
         for _ in range(3):
-            job.scheduler.init_failed(worker, 0)
+            job.init_failed(worker, 0)
         job.has[worker].clear()
     assert list(job.scheduler.nodes.benched) == ["node2", "node3"]
     job.finish_all()
@@ -322,7 +322,7 @@ def test_benched_nodes_are_taken_back_when_all_processes_of_the_others_are_given
 def test_a_node_waits_on_the_bench_while_the_others_only_start_a_process_anew() -> None:
     job = benched()
     for worker in (2, 3):
-        job.scheduler.process_gone(worker, 0)
+        job.gone(worker, 0)
     assert job.assign(1) == {}
     assert list(job.scheduler.nodes.benched) == ["node1"]
 
@@ -338,9 +338,9 @@ def test_a_node_on_which_init_fails_everywhere_is_benched_while_others_work() ->
         for process in (0, 1):
             assert not job.scheduler.nodes.benched
             for _ in range(3):
-                job.scheduler.init_failed(worker, process)
+                job.init_failed(worker, process)
     assert list(job.scheduler.nodes.benched) == ["sick"]
-    assert "init() has failed" in job.scheduler.nodes.changes[0].why
+    assert "init() has failed" in job.changes[0].why
     job.finish_all()
     assert job.phase is Phase.COMPLETE
 
@@ -349,7 +349,7 @@ def test_a_node_is_taken_back_when_init_works_there_after_all() -> None:
     job = Job(100, workers=1)
     job.add(2, ready=False, node="slow")
     for _ in range(3):
-        job.scheduler.init_failed(2, 0)
+        job.init_failed(2, 0)
     assert list(job.scheduler.nodes.benched) == ["slow"]
     job.add(3, node="slow")
     assert not job.scheduler.nodes.benched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,35 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mpi_prs.engine.scheduler.events import (
+    Assign,
+    Bench,
+    Command,
+    DrainAsked,
+    Event,
+    Excuse,
+    Fail,
+    GivenBack,
+    GiveUp,
+    HandOut,
+    InitFailed,
+    Lose,
+    MasterPaused,
+    ProcessGone,
+    ProcessReady,
+    ProcessStopped,
+    Restart,
+    Retry,
+    StopAsked,
+    TakeBack,
+    Tick,
+    WorkerHeard,
+    WorkerJoined,
+    WorkerLost,
+)
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy, Verdict
-from tests.support.scheduling import record
+from mpi_prs.engine.scheduler.states import Phase, Policy
+from tests.support.scheduling import failed, record
 
 PATIENCE = 10.0
 DURATIONS = [0.0, 1e-6, 0.01, 10.0, math.nan]
@@ -77,6 +104,7 @@ class RandomWorld(RuleBasedStateMachine):
         self.losses: dict[int, int] = {}
         self.to_retry: set[int] = set()
         self.retried = 0
+        self.benched: set[str] = set()
         self.workers: dict[int, ModelWorker] = {}
         self.ghosts: dict[int, dict[int, int]] = {}
         self.ever_ready = False
@@ -108,6 +136,20 @@ class RandomWorld(RuleBasedStateMachine):
         self.tries = {number: tries for number, tries in self.tries.items() if rng.random() < kept}
         self.policy = replace(self.policy, run_max_try=max_try)
         self.begin(data)
+
+    def tell(self, event: Event) -> list[Command]:
+        """What is to be done; that nodes are benched and taken back is looked at in general, not for each event."""
+        worker = getattr(event, "worker", None)
+        if worker in self.workers:  # anything that it says is a sign of life
+            self.workers[worker].heard = self.now
+        commands = self.scheduler.handle(event, self.now)
+        for command in commands:
+            if isinstance(command, Bench):
+                assert command.node not in self.benched
+                self.benched.add(command.node)
+            elif isinstance(command, TakeBack):
+                self.benched.remove(command.node)
+        return [command for command in commands if not isinstance(command, (Bench, TakeBack))]
 
     # What the model expects
 
@@ -165,7 +207,7 @@ class RandomWorld(RuleBasedStateMachine):
 
     def add_worker(self, processes: int, node: str) -> None:
         self.workers[self.next_worker] = ModelWorker(processes, node, self.now)
-        self.scheduler.add_worker(self.next_worker, processes, node, self.now)
+        assert not self.tell(WorkerJoined(self.next_worker, processes, node))
         self.next_worker += 1
 
     def nodes_alive(self) -> set[str]:
@@ -183,7 +225,7 @@ class RandomWorld(RuleBasedStateMachine):
     def becomes_ready(self, name: int, process: int) -> None:
         self.ever_ready = True
         self.workers[name].ready.add(process)
-        self.scheduler.process_ready(name, process)
+        assert not self.tell(ProcessReady(name, process))
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -201,7 +243,7 @@ class RandomWorld(RuleBasedStateMachine):
         process = data.draw(st.sampled_from(sorted(self.workers[name].ready)))
         self.workers[name].ready.remove(process)
         self.workers[name].init_failures.pop(process, None)
-        self.scheduler.process_gone(name, process)
+        assert not self.tell(ProcessGone(name, process))
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), everywhere=st.sampled_from([False, False, False, True]))
@@ -216,8 +258,8 @@ class RandomWorld(RuleBasedStateMachine):
             ):
                 worker.ready.discard(process)
                 worker.stopped.add(process)
-                self.scheduler.process_stopped(name, process)
-                self.scheduler.process_stopped(name, process)  # told twice: it counts once
+                assert not self.tell(ProcessStopped(name, process))
+                assert not self.tell(ProcessStopped(name, process))  # told twice: it counts once
                 if worker.given_up(tries):
                     worker.held.clear()
                 self.judge(workers_changed=True)
@@ -235,20 +277,37 @@ class RandomWorld(RuleBasedStateMachine):
             process = data.draw(st.sampled_from(alive))
             worker.ready.discard(process)
             worker.init_failures[process] = worker.init_failures.get(process, 0) + 1
-            again = self.scheduler.init_failed(name, process)
+            commands = self.tell(InitFailed(name, process))
             if worker.given_up(tries):
                 worker.held.clear()
             self.judge(workers_changed=True)
-            assert again == (worker.init_failures[process] < tries and self.phase is Phase.RUNNING)
+            again = worker.init_failures[process] < tries and self.phase is Phase.RUNNING
+            assert commands == [Restart(name, process) if again else GiveUp(name, process)]
 
     @rule(data=st.data())
     def assign(self, data: st.DataObject) -> None:
         name = data.draw(st.integers(0, self.next_worker), "worker, known or not")
         self.hand_out(name)
 
-    def hand_out(self, name: int) -> int:
+    @rule()
+    def hand_out_to_all(self) -> None:
+        """Nobody is forgotten: who could run more has been asked, and gets nothing when asked again."""
+        self.hand_out()
+        for name, worker in self.workers.items():
+            if len(worker.held) < len(worker.ready):
+                assert not self.hand_out(name)
+
+    def hand_out(self, only: int | None = None) -> int:
         taken = 0
-        for first, count, attempt in self.scheduler.assign(name):
+        for command in self.tell(HandOut(only)):
+            assert isinstance(command, Assign)
+            assert only in (None, command.worker)
+            taken += self.take(command)
+        return taken
+
+    def take(self, command: Assign) -> int:
+        taken, name = 0, command.worker
+        for first, count, attempt in command.ranges:
             assert self.phase is Phase.RUNNING
             assert self.workers[name].ready
             assert not self.is_benched(name)
@@ -319,6 +378,8 @@ class RandomWorld(RuleBasedStateMachine):
                 assert number not in self.settled
                 self.settled[number] = min(good, size)
                 self.moved = self.now
+        if name in self.workers:
+            self.workers[name].heard = self.now
         accepted = self.scheduler.finished(name, message, self.now)
         assert accepted == (None if all(expected) else expected)
         self.judge()
@@ -338,24 +399,24 @@ class RandomWorld(RuleBasedStateMachine):
 
     def failure(self, name: int, number: int, attempt: int, *, may_retry: bool = True) -> None:
         held = self.workers[name].held if name in self.workers else {}
-        if held.get(number) != attempt:
-            expected = Verdict.STALE
-        elif self.is_benched(name):
-            expected = Verdict.EXCUSED
-            self.to_retry.add(number)
-        elif attempt == self.policy.run_max_try or not may_retry:
-            expected = Verdict.FAILED
-            self.settled[number] = None
-        else:
-            expected = Verdict.RETRY
-            self.to_retry.add(number)
-            self.retried += 1
-        if expected is not Verdict.STALE:
+        event = failed(name, number, attempt, may_retry=may_retry)
+        expected: list[Command] = []
+        if held.get(number) == attempt:
             del held[number]
             self.moved = self.now
-        if expected in (Verdict.RETRY, Verdict.FAILED):
-            self.tries[number] = attempt
-        assert self.scheduler.attempt_failed(name, number, attempt, self.now, may_retry=may_retry) is expected
+            if self.is_benched(name):
+                expected = [Excuse(name, event.failure)]
+                self.to_retry.add(number)
+            elif attempt == self.policy.run_max_try or not may_retry:
+                expected = [Fail(name, event.failure)]
+                self.settled[number] = None
+                self.tries[number] = attempt
+            else:
+                expected = [Retry(name, event.failure)]
+                self.to_retry.add(number)
+                self.retried += 1
+                self.tries[number] = attempt
+        assert self.tell(event) == expected
         self.judge()
 
     @precondition(somebody_holds)
@@ -369,7 +430,7 @@ class RandomWorld(RuleBasedStateMachine):
             ranges.append((number, 1, attempt))
             if held.get(number) == attempt:
                 del held[number]
-        self.scheduler.given_back(name, ranges)
+        assert not self.tell(GivenBack(name, ranges))
         self.judge()
 
     @precondition(lambda self: self.workers)
@@ -378,6 +439,16 @@ class RandomWorld(RuleBasedStateMachine):
         self.lose(self.some_worker(data))
 
     def lose(self, name: int) -> None:
+        failed = self.lost(name)
+        lose, *fails = self.tell(WorkerLost(name, "gone"))
+        assert lose == Lose(name, "gone")
+        assert {fail.failure.mini_batch for fail in fails if isinstance(fail, Fail)} == failed
+        assert len(fails) == len(failed)
+        assert not self.tell(WorkerLost(name, "gone again"))
+        self.judge(workers_changed=True)
+
+    def lost(self, name: int) -> set[int]:
+        """Returns the mini-batches that have failed for good by that."""
         worker = self.workers.pop(name)
         self.ghosts[name] = worker.held
         failed = set()
@@ -388,9 +459,7 @@ class RandomWorld(RuleBasedStateMachine):
                 failed.add(number)
             else:
                 self.to_retry.add(number)
-        assert set(self.scheduler.worker_lost(name, "gone")) == failed
-        assert self.scheduler.worker_lost(name, "gone again") == []
-        self.judge(workers_changed=True)
+        return failed
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 0.9 * PATIENCE, 1.1 * PATIENCE]), data=st.data())
     def time_passes(self, seconds: float, data: st.DataObject) -> None:
@@ -400,16 +469,20 @@ class RandomWorld(RuleBasedStateMachine):
         )
         for name in set(self.workers) - quiet:
             self.workers[name].heard = self.now
-            self.scheduler.heard_from(name, self.now)
-        silent = {name for name, worker in self.workers.items() if self.now - worker.heard > PATIENCE}
+            assert not self.tell(WorkerHeard(name))
+        silent = [name for name, worker in self.workers.items() if self.now - worker.heard > PATIENCE]
         if not self.ever_ready:
             self.moved = self.now
         limit = self.policy.progress_update_timeout
         if self.phase is Phase.RUNNING and limit is not None and self.now - self.moved > limit:
             self.phase = Phase.STRANDED
-        assert {name for name, _why in self.scheduler.tick(self.now)} == silent
+        failed = set()
         for name in silent:
-            self.lose(name)
+            failed |= self.lost(name)
+            self.judge(workers_changed=True)
+        commands = self.tell(Tick())
+        assert [command.worker for command in commands if isinstance(command, Lose)] == silent
+        assert {command.failure.mini_batch for command in commands if isinstance(command, Fail)} == failed
 
     @rule(seconds=st.sampled_from([1.0, 3 * PATIENCE]))
     def master_hangs(self, seconds: float) -> None:
@@ -417,12 +490,12 @@ class RandomWorld(RuleBasedStateMachine):
         self.moved += seconds
         for worker in self.workers.values():
             worker.heard += seconds
-        self.scheduler.paused(seconds)
+        assert not self.tell(MasterPaused(seconds))
 
     @rule(odds=st.integers(0, 9))
     def drain(self, odds: int) -> None:
         if odds == 0:
-            self.scheduler.drain("a signal")
+            assert not self.tell(DrainAsked("a signal"))
             if self.phase is Phase.RUNNING:
                 self.phase = Phase.DRAINING
                 self.judge()
@@ -430,7 +503,7 @@ class RandomWorld(RuleBasedStateMachine):
     @rule(odds=st.integers(0, 19))
     def stop(self, odds: int) -> None:
         if odds == 0:
-            self.scheduler.stop("two signals")
+            assert not self.tell(StopAsked("two signals"))
             if self.phase in (Phase.RUNNING, Phase.DRAINING):
                 self.phase = Phase.STOPPED
 
@@ -455,13 +528,18 @@ class RandomWorld(RuleBasedStateMachine):
         if self.phase is Phase.RUNNING and at_work and not self.nodes_alive() - at_work:  # else it may wait for those
             handed_out = 0
             if not self.held():
-                handed_out = sum([self.hand_out(name) for name in list(self.workers)])
+                handed_out = self.hand_out()
             assert self.held() or handed_out
 
     @invariant()
     def nobody_is_benched_unless_another_node_is_left(self) -> None:
         alive = {worker.node for worker in self.workers.values() if not worker.given_up(self.policy.init_tries)}
         assert self.nodes_alive() or not alive
+
+    @invariant()
+    def it_was_said_who_is_benched(self) -> None:
+        self.tell(WorkerHeard(0))  # what followed from results is said with the next event
+        assert self.benched == set(self.scheduler.nodes.benched)
 
     def teardown(self) -> None:
         """From wherever it got to, the job comes to its end as soon as nothing more goes wrong."""
@@ -484,7 +562,7 @@ class RandomWorld(RuleBasedStateMachine):
 
 TestRandomWorld = RandomWorld.TestCase
 TestRandomWorld.settings = settings(
-    max_examples=300,
+    max_examples=int(os.environ.get("MPI_PRS_RANDOM_EXAMPLES", "40")),  # 300 and more, to look hard
     stateful_step_count=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -16,6 +16,7 @@ import pytest
 
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.engine.scheduler.events import DrainAsked, InitFailed, ProcessReady, WorkerJoined
 from mpi_prs.engine.scheduler.scheduler import Scheduler
 from mpi_prs.engine.scheduler.states import Counts, Policy
 from mpi_prs.monitor.bar import Bar
@@ -23,6 +24,7 @@ from mpi_prs.monitor.progress import Progress, bar_text, progress_line
 from mpi_prs.wire.record import RECORD
 from tests.monitor.test_columns import record
 from tests.monitor.test_status import a_status
+from tests.support.scheduling import ask
 
 T0 = 1_700_000_000.0
 SIZE = 400
@@ -45,7 +47,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.progress = Progress(self.stream, clock=lambda: self.now, wall=lambda: T0 + self.now - 1000)
         self.scheduler = Scheduler(SIZE, lambda _: 10, Policy(), self.now)
-        self.scheduler.add_worker(1, 2, "n1", self.now)
+        self.scheduler.handle(WorkerJoined(1, 2, "n1"), self.now)
         self.tally = SimpleNamespace(ready_processes=0, init_failures=[])
 
     @property
@@ -57,7 +59,7 @@ class Scene:
 
     def ready(self) -> None:
         for process in range(2):
-            self.scheduler.process_ready(1, process)
+            self.scheduler.handle(ProcessReady(1, process), self.now)
             self.tally.ready_processes += 1
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -71,7 +73,7 @@ class Scene:
 
     def finish(self, mini_batches: int, returned: int = 10) -> None:
         while mini_batches:
-            for first, count, attempt in self.scheduler.assign(1):
+            for first, count, attempt in ask(self.scheduler, 1):
                 self.held.update(dict.fromkeys(range(first, first + count), attempt))
             number, attempt = self.held.popitem()
             one = record(number, attempt=attempt, run=0.01, returned=returned)
@@ -166,7 +168,7 @@ def test_a_draining_job_says_what_may_still_finish(scene: Scene) -> None:
     scene.ready()
     scene.tick()
     scene.finish(3)
-    scene.scheduler.drain("stopped by a signal")
+    scene.scheduler.handle(DrainAsked("stopped by a signal"), scene.now)
     scene.tick(0.1)
     assert scene.said()[-1].endswith(f"stopping: {scene.scheduler.held} mini-batches may still finish")
 
@@ -187,9 +189,9 @@ def test_the_last_line_and_the_last_status_say_how_it_ended(scene: Scene) -> Non
 
 def test_a_limit_is_what_the_percentage_is_of(scene: Scene) -> None:
     scene.scheduler = Scheduler(SIZE, lambda _: 10, Policy(limit=50), scene.now)
-    scene.scheduler.add_worker(1, 1, "n1", scene.now)
+    scene.scheduler.handle(WorkerJoined(1, 1, "n1"), scene.now)
     scene.begin()
-    scene.scheduler.process_ready(1, 0)
+    scene.scheduler.handle(ProcessReady(1, 0), scene.now)
     scene.tick()
     scene.finish(25)
     scene.tick(2)
@@ -199,9 +201,9 @@ def test_a_limit_is_what_the_percentage_is_of(scene: Scene) -> None:
 def test_a_benched_node_is_told_at_once_and_once(scene: Scene) -> None:
     scene.begin()
     scene.ready()
-    scene.scheduler.add_worker(2, 1, "n2", scene.now)
+    scene.scheduler.handle(WorkerJoined(2, 1, "n2"), scene.now)
     for _ in range(3):
-        scene.scheduler.init_failed(2, 0)
+        scene.scheduler.handle(InitFailed(2, 0), scene.now)
     scene.wait(0.5)
     scene.wait(3)
     said = [line for line in scene.said() if line.startswith("node n2 is benched")]
@@ -315,7 +317,7 @@ def test_a_terminal_gets_a_bar_and_the_overview_gets_the_lines(tmp_path: Path) -
     scene.finish(40)
     scene.wait(1)
     scene.progress.print("a [warning] above the bar")
-    scene.scheduler.drain("")
+    scene.scheduler.handle(DrainAsked(""), scene.now)
     scene.progress.finish(scene, "drained", "stopped [by] a signal", 75)  # type: ignore[arg-type]
     scene.progress.close()
     shown = scene.stream.getvalue()

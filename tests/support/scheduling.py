@@ -4,8 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpi_prs.engine.scheduler.events import (
+    Assign,
+    AttemptFailed,
+    Bench,
+    Command,
+    DrainAsked,
+    Event,
+    Excuse,
+    Fail,
+    GivenBack,
+    HandOut,
+    InitFailed,
+    Lose,
+    ProcessGone,
+    ProcessReady,
+    ProcessStopped,
+    Range,
+    Restart,
+    Retry,
+    StopAsked,
+    TakeBack,
+    Tick,
+    WorkerHeard,
+    WorkerJoined,
+    WorkerLost,
+)
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy, Verdict
+from mpi_prs.engine.scheduler.states import Phase, Policy
+from mpi_prs.wire.failure import NO_RETRY, Failure, FailureKind
 from mpi_prs.wire.record import RECORD
 
 ITEMS = 5
@@ -17,6 +44,17 @@ def record(
     return RECORD.pack(number, items, returned, attempt, 0, 0, 0.0, run, overhead)
 
 
+def failed(worker: int, number: int, attempt: int, *, may_retry: bool = True) -> AttemptFailed:
+    code = "" if may_retry else NO_RETRY
+    return AttemptFailed(worker, Failure(FailureKind.EXCEPTION, "no", mini_batch=number, attempt=attempt, code=code))
+
+
+def ask(scheduler: Scheduler, worker: int) -> list[Range]:
+    """What one worker is given, when it alone is asked."""
+    commands = scheduler.handle(HandOut(only=worker), 0.0)
+    return [each for command in commands if isinstance(command, Assign) for each in command.ranges]
+
+
 class Job:
     """A scheduler, and what its workers hold: so that tests can say who does what."""
 
@@ -26,23 +64,45 @@ class Job:
         stop_of_stay = None if stay is None else lambda number: (number // stay + 1) * stay
         self.scheduler = Scheduler(mini_batches, lambda _number: ITEMS, Policy(**policy), 0.0, stop_of_stay)
         self.has: dict[int, dict[int, int]] = {}  # worker → mini-batch → attempt
+        self.changes: list[Bench | TakeBack] = []
         for worker in range(1, workers + 1):
             self.add(worker, processes)
 
+    def tell(self, event: Event, now: float = 0.0) -> list[Command]:
+        commands = self.scheduler.handle(event, now)
+        self.changes += [command for command in commands if isinstance(command, (Bench, TakeBack))]
+        return commands
+
     def add(self, worker: int, processes: int = 1, *, ready: bool = True, node: str | None = None) -> None:
         """A worker; on a node of its own, unless told otherwise."""
-        self.scheduler.add_worker(worker, processes, node or f"node{worker}", 0.0)
+        self.tell(WorkerJoined(worker, processes, node or f"node{worker}"))
         self.has[worker] = {}
         for process in range(processes if ready else 0):
-            self.scheduler.process_ready(worker, process)
+            self.ready(worker, process)
+
+    def ready(self, worker: int, process: int) -> None:
+        self.tell(ProcessReady(worker, process))
+
+    def gone(self, worker: int, process: int) -> None:
+        self.tell(ProcessGone(worker, process))
+
+    def stopped(self, worker: int, process: int) -> None:
+        self.tell(ProcessStopped(worker, process))
+
+    def init_failed(self, worker: int, process: int) -> bool:
+        """Whether it is started again."""
+        return Restart(worker, process) in self.tell(InitFailed(worker, process))
 
     def assign(self, worker: int) -> dict[int, int]:
         got = {
             number: attempt
-            for first, count, attempt in self.scheduler.assign(worker)
+            for command in self.tell(HandOut(only=worker))
+            if isinstance(command, Assign)
+            for first, count, attempt in command.ranges
             for number in range(first, first + count)
         }
-        self.has[worker].update(got)
+        if got:
+            self.has[worker].update(got)
         return got
 
     def assign_all(self) -> None:
@@ -54,13 +114,36 @@ class Job:
         answers = [(number, self.has[worker].pop(number)) for number in numbers or list(self.has[worker])]
         data = b"".join(record(*answer, run=run, overhead=overhead) for answer in answers)
         assert self.scheduler.finished(worker, data, now) is None
+        self.tell(WorkerHeard(worker), now)  # what else follows from results is said with the next event
 
-    def fail(self, worker: int, number: int, now: float = 0.0) -> Verdict:
-        return self.scheduler.attempt_failed(worker, number, self.has[worker].pop(number), now)
+    def attempt_failed(
+        self, worker: int, number: int, attempt: int, now: float = 0.0, *, may_retry: bool = True
+    ) -> type[Command] | None:
+        """What follows: another try, the end of the mini-batch; ``None``: nothing."""
+        commands = self.tell(failed(worker, number, attempt, may_retry=may_retry), now)
+        return next((type(command) for command in commands if isinstance(command, (Retry, Excuse, Fail))), None)
 
-    def lose(self, worker: int) -> list[int]:
-        self.has.pop(worker)
-        return self.scheduler.worker_lost(worker, "it is gone")
+    def fail(self, worker: int, number: int, now: float = 0.0) -> type[Command] | None:
+        return self.attempt_failed(worker, number, self.has[worker].pop(number), now)
+
+    def given_back(self, worker: int, ranges: list[Range]) -> None:
+        self.tell(GivenBack(worker, ranges))
+
+    def lose(self, worker: int, why: str = "it is gone") -> list[int]:
+        """Returns the mini-batches that have failed for good by that."""
+        self.has.pop(worker, None)
+        commands = self.tell(WorkerLost(worker, why))
+        return [command.failure.mini_batch for command in commands if isinstance(command, Fail)]
+
+    def tick(self, now: float) -> list[tuple[int, str]]:
+        """The workers that are lost because they were silent, and why."""
+        return [(command.worker, command.why) for command in self.tell(Tick(), now) if isinstance(command, Lose)]
+
+    def drain(self, reason: str) -> None:
+        self.tell(DrainAsked(reason))
+
+    def stop(self, reason: str) -> None:
+        self.tell(StopAsked(reason))
 
     def finish_all(self) -> None:
         """Nothing goes wrong any more."""

@@ -2,7 +2,7 @@
 
 One thread, one loop::
 
-    messages ──► scheduler (decides) ──► ASSIGN
+    message ──► event ──► scheduler (decides) ──► commands ──► ASSIGN, RESTART, journal, log
         └──RESULTS──► rows, then journal record
 
 It asks for messages without blocking, and sleeps for two milliseconds when there are none: the workers hold enough
@@ -26,8 +26,34 @@ from mpi_prs.engine.master.node_share import Sharing
 from mpi_prs.engine.master.shutdown import dismiss
 from mpi_prs.engine.master.walltime import Closing
 from mpi_prs.engine.node import Means
+from mpi_prs.engine.scheduler.events import (
+    Assign,
+    AttemptFailed,
+    Bench,
+    DrainAsked,
+    Event,
+    Excuse,
+    Fail,
+    GivenBack,
+    GiveUp,
+    HandOut,
+    InitFailed,
+    Lose,
+    MasterPaused,
+    ProcessGone,
+    ProcessReady,
+    ProcessStopped,
+    Restart,
+    Retry,
+    StopAsked,
+    TakeBack,
+    Tick,
+    WorkerHeard,
+    WorkerJoined,
+    WorkerLost,
+)
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Counts, Phase, Verdict
+from mpi_prs.engine.scheduler.states import Counts, Phase
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.wire import messages
@@ -40,13 +66,11 @@ _log = logging.getLogger("mpi_prs.master")
 
 _WAIT = 0.002  # between two looks for messages, in seconds; the workers have more work than that in hand
 _TICK = 0.1
-_LOOK = 1.0
 _LONG_GAP = 2.0
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
 _SAY_SECONDS = 5.0
-_REMARKS = {Verdict.FAILED: " (given up)", Verdict.EXCUSED: " (no try is lost: the node is benched)"}
 
 
 class StopRequest(enum.IntEnum):
@@ -93,6 +117,7 @@ class Master:
         stop_requested: asked often; what signals have asked for so far.
         on_tick: called about ten times a second, for the progress.
         lead: seconds that are left when :attr:`StopRequest.CLOSE` is asked for.
+        clock: seconds, only forward; the scheduler's time is taken from it.
     """
 
     def __init__(
@@ -104,9 +129,11 @@ class Master:
         stop_requested: Callable[[], StopRequest],
         on_tick: Callable[[Master], None],
         lead: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.scheduler = scheduler
-        self.tally = Tally(time.monotonic())
+        self.tally = Tally(clock())
+        self._clock = clock
         self.nodes: dict[int, str] = {}  # rank → node
         self._transport = transport
         self._output = output
@@ -115,8 +142,7 @@ class Master:
         self._on_tick = on_tick
         self._closing = Closing(lead, settings.stop_grace)
         self._waiter = Waiter(transport, _WAIT, patient=True)
-        self._ticked = self._looked = self._beat_at = 0.0
-        self._heard: set[int] = set()  # workers that have said something since the last assignment
+        self._ticked = self._beat_at = 0.0
         self._dead: set[int] = set()
         self._put_off: list[tuple[int, int, bytes]] = []  # came while another kind of message was waited for
         self._sharing = Sharing(settings.processes, settings.gpus_per_process)
@@ -143,12 +169,13 @@ class Master:
             dismiss(
                 self._transport,
                 exit_code,
-                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(time.monotonic()))
+                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(self._clock()))
                 if graceful
                 else None,
                 dead=self._note_dead(),
                 silent=set(self.scheduler.lost_workers),
                 hurried=lambda: self._stop_requested() is StopRequest.NOW,
+                clock=self._clock,
             )
 
     # Beginning: HELLO ─► START ─► SEES ─► GO
@@ -192,9 +219,9 @@ class Master:
         """One JSON message of this kind from each of the ranks, as far as they come in time; a stop signal ends it."""
         answers: dict[int, dict[str, Any]] = {}
         waiting = set(ranks)
-        say_at = time.monotonic() + _SAY_SECONDS
-        deadline = time.monotonic() + seconds
-        while waiting and (now := time.monotonic()) < deadline and not self._is_to_stop():
+        say_at = self._clock() + _SAY_SECONDS
+        deadline = self._clock() + seconds
+        while waiting and (now := self._clock()) < deadline and not self._is_to_stop():
             if now > say_at:
                 say_at = deadline
                 _log.info("waiting for %d of %d ranks, at most %.0f s", len(waiting), len(ranks), seconds)
@@ -218,10 +245,10 @@ class Master:
         self._transport.send(rank, Tag.START, settings.pack())
 
     def _admit(self, ranks: Sequence[int]) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for rank in ranks:
             self._transport.send(rank, Tag.GO)
-            self.scheduler.add_worker(rank, self._settings.processes, self.nodes[rank], now)
+            self._tell(WorkerJoined(rank, self._settings.processes, self.nodes[rank]), now)
         nodes = {str(rank): self.nodes[rank] for rank in self.scheduler.workers}
         self._output.event("workers", nodes=nodes, processes=self._settings.processes, time=time.time())
 
@@ -248,7 +275,7 @@ class Master:
 
     def _serve(self) -> Ending:
         scheduler = self.scheduler
-        self._ticked = time.monotonic()
+        self._ticked = self._clock()
         for early in self._put_off:
             self._take(*early)
         while scheduler.phase in (Phase.RUNNING, Phase.DRAINING):
@@ -257,11 +284,9 @@ class Master:
                 self._take(*message)
                 taken += 1
             for rank in self._note_dead() & set(self.scheduler.workers):
-                self._lose(rank, "its MPI process has died")
-            if scheduler.nodes.changes:
-                self._say_changes()
-            self._assign()
-            now = time.monotonic()
+                self._tell(WorkerLost(rank, "its MPI process has died"), self._clock())
+            now = self._clock()
+            self._tell(HandOut(), now)
             self._output.sync_if_due(now)
             if now - self._ticked >= _TICK:
                 self._tick(now, idle=taken < _MESSAGES_IN_A_ROW)
@@ -269,34 +294,59 @@ class Master:
                 self._waiter.wait(_TICK)
         return self._ending()
 
+    def _tell(self, event: Event, now: float) -> None:
+        """Tell the scheduler, and do what it wants done."""
+        for command in self.scheduler.handle(event, now):
+            match command:
+                case Assign():
+                    self._transport.send(command.worker, Tag.ASSIGN, messages.pack_ranges(command.ranges))
+                case Restart():
+                    self._transport.send(command.worker, Tag.RESTART, messages.pack_json(process=command.process))
+                case Retry() | Excuse() | Fail():
+                    self._record_failure(command)
+                case GiveUp():
+                    _log.warning("process %d on %s is given up", command.process, self._node(command.worker))
+                case Lose():
+                    self._record_loss(command)
+                case Bench():
+                    _log.error("node %s is benched, it gets no more work in this start: %s", command.node, command.why)
+                    self._output.event("benched", node=command.node, why=command.why, time=time.time())
+                case TakeBack():
+                    _log.warning("node %s is taken back: %s", command.node, command.why)
+                    self._output.event("taken_back", node=command.node, why=command.why, time=time.time())
+
+    def _node(self, rank: int) -> str:
+        return self.nodes.get(rank, "?")
+
     def _take(self, source: int, tag: int, body: bytes) -> None:
-        now = time.monotonic()
-        self.scheduler.heard_from(source, now)
+        """Translate a message: into an event, or into rows."""
+        now = self._clock()
         if tag == Tag.RESULTS:
-            self._heard.add(source)
             self._take_results(source, body, now)
         elif tag == Tag.SPILLED:
-            self._heard.add(source)
             self._take_spilled(source, body, now)
         elif tag == Tag.FAILED:
-            self._heard.add(source)
-            self._take_failure(source, Failure.from_json(body), now)
+            self._tell(AttemptFailed(source, Failure.from_json(body)), now)
         elif tag == Tag.READY:
-            self._heard.add(source)
-            self._take_ready(source, messages.unpack_json(body))
+            self._take_ready(source, messages.unpack_json(body), now)
         elif tag == Tag.GONE:
-            self._take_gone(source, messages.unpack_json(body))
+            fields = messages.unpack_json(body)
+            if fields.get("replaced", True):
+                self._tell(ProcessGone(source, fields["process"]), now)
+            else:
+                self._take_stop(source, fields["process"], now)
         elif tag == Tag.INIT_FAILED:
-            self._take_init_failure(source, Failure.from_json(body))
-        elif tag == Tag.HEADER:
-            self._output.append_header(body)
+            self._take_init_failure(source, Failure.from_json(body), now)
         elif tag == Tag.GIVEN_BACK:
-            self.scheduler.given_back(source, messages.unpack_ranges(body))
-            self._heard.update(self.scheduler.workers)  # somebody else is to have it
-        elif tag in (Tag.HELLO, Tag.SEES):
-            self._take_late(source, tag, messages.unpack_json(body))
+            self._tell(GivenBack(source, messages.unpack_ranges(body)), now)
         elif tag == Tag.BYE:
-            self._lose(source, "it has left")
+            self._tell(WorkerLost(source, "it has left"), now)
+        else:
+            self._tell(WorkerHeard(source), now)
+            if tag == Tag.HEADER:
+                self._output.append_header(body)
+            elif tag in (Tag.HELLO, Tag.SEES):
+                self._take_late(source, tag, messages.unpack_json(body))
 
     def _take_results(self, source: int, body: bytes, now: float) -> None:
         """The hot path: some 3 µs a mini-batch in the scheduler, some 15 µs a message for the two writes."""
@@ -320,17 +370,36 @@ class Master:
         with contextlib.suppress(OSError):
             path.unlink()
 
-    def _take_failure(self, source: int, failure: Failure, now: float) -> None:
-        may_retry = failure.code != NO_RETRY
-        verdict = self.scheduler.attempt_failed(source, failure.mini_batch, failure.attempt, now, may_retry=may_retry)
-        if verdict is Verdict.STALE:
-            return
-        if verdict is not Verdict.FAILED:
-            self._heard.update(self.scheduler.workers)  # somebody else is to have it
-        if verdict is not Verdict.EXCUSED:  # that was no try
+    def _take_ready(self, source: int, fields: dict[str, float], now: float) -> None:
+        if not self.tally.ready_processes:
+            self.tally.init_seconds = now - self.tally.started
+            _log.info("the first user process is ready after %.1f s", self.tally.init_seconds)
+        self.tally.ready_processes += 1
+        self._tell(ProcessReady(source, int(fields["process"])), now)
+
+    def _take_stop(self, source: int, process: int, now: float) -> None:
+        _log.warning("process %d on %s is stopped by the script", process, self._node(source))
+        self._tell(ProcessStopped(source, process), now)
+
+    def _take_init_failure(self, source: int, failure: Failure, now: float) -> None:
+        self.tally.init_failures.append(failure)
+        _log.warning("process %d on %s: %s", failure.process, failure.node, failure.message)
+        if len(self.tally.init_failures) == 1 and failure.traceback:
+            _log.warning("the traceback, shown once:\n%s", failure.traceback.rstrip())
+        if failure.code in (NO_RETRY, STOP):
+            self._take_stop(source, failure.process, now)
+        else:
+            self._tell(InitFailed(source, failure.process), now)
+
+    def _record_failure(self, command: Retry | Excuse | Fail) -> None:
+        failure = command.failure
+        if not isinstance(command, Excuse):  # that was no try
             self.tally.failures[failure.kind.value] += 1
-            event = "failed" if verdict is Verdict.FAILED else "attempt_failed"
-            self._output.event(event, worker=source, time=time.time(), **failure.to_dict())
+            event = "failed" if isinstance(command, Fail) else "attempt_failed"
+            self._output.event(event, worker=command.worker, time=time.time(), **failure.to_dict())
+        if failure.kind is FailureKind.WORKER_LOST:
+            return  # the loss itself was said
+        remark = " (no try is lost: the node is benched)" if isinstance(command, Excuse) else ""
         _log.warning(
             "mini-batch %d, try %d, process %d on %s: %s%s",
             failure.mini_batch,
@@ -338,94 +407,35 @@ class Master:
             failure.process,
             failure.node,
             failure.message,
-            _REMARKS.get(verdict, ""),
+            " (given up)" if isinstance(command, Fail) else remark,
         )
 
-    def _take_ready(self, source: int, fields: dict[str, float]) -> None:
-        if not self.tally.ready_processes:
-            self.tally.init_seconds = time.monotonic() - self.tally.started
-            _log.info("the first user process is ready after %.1f s", self.tally.init_seconds)
-        self.tally.ready_processes += 1
-        self.scheduler.process_ready(source, int(fields["process"]))
-
-    def _take_gone(self, source: int, fields: dict[str, Any]) -> None:
-        if fields.get("replaced", True):
-            self.scheduler.process_gone(source, fields["process"])
-            return
-        _log.warning("process %d on %s is stopped by the script", fields["process"], self.nodes.get(source, "?"))
-        self.scheduler.process_stopped(source, fields["process"])
-        self._heard.update(self.scheduler.workers)  # somebody else is to have what it had
-
-    def _take_init_failure(self, source: int, failure: Failure) -> None:
-        self.tally.init_failures.append(failure)
-        _log.warning("process %d on %s: %s", failure.process, failure.node, failure.message)
-        if len(self.tally.init_failures) == 1 and failure.traceback:
-            _log.warning("the traceback, shown once:\n%s", failure.traceback.rstrip())
-        if failure.code in (NO_RETRY, STOP):
-            self._take_gone(source, {"process": failure.process, "replaced": False})
-        elif self.scheduler.init_failed(source, failure.process):
-            self._transport.send(source, Tag.RESTART, messages.pack_json(process=failure.process))
-        else:
-            _log.warning("process %d on %s is given up", failure.process, failure.node)
-
-    def _lose(self, rank: int, why: str) -> None:
-        if rank not in self.scheduler.workers:
-            return
-        node = self.nodes.get(rank, "?")
+    def _record_loss(self, command: Lose) -> None:
+        rank, why, node = command.worker, command.why, self._node(command.worker)
         _log.error("worker %d on %s is lost (%s): its mini-batches are handed out again", rank, node, why)
         self.tally.lost_workers.append(f"worker {rank} on {node}: {why}")
         self._output.event("worker_lost", worker=rank, node=node, why=why, time=time.time())
-        for number in self.scheduler.worker_lost(rank, why):
-            message = f"its workers were lost {self.scheduler.policy.most_losses} times"
-            failure = Failure(FailureKind.WORKER_LOST, message, mini_batch=number, node=node)
-            self.tally.failures[failure.kind.value] += 1
-            self._output.event("failed", worker=rank, time=time.time(), **failure.to_dict())
-        self._heard.update(self.scheduler.workers)
-
-    def _say_changes(self) -> None:
-        """Nodes were benched or taken back: loudly, for somebody has to look at them."""
-        for change in self.scheduler.nodes.changes:
-            if change.benched:
-                _log.error("node %s is benched, it gets no more work in this start: %s", change.node, change.why)
-            else:
-                _log.warning("node %s is taken back: %s", change.node, change.why)
-            event = "benched" if change.benched else "taken_back"
-            self._output.event(event, node=change.node, why=change.why, time=time.time())
-        self.scheduler.nodes.changes.clear()
-        self._heard.update(self.scheduler.workers)
-
-    def _assign(self) -> None:
-        """Give work to the workers that may have room."""
-        for rank in self._heard:
-            ranges = self.scheduler.assign(rank)
-            if ranges:
-                self._transport.send(rank, Tag.ASSIGN, messages.pack_ranges(ranges))
-        self._heard.clear()
 
     def _tick(self, now: float, *, idle: bool) -> None:
         gap, self._ticked = now - self._ticked, now
         if gap > _LONG_GAP:
             _log.warning("the master could do nothing for %.1f s (a filesystem that did not answer?)", gap)
-            self.scheduler.paused(gap)
+            self._tell(MasterPaused(gap), now)
         if idle:  # what was said while the master was busy has been read: silence now is silence
-            for rank, why in self.scheduler.tick(now):
-                self._lose(rank, why)
-        if now - self._looked >= _LOOK:  # nobody is forgotten, whatever was decided on the way
-            self._looked = now
-            self._heard.update(self.scheduler.workers)
+            self._tell(Tick(), now)
         if now - self._beat_at >= self._settings.heartbeat_interval:
             self._beat_at = now
             for rank in self.nodes:  # also those that count as lost: they may only have been stopped
                 self._transport.send(rank, Tag.HEARTBEAT)
         if self._transport.abandoned():
-            self.scheduler.stop("the launcher (mpirun, srun) is gone")
+            self._tell(StopAsked("the launcher (mpirun, srun) is gone"), now)
         self._heed(self._stop_requested(), now)
         self._on_tick(self)
 
     def _heed(self, request: StopRequest, now: float) -> None:
         """Do what a signal asks for."""
         if request is StopRequest.NOW:
-            self.scheduler.stop("stopped at once by a second signal")
+            self._tell(StopAsked("stopped at once by a second signal"), now)
         if self.scheduler.phase is not Phase.RUNNING or request is StopRequest.NONE:
             return
         if request is StopRequest.CLOSE:
@@ -435,13 +445,13 @@ class Master:
                     self._closing.left(now),
                 )
             if self._closing.is_due(now):
-                self._drain("stopped before the time limit", self._closing.left(now))
+                self._drain("stopped before the time limit", self._closing.left(now), now)
         elif request is StopRequest.DRAIN:
-            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(now)))
+            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(now)), now)
 
-    def _drain(self, reason: str, grace: float) -> None:
+    def _drain(self, reason: str, grace: float, now: float) -> None:
         _log.warning("stopping: running mini-batches may finish within %.3g s; a second signal stops at once", grace)
-        self.scheduler.drain(reason)
+        self._tell(DrainAsked(reason), now)
         for rank in self.scheduler.workers:
             self._transport.send(rank, Tag.DRAIN, messages.pack_json(grace=grace))
 

@@ -29,6 +29,7 @@ def dismiss(
     dead: Set[int] = frozenset(),
     silent: Set[int] = frozenset(),
     hurried: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Tell every worker to end its user processes and to leave with ``exit_code``.
 
@@ -39,15 +40,16 @@ def dismiss(
         silent: ranks that were lost because nothing was heard of them. They are told as well, for they may only have
             been stopped; but nobody waits long for them, and MPI is then ended without them.
         hurried: asked often; whether to kill what takes its time.
+        clock: seconds, only forward.
     """
     waiting = set(range(1, transport.size)) - dead
     _tell(transport, waiting, exit_code, graceful=grace is not None)
     waiter = Waiter(transport, _WAIT, patient=True)
-    began = time.monotonic()
+    began = clock()
     patience = _BYE_SECONDS + (grace or 0.0)
     said = False
     while waiting and not transport.abandoned():
-        waited = time.monotonic() - began
+        waited = clock() - began
         if waited > (_SILENT_SECONDS if waiting <= silent else patience):
             _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
             transport.give_up()

@@ -29,9 +29,9 @@ The last node is never benched. When all others are lost, those that are benched
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
+from mpi_prs.engine.scheduler.events import Bench, Command, TakeBack
 from mpi_prs.engine.scheduler.states import Node, Standing
 
 STRIKES = 5
@@ -41,28 +41,21 @@ _FACTOR = 3  # times the most that a node has recovered from
 _SLACK = STRIKES - 1  # suspicions against a node beyond its processes: enough to bench it, and to bear some bad data
 
 
-@dataclass(frozen=True)
-class Change:
-    """A node has been benched, or taken back; and why."""
-
-    node: str
-    benched: bool
-    why: str
-
-
 class Nodes:
     """All nodes. Nothing here costs more with more nodes or mini-batches.
 
     Attributes:
         failed: mini-batch → node, of those that have failed and are not settled; ``None``: it is the data's fault.
         failed_on_two: mini-batches that have failed on two nodes.
-        changes: what the master has to say; it empties this.
+
+    Args:
+        commands: where to say that a node is benched or taken back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, commands: list[Command]) -> None:
         self.failed: dict[int, Node | None] = {}
         self.failed_on_two = 0
-        self.changes: list[Change] = []
+        self._commands = commands
         self._nodes: dict[str, Node] = {}
         self._benched: dict[Node, None] = {}
         # By standing, not benched: those with processes that are ready or may become so, and those with ready ones
@@ -212,11 +205,11 @@ class Nodes:
         for number in node.suspicions:  # what failed there says nothing of the mini-batch either
             del self.failed[number]
         node.suspicions.clear()
-        self.changes.append(Change(node.name, True, why))
+        self._commands.append(Bench(node.name, why))
         self._place(node)
 
     def _take_back(self, node: Node, why: str) -> None:
         del self._benched[node]
         node.benched, node.strikes = "", 0
-        self.changes.append(Change(node.name, False, why))
+        self._commands.append(TakeBack(node.name, why))
         self._place(node)

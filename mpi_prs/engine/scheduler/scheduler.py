@@ -1,16 +1,21 @@
 """Who does what next, and when a job is over: every decision of the master, and nothing else.
 
-The scheduler does no MPI, touches no file and has no clock: time is an argument. The MPI master, the in-process run and
-the tests drive the same object. A mini-batch goes this way::
+The scheduler does no MPI, touches no file and has no clock: time is an argument. It is told what has happened, and
+answers with what is to be done (:mod:`mpi_prs.engine.scheduler.events`); the MPI master, the in-process run and the
+tests drive the same object. A mini-batch goes this way::
 
-    PENDING ──assign──► HELD (by one worker) ──finished──► DONE
+    PENDING ──Assign──► HELD (by one worker) ──finished()──► DONE
                          ▲  │
-              assign ────┘  ├──── failed, or its worker lost; tries are left ──► RETRY
-                            └──── no tries left ──► FAILED
+              Assign ────┘  ├──── AttemptFailed or WorkerLost ──► Retry, Excuse: RETRY
+                            └──── no tries left ───────────────► Fail: FAILED
+
+Who is asked whether there is work for it is decided here as well. An event makes its worker one *to ask*; a worker that
+could run more than it got is *idle*. At ``HandOut`` those to ask come first, then the idle ones, until they get nothing
+more: what was handed to one may be what another had to wait for. So nobody is forgotten, and while there is plenty of
+work nobody is looked at who has said nothing.
 
 What fails on one node is tried again on another: :mod:`mpi_prs.engine.scheduler.health` tells sick nodes from bad
-data, and says
-which nodes a retry should go to.
+data, and says which nodes a retry should go to.
 
 States live in one byte a mini-batch (10 million mini-batches: 10 MB). What a worker holds is a small dictionary, so an
 answer is accepted only from the worker that holds the mini-batch, for the attempt it was given: whatever comes late or
@@ -23,6 +28,32 @@ import math
 from collections.abc import Callable, Iterable
 
 from mpi_prs.engine.scheduler.affinity import Stays
+from mpi_prs.engine.scheduler.events import (
+    Assign,
+    AttemptFailed,
+    Command,
+    DrainAsked,
+    Event,
+    Excuse,
+    Fail,
+    GivenBack,
+    GiveUp,
+    HandOut,
+    InitFailed,
+    Lose,
+    MasterPaused,
+    ProcessGone,
+    ProcessReady,
+    ProcessStopped,
+    Range,
+    Restart,
+    Retry,
+    StopAsked,
+    Tick,
+    WorkerHeard,
+    WorkerJoined,
+    WorkerLost,
+)
 from mpi_prs.engine.scheduler.health import Nodes
 from mpi_prs.engine.scheduler.retries import Retries
 from mpi_prs.engine.scheduler.states import (
@@ -34,13 +65,10 @@ from mpi_prs.engine.scheduler.states import (
     Counts,
     Phase,
     Policy,
-    Verdict,
     Worker,
 )
+from mpi_prs.wire.failure import NO_RETRY, Failure, FailureKind
 from mpi_prs.wire.record import RECORD
-
-Range = tuple[int, int, int]
-"""``(first mini-batch, count, attempt)``."""
 
 
 class Scheduler:
@@ -64,7 +92,11 @@ class Scheduler:
         stop_of_stay: Callable[[int], int] | None = None,
     ) -> None:
         self.policy = policy
-        self.nodes = Nodes()
+        self._commands: list[Command] = []  # since the last event
+        self._to_ask: set[int] = set()  # workers that may have room: something has changed about them
+        self._idle: set[int] = set()  # workers that could run more than they got when last asked
+        self._changed = False  # whether an idle one may get something now
+        self.nodes = Nodes(self._commands)
         self.workers: dict[int, Worker] = {}
         self.lost_workers: dict[int, str] = {}
         self.phase = Phase.RUNNING
@@ -86,6 +118,69 @@ class Scheduler:
         # User processes of all workers: all, with init() behind them, given up; and, until the first one comes up,
         # those that have failed to start twice.
         self._processes = self._ready = self._given_up = self._failing = 0
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take what has happened; returns what is to be done, in this order."""
+        match event:
+            case HandOut():
+                self._hand_out(event.only)
+            case WorkerHeard():
+                if event.worker in self.workers:
+                    self.workers[event.worker].heard = now
+            case Tick():
+                self._tick(now)
+            case WorkerLost():
+                self._lose(event.worker, event.why)
+            case MasterPaused():
+                self._moved += event.seconds
+                for worker in self.workers.values():
+                    worker.heard += event.seconds
+            case DrainAsked():
+                if self.phase is Phase.RUNNING:
+                    self.phase, self.reason = Phase.DRAINING, event.reason
+                    self._check_end()
+            case StopAsked():
+                if self.phase in (Phase.RUNNING, Phase.DRAINING):
+                    self.phase, self.reason = Phase.STOPPED, event.reason
+            case WorkerJoined():
+                self.workers[event.worker] = Worker(
+                    event.processes, self.nodes.joined(event.node, event.processes), now
+                )
+                self._processes += event.processes
+                self._changed = True
+            case _:
+                known = self.workers.get(event.worker)
+                if known is not None:
+                    known.heard = now
+                    self._to_ask.add(event.worker)
+                    self._changed = True
+                    self._handle_worker(event, known, now)
+        commands = self._commands[:]
+        self._commands.clear()
+        return commands
+
+    def _handle_worker(
+        self,
+        event: ProcessReady | ProcessGone | ProcessStopped | InitFailed | AttemptFailed | GivenBack,
+        known: Worker,
+        now: float,
+    ) -> None:
+        match event:
+            case AttemptFailed():
+                self._attempt_failed(event.worker, known, event.failure, now)
+            case ProcessReady():
+                self._process_ready(known, event.process)
+            case ProcessGone():
+                self._not_ready(known, event.process)
+                known.init_failures.pop(event.process, None)
+            case ProcessStopped():
+                self._process_stopped(known, event.process)
+            case InitFailed():
+                self._init_failed(event.worker, known, event.process)
+            case GivenBack():
+                for first, count, attempt in event.ranges:
+                    self._take_back(known, [n for n in range(first, first + count) if known.held.get(n) == attempt])
+                self._check_end()
 
     # What is known from earlier starts
 
@@ -118,32 +213,16 @@ class Scheduler:
 
     # Workers
 
-    def add_worker(self, worker: int, processes: int, node: str, now: float) -> None:
-        """A worker has reported; its user processes are being started."""
-        self.workers[worker] = Worker(processes, self.nodes.joined(node, processes), now)
-        self._processes += processes
-
-    def process_ready(self, worker: int, process: int) -> None:
-        """``init()`` is done in this user process (the first one, or a replacement)."""
-        known = self.workers.get(worker)
-        if known is None or process in known.ready:
+    def _process_ready(self, known: Worker, process: int) -> None:
+        if process in known.ready:
             return
         self._ever_ready = True
         known.ready.add(process)
         self._ready += 1
         self.nodes.ready(known.node, 1)
 
-    def process_gone(self, worker: int, process: int) -> None:
-        """This user process has ended after it had worked, and a replacement is on its way; or it pauses."""
-        known = self.workers.get(worker)
-        if known is not None:
-            self._not_ready(known, process)
-            known.init_failures.pop(process, None)
-
-    def process_stopped(self, worker: int, process: int) -> None:
-        """This user process has ended for good, because the script has asked for it."""
-        known = self.workers.get(worker)
-        if known is None or process in known.given_up:
+    def _process_stopped(self, known: Worker, process: int) -> None:
+        if process in known.given_up:
             return
         self._not_ready(known, process)
         known.stopped += 1
@@ -164,15 +243,12 @@ class Scheduler:
             self._ready -= 1
             self.nodes.ready(known.node, -1)
 
-    def init_failed(self, worker: int, process: int) -> bool:
-        """A user process could not be started, or ended before it had done anything. Whether to try again.
+    def _init_failed(self, worker: int, known: Worker, process: int) -> None:
+        """A process is given up after ``init_tries`` failures in a row.
 
-        A process is given up after ``init_tries`` failures in a row. If none has ever come up and every one has failed
-        at least twice, ``init()`` fails everywhere: the job is aborted without waiting for the rest.
+        If none has ever come up and every one has failed at least twice, ``init()`` fails everywhere: the job is
+        aborted without waiting for the rest.
         """
-        known = self.workers.get(worker)
-        if known is None:
-            return False
         self._not_ready(known, process)
         known.init_failures[process] = failures = known.init_failures.get(process, 0) + 1
         self._failing += failures == 2
@@ -181,23 +257,23 @@ class Scheduler:
             self._give_up(known, process)
         self._check_end()
         self._check_workers()
-        return process not in known.given_up and self.phase is Phase.RUNNING
+        again = process not in known.given_up and self.phase is Phase.RUNNING
+        self._commands.append(Restart(worker, process) if again else GiveUp(worker, process))
 
-    def heard_from(self, worker: int, now: float) -> None:
-        """A sign of life."""
-        if worker in self.workers:
-            self.workers[worker].heard = now
-
-    def worker_lost(self, worker: int, why: str) -> list[int]:
-        """A worker is dead or silent: its mini-batches go back. Returns those that have failed for good by that.
+    def _lose(self, worker: int, why: str) -> None:
+        """A worker is dead or silent: its mini-batches go back.
 
         It is not known which of them killed it, if any did; so a loss is no attempt, but a mini-batch that has lost
         :attr:`Policy.most_losses` workers is failed.
         """
         known = self.workers.pop(worker, None)
         if known is None:
-            return []
+            return
         self.lost_workers[worker] = why
+        self._commands.append(Lose(worker, why))
+        self._to_ask.discard(worker)
+        self._idle.discard(worker)
+        self._changed = True
         if self._stays is not None:
             self._stays.forget(worker)
         self._processes -= known.processes
@@ -206,17 +282,18 @@ class Scheduler:
         self._given_up -= len(known.given_up)
         self._held -= len(known.held)
         self.nodes.left(known.node, known.processes - len(known.given_up), len(known.ready))
-        failed = []
+        most = self.policy.most_losses
         for number in known.held:
             self._losses[number] = losses = self._losses.get(number, 0) + 1
-            if losses >= self.policy.most_losses:
+            if losses >= most:
                 self._settle(number, FAILED)
-                failed.append(number)
+                message = f"its workers were lost {most} times"
+                failure = Failure(FailureKind.WORKER_LOST, message, mini_batch=number, node=known.node.name)
+                self._commands.append(Fail(worker, failure))
             else:
                 self._try_again(number, known)
         self.check()
         self._check_workers()
-        return failed
 
     def _check_workers(self) -> None:
         """Is there anybody left to do the work?"""
@@ -238,14 +315,42 @@ class Scheduler:
 
     # Handing out
 
-    def assign(self, worker: int) -> list[Range]:
-        """What this worker should get now, on top of what it holds. Call it after anything has changed.
+    def _hand_out(self, only: int | None) -> None:
+        """To those about whom something has changed, then to the idle ones."""
+        if only is not None:
+            self._assign(only)
+            return
+        asked, self._to_ask = self._to_ask, set()
+        for worker in asked:
+            self._assign(worker)
+        if not self._changed:
+            return
+        self._changed = False
+        held = -1
+        while self._idle and self._left > self._held != held and self.phase is Phase.RUNNING:
+            held = self._held
+            for worker in tuple(self._idle):
+                self._assign(worker)
+
+    def _assign(self, worker: int) -> None:
+        known = self.workers.get(worker)
+        if known is None or self.phase is not Phase.RUNNING:
+            return
+        ranges = self._work_for(worker, known)
+        if ranges:
+            self._commands.append(Assign(worker, ranges))
+        if len(known.held) < len(known.ready):
+            self._idle.add(worker)
+        else:
+            self._idle.discard(worker)
+
+    def _work_for(self, worker: int, known: Worker) -> list[Range]:
+        """What this worker should get now, on top of what it holds.
 
         It gets work for :attr:`Policy.window` seconds, by the measured duration of its mini-batches, and at least one
         of them ahead of each process; near the end less, so that no worker sits on what another could start at once.
         """
-        known = self.workers.get(worker)
-        if self.phase is not Phase.RUNNING or known is None or not known.ready or known.node.benched:
+        if not known.ready or known.node.benched:
             return []
         processes, ahead = len(known.ready), self._ahead(known)
         room = processes * (1 + ahead) - len(known.held)
@@ -323,13 +428,19 @@ class Scheduler:
     # Answers
 
     def finished(self, worker: int, records: memoryview | bytes, now: float) -> list[bool] | None:
-        """Take the records of finished mini-batches. About 1 µs a mini-batch.
+        """Take the records of finished mini-batches, all of a message at once. About 1 µs a mini-batch.
+
+        What else follows from them, the next :meth:`handle` returns.
 
         Returns:
             ``None`` when all are accepted; else, for each record, whether it is.
         """
         known = self.workers.get(worker)
-        held = known.held if known is not None else {}
+        held: dict[int, int] = {}
+        if known is not None:
+            held, known.heard = known.held, now
+            self._to_ask.add(worker)
+            self._changed = True
         states, failed = self._states, self.nodes.failed
         accepted: list[bool] = []
         settled = done_items = short = 0
@@ -367,73 +478,42 @@ class Scheduler:
         self.check()
         return None if settled == len(accepted) else accepted
 
-    def attempt_failed(self, worker: int, number: int, attempt: int, now: float, *, may_retry: bool = True) -> Verdict:
-        """An attempt has failed: try again elsewhere, or give it up. On a benched node it costs no try.
-
-        With ``may_retry`` false no further try is wanted.
-        """
-        known = self.workers.get(worker)
-        if known is None or known.held.get(number) != attempt:
-            return Verdict.STALE
+    def _attempt_failed(self, worker: int, known: Worker, failure: Failure, now: float) -> None:
+        """Try again elsewhere, or give it up. On a benched node it costs no try."""
+        number, attempt = failure.mini_batch, failure.attempt
+        if known.held.get(number) != attempt:
+            return
         del known.held[number]
         self._held -= 1
         self._moved = now
         if known.node.benched:
-            verdict = Verdict.EXCUSED
+            self._commands.append(Excuse(worker, failure))
             self._try_again(number, known)
         else:
             self._attempts[number] = attempt
             self.nodes.has_failed(number, known.node)
-            if may_retry and attempt < self.policy.run_max_try:
-                verdict = Verdict.RETRY
+            if failure.code != NO_RETRY and attempt < self.policy.run_max_try:
+                self._commands.append(Retry(worker, failure))
                 self._retried += 1
                 self._try_again(number, known)
             else:
-                verdict = Verdict.FAILED
+                self._commands.append(Fail(worker, failure))
                 self._settle(number, FAILED)
         self.check()
-        return verdict
-
-    def given_back(self, worker: int, ranges: Iterable[Range]) -> None:
-        """A draining worker has not started these."""
-        known = self.workers.get(worker)
-        if known is not None:
-            for first, count, attempt in ranges:
-                self._take_back(known, [n for n in range(first, first + count) if known.held.get(n) == attempt])
-            self._check_end()
 
     # The whole
 
-    def tick(self, now: float) -> list[tuple[int, str]]:
-        """Look at the clock: returns workers that have been silent for too long (then call :meth:`worker_lost`)."""
-        quiet = []
-        for worker, known in self.workers.items():
-            if (silence := now - known.heard) > self.policy.heartbeat_timeout:
-                quiet.append((worker, f"no sign of life for {silence:.0f} s"))
+    def _tick(self, now: float) -> None:
         if not self._ever_ready:  # until then init_timeout watches
             self._moved = now
         limit = self.policy.progress_update_timeout
         if limit is not None and self.phase is Phase.RUNNING and now - self._moved > limit:
             self.phase = Phase.STRANDED
             self.reason = f"no mini-batch has finished for {limit:g} s (progress_update_timeout)"
-        return quiet
-
-    def paused(self, seconds: float) -> None:
-        """The master itself hung for so long (a filesystem that did not answer): nobody could be heard meanwhile."""
-        self._moved += seconds
-        for known in self.workers.values():
-            known.heard += seconds
-
-    def drain(self, reason: str) -> None:
-        """Hand out nothing more; the job ends when nothing is held any more."""
-        if self.phase is Phase.RUNNING:
-            self.phase, self.reason = Phase.DRAINING, reason
-            self._check_end()
-
-    def stop(self, reason: str) -> None:
-        """End at once, whatever is running; what is not on record will be done again by the next start."""
-        if self.phase in (Phase.RUNNING, Phase.DRAINING):
-            self.phase, self.reason = Phase.STOPPED, reason
+        timeout = self.policy.heartbeat_timeout
+        for worker, known in list(self.workers.items()):
+            if (silence := now - known.heard) > timeout:
+                self._lose(worker, f"no sign of life for {silence:.0f} s")
 
     def check(self) -> None:
         """Decide whether the job is over already; call it once everything is restored."""

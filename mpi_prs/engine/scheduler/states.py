@@ -57,17 +57,6 @@ class Phase(enum.Enum):
     """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
 
 
-class Verdict(enum.Enum):
-    """What became of a failed attempt."""
-
-    RETRY = "retry"
-    FAILED = "failed"
-    EXCUSED = "excused"
-    """It failed on a node that is benched: tried again elsewhere, and no try is lost."""
-    STALE = "stale"
-    """Not held by that worker at that attempt: the answer was dropped."""
-
-
 class Standing(enum.IntEnum):
     """What is known of a node, the best first. Retries go to the best there are."""
 
