@@ -29,13 +29,6 @@ from typing import Any, Protocol
 from mpi_prs.azureml.environments import container as containers
 from mpi_prs.azureml.environments.build_cache import Say
 from mpi_prs.azureml.environments.conda import conda_environment, conda_program, specification
-from mpi_prs.azureml.environments.environment_sections import (
-    DEFAULT_INTERPRETER,
-    POLICIES,
-    DockerSection,
-    PythonSection,
-    check_policy,
-)
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import (
     anchored,
@@ -46,6 +39,13 @@ from mpi_prs.azureml.environments.requirements import (
     tensorflow1,
     tensorflow_version,
     without_azure,
+)
+from mpi_prs.azureml.environments.sections import (
+    DEFAULT_INTERPRETER,
+    POLICIES,
+    DockerSection,
+    PythonSection,
+    check_policy,
 )
 from mpi_prs.azureml.environments.venv import base_interpreter, fits, refuse_conda_packages, virtual_environment
 from mpi_prs.child.context.workspace import Workspace

@@ -21,16 +21,20 @@ from typing import Any, ClassVar
 from mpi_prs.azureml.environments.building import prepare
 from mpi_prs.azureml.environments.conda import exported
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies, from_requirements_file
-from mpi_prs.azureml.environments.environment_sections import (
+from mpi_prs.azureml.environments.sections import (
     IMAGE_ADVICE,
     POLICIES,
     REGISTRY_ADVICE,
     DockerSection,
+    Field,
     PythonSection,
+    Section,
     SparkSection,
     check_policy,
+    optional_text,
+    variables,
+    wrong,
 )
-from mpi_prs.azureml.environments.sections import Field, Section, optional_text, variables, wrong
 from mpi_prs.child.context.data import environment_record
 from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import layout_of
