@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem, UserMistake, WorkspaceError
 from tests.support import stand_ins
-from tests.support.jobs import REPOSITORY
 from tests.support.together import together
 
 
@@ -625,12 +622,3 @@ def test_a_run_configuration_refuses_what_would_not_be_done() -> None:
         RunConfiguration().node_count = 3  # type: ignore[attr-defined]
     with pytest.raises(EnvironmentProblem, match="expected an Environment"):
         RunConfiguration().environment = "name"  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize("module", ["environment", "conda_dependencies", "runconfig"])
-def test_user_processes_may_import_it(module: str) -> None:
-    """In an interpreter without yaml, pydantic and packaging."""
-    code = f"import sys; import mpi_prs.azureml.environments.{module}; print('\\n'.join(sys.modules))"
-    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {code}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert {name.split(".")[0] for name in done.stdout.split()} <= sys.stdlib_module_names | {"mpi_prs", "__main__"}

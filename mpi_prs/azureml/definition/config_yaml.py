@@ -16,6 +16,7 @@ from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.core.errors import ConfigError, PipelineError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.words import near
+from mpi_prs.job.config.yaml_reader import as_yaml, read_document
 
 _KEYS = tuple(inspect.signature(ParallelRunConfig).parameters)
 _PARAMETER = "pipeline_parameter"
@@ -25,13 +26,11 @@ _TEXT_KEYS = ("description", "environment_variables")
 
 def save(config: ParallelRunConfig, path: Path) -> None:
     """Write it. Raises PipelineError."""
-    import yaml
-
     data = {key: _plain(getattr(config, key)) for key in _KEYS}
     shown = {key: value for key, value in data.items() if value not in (None, {})}
     try:
         with replacing(path) as file:
-            file.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).encode())
+            file.write(as_yaml(shown).encode())
     except OSError as error:
         raise PipelineError(f"ParallelRunConfig.save_to_yaml: cannot write {path}: {error.strerror}") from error
 
@@ -51,8 +50,6 @@ def _plain(value: Any) -> Any:
 
 def load(workspace: Any, path: Path) -> ParallelRunConfig:
     """Read it. Raises PipelineError."""
-    from mpi_prs.job.config.yaml_reader import read_document
-
     try:
         data = read_document(path, (), _TEXT_KEYS, "configuration").data
     except ConfigError as error:

@@ -16,6 +16,7 @@ from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name
 from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml
 
 _PROGRAMS = ("mamba", "micromamba", "conda")
 _PROGRESS = re.compile(
@@ -64,13 +65,11 @@ def conda_environment(
     Raises:
         EnvironmentProblem: the program failed, with its last lines.
     """
-    import yaml
-
     found: list[Interpreter] = []
 
     def make(target: Path, log: Path) -> None:
         file = log.with_name("environment.yml")
-        file.write_text(yaml.safe_dump(dict(specification), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        file.write_text(as_yaml(dict(specification)), encoding="utf-8")
         verb = ["create"] if Path(program).name.startswith("micromamba") else ["env", "create"]
         target.rmdir()  # conda makes it, and refuses one that is there
         command = [program, *verb, "--prefix", str(target), "--file", str(file)]
@@ -117,7 +116,7 @@ def exported(name: str) -> CondaDependencies:
         said = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise EnvironmentProblem(f"{' '.join(command)} failed (exit code {done.returncode}): {' '.join(said)}")
     try:
-        data = yaml.safe_load(done.stdout)
+        data = parse_yaml(done.stdout)
     except yaml.YAMLError as error:
         raise EnvironmentProblem(f"{' '.join(command)} did not answer with YAML: {error}") from None
     if isinstance(data, dict):

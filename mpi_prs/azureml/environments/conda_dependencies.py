@@ -19,6 +19,7 @@ from mpi_prs.azureml.environments.requirements import (
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml
 
 DEFAULT_CHANNELS = ("conda-forge",)
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -226,10 +227,7 @@ class CondaDependencies(Surface):
 
     def serialize_to_string(self) -> str:
         """As a conda environment file, which is YAML."""
-        import yaml
-
-        text: str = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
-        return text
+        return as_yaml(self.as_dict())
 
     def save_to_file(self, base_directory: str | Path, conda_file_path: str | Path | None = None) -> str:
         """Write the environment file.
@@ -332,7 +330,7 @@ def _read_yaml(path: Path) -> tuple[Any, str]:
 
     content = read_text(path, "conda environment file")
     try:
-        return yaml.safe_load(content), str(path)
+        return parse_yaml(content), str(path)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""

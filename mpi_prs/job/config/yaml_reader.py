@@ -48,6 +48,26 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes whatever either of YAML 1.1 and 1.2 would not take for text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        first: [*resolvers, *_Loader.yaml_implicit_resolvers.get(first, [])]
+        for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
+def parse_yaml(text: str) -> Any:
+    """The values in a YAML 1.2 text that is no config file, such as a program's answer. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
+def as_yaml(value: Any) -> str:
+    """A value as YAML that reads the same in every version. Raises yaml.YAMLError: it is none of plain values."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """Where a key was written; places sort as a reader meets them, overrides last.

@@ -1,0 +1,34 @@
+"""YAML is 1.2 wherever it is read; what is written reads the same in 1.1, too, as other programs have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml, read_document
+
+SCALARS = [("010", "010"), ("1:30", "1:30"), ("NO", "NO"), ("on", "on"), ("1e3", 1000.0), ("true", True), ("0", 0)]
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS)
+def test_every_reader_takes_a_scalar_for_the_same(tmp_path: Path, text: str, value: Any) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text(f"key: {text}\n")
+    assert read_document(path, (), ()).data == {"key": value}
+    assert parse_yaml(f"key: {text}") == {"key": value}
+    if isinstance(value, str):  # conda's files: a channel named NO is not False
+        path.write_text(f"name: x\nchannels: [{text}]\ndependencies: []\n")
+        assert list(CondaDependencies(str(path)).conda_channels) == [value]
+
+
+@given(st.sampled_from([text for text, _ in SCALARS] + ["1e-3", ".5", "0o7", "0x1F", "~", "", "=", "<<"]) | st.text())
+def test_a_text_that_is_written_is_read_as_that_text(text: str) -> None:
+    written = as_yaml({"key": text, "list": [text]})
+    assert parse_yaml(written) == {"key": text, "list": [text]}
+    assert yaml.safe_load(written) == {"key": text, "list": [text]}
