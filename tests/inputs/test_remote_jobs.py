@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -340,15 +341,15 @@ def test_a_killed_job_leaves_no_scratch_and_goes_on(
 
 
 def test_a_stop_signal_is_heeded_while_a_side_input_hangs(new_job: NewJob, tmp_path: Path) -> None:
-    scratch, side = tmp_path / "scratch", tmp_path / "side"
-    scratch.mkdir()
-    side.mkdir()
-    os.mkfifo(side / "model")  # to open it takes for ever, as on a dead filesystem
-    side_inputs = {"model": {"path": str(side), "mode": "download"}}
-    job = new_job(CONTENT_SCRIPT, side_inputs=side_inputs, scratch=str(scratch))
-    process = job.start_local()
-    wait_until(lambda: list(scratch.glob("*/model.new")))
-    process.send_signal(signal.SIGTERM)
-    done = job.finish(process, timeout=20)
+    """A store that takes the request and never answers."""
+    (tmp_path / "scratch").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        path = f"http://127.0.0.1:{store.getsockname()[1]}/model"
+        job = new_job(CONTENT_SCRIPT, side_inputs={"model": path}, scratch=str(tmp_path / "scratch"))
+        process = job.start_local()
+        store.settimeout(30)
+        with store.accept()[0]:
+            process.send_signal(signal.SIGTERM)
+            done = job.finish(process, timeout=20)
     assert done.returncode == 75, done.stdout
     assert "Traceback" not in done.stdout
