@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and "blob" in list(callspec.params.values()):  # a fixture that asks for it by name
+        given = () if callspec is None else callspec.params.values()
+        if any(isinstance(value, str) and value == "blob" for value in given):  # a fixture that asks for it by name
             fixtures.add("azurite")
         tiers = [tier for tier, needs in TIERS.items() if needs & fixtures or item.get_closest_marker(tier)]
         for tier in tiers or ([] if item.get_closest_marker("long") else ["quick"]):
