@@ -11,6 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from mpi_prs.child.shims import finder
 from tests.support.azurite import azurite  # noqa: F401  # a fixture
 from tests.support.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
 from tests.support.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
@@ -95,6 +96,12 @@ def openmpi_session_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     refuses to start: "The PMIx server's listener thread failed to start".
     """
     monkeypatch.setenv("PRTE_MCA_prte_tmpdir_base", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def no_user_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that does in this process what a user process does makes none of it for those that follow."""
+    monkeypatch.setattr(finder, "_in_user_process", finder._in_user_process)
 
 
 @pytest.fixture

@@ -27,7 +27,11 @@ def test_every_reader_takes_a_scalar_for_the_same(tmp_path: Path, text: str, val
         assert list(CondaDependencies(str(path)).conda_channels) == [value]
 
 
-@given(st.sampled_from([text for text, _ in SCALARS] + ["1e-3", ".5", "0o7", "0x1F", "~", "", "=", "<<"]) | st.text())
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"))
+"""Without the line breaks of Unicode, which PyYAML does not write so that it can read them."""
+
+
+@given(st.sampled_from([text for text, _ in SCALARS] + ["1e-3", ".5", "0o7", "0x1F", "~", "", "=", "<<"]) | TEXTS)
 def test_a_text_that_is_written_is_read_as_that_text(text: str) -> None:
     written = as_yaml({"key": text, "list": [text]})
     assert parse_yaml(written) == {"key": text, "list": [text]}
