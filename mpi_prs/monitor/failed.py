@@ -95,7 +95,7 @@ class FailedItems(_WhatFailed):
         """
         self._manifest = manifest
         self._file = file
-        self._failures = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed by finish()
+        self._failures = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed by close()
         self._items_short = 0
         self._items_of_failures = 0
 
@@ -131,10 +131,13 @@ class FailedItems(_WhatFailed):
 
     def finish(self) -> int:
         """Complete the list; returns the number of failed items."""
-        with self._failures:
-            self._failures.seek(0)
-            shutil.copyfileobj(self._failures, self._file)
+        self._failures.seek(0)
+        shutil.copyfileobj(self._failures, self._file)
         return self._items_short + self._items_of_failures
+
+    def close(self) -> None:
+        """Give up what was kept meanwhile."""
+        self._failures.close()
 
 
 @dataclass

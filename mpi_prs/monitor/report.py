@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,8 +45,11 @@ def write_reports(run: RunDirectory, manifest: Manifest) -> tuple[Statistics, in
         OutputError: the journal or the manifest cannot be read.
     """
     statistics = StatisticsReader(manifest.items_of)
-    with replacing(run.failed_items) as of_failed, replacing(run.processed_mini_batches) as of_processed:
-        failed = FailedItems(manifest, run.failed_items, of_failed)
+    with (
+        replacing(run.failed_items) as of_failed,
+        replacing(run.processed_mini_batches) as of_processed,
+        contextlib.closing(FailedItems(manifest, run.failed_items, of_failed)) as failed,
+    ):
         listen(run.journal, statistics, failed, ProcessedMiniBatches(of_processed))
         items = failed.finish()
     return statistics.finish(), items
