@@ -569,7 +569,7 @@ def with_init(text: str) -> str:
 @pytest.mark.parametrize("name", ALWAYS)
 def test_init_that_fails_everywhere_ends_the_job_soon(new_job: NewJob, name: str) -> None:
     text, reason = ALWAYS[name]
-    job = new_job(with_init(text), init_timeout=0.5)
+    job = new_job(with_init(text), **({"init_timeout": 0.5} if name == "hangs" else {}))
     done = job.local(timeout=40)
     assert done.returncode == 1, done.stdout
     assert reason in done.stdout
@@ -608,7 +608,7 @@ def init():
         return
     {ONCE[name]}
 """
-    job = new_job(with_init(text), init_timeout=1)
+    job = new_job(with_init(text), **({"init_timeout": 2} if name == "hangs" else {}))
     done = job.local(processes=1, timeout=40)
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)

@@ -207,16 +207,15 @@ def test_a_failed_mini_batch_leaves_nothing_and_takes_no_space(
 def test_closing_ends_what_is_under_way(azurite: Azurite, proxy: FaultProxy, items: list[str], tmp_path: Path) -> None:
     staging = Staging(tmp_path / "scratch", azurite.storage(proxy.port), 3_000)
     staging.stage(0, items[:4])
-    proxy.delay = 20
+    proxy.delay = 60
     under_way = in_thread(lambda: staging.stage(1, items[4:5]))
     waiting = in_thread(lambda: staging._space.wait_for(3_000))
     wait_until(lambda: proxy.count("GET") == 5 and staging._space._queue)
-    began = time.monotonic()
     staging.close()
     for each in (under_way, waiting, lambda: staging.stage(2, items)):
         with pytest.raises(InputError, match="since the job is ending"):
             each()
-    assert time.monotonic() - began < 10
+    assert proxy.under_way == 1  # nobody waited for its answer
     wait_until(lambda: not (tmp_path / "scratch").exists())
 
 
@@ -225,7 +224,7 @@ def test_files_come_at_once_and_mini_batches_too(
 ) -> None:
     staging = Staging(tmp_path, azurite.storage(proxy.port), 10**6)
     staging.stage(99, items[:1])
-    proxy.delay = 0.05
+    proxy.hold_until = 24
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: staging.stage(number, items[number * 8 : number * 8 + 8]), range(4)))
     assert proxy.most_at_once >= 24

@@ -510,6 +510,7 @@ def test_a_thousand_small_blobs_come_many_at_a_time(azurite: Azurite, proxy: Fau
     proxy.forget()
     proxy.throttle(20)
     proxy.cut(5, after=3)
+    proxy.hold_until = 9
     download([(url, tmp_path / local_name(url, storage)) for url in urls], storage)
     assert in_folder(tmp_path) == sorted(f"many/{name}" for name in names)
     assert all((tmp_path / "many" / name).read_text() == name for name in names)

@@ -43,18 +43,20 @@ class FaultProxy:
     Attributes:
         port: where it listens.
         delay: seconds that each answer is held back.
+        hold_until: requests are held back until so many of them are under way at once (at most 30 s each); 0: none is.
         requests: method and path of each request, in the order they came.
         most_at_once: the most requests that were under way at the same time.
     """
 
     def __init__(self, store_port: int) -> None:
         self.delay = 0.0
+        self.hold_until = 0
         self.requests: list[tuple[str, str]] = []
         self.most_at_once = 0
         self._store_port = store_port
         self._faults: list[Fault] = []
         self._under_way = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._upstream = threading.local()
         proxy = self
 
@@ -98,6 +100,12 @@ class FaultProxy:
         with self._lock:
             return len(self._faults)
 
+    @property
+    def under_way(self) -> int:
+        """Requests that have no answer yet."""
+        with self._lock:
+            return self._under_way
+
     def count(self, method: str) -> int:
         """Requests of a method so far."""
         with self._lock:
@@ -107,6 +115,7 @@ class FaultProxy:
         """Start the counts anew, without faults and delay."""
         with self._lock:
             self.delay = 0.0
+            self.hold_until = 0
             self.requests.clear()
             self.most_at_once = 0
             self._faults.clear()
@@ -122,10 +131,16 @@ class FaultProxy:
             self.requests.append((method, path))
             self._under_way += 1
             self.most_at_once = max(self.most_at_once, self._under_way)
+            self._lock.notify_all()
             for number, fault in enumerate(self._faults):
                 if fault.method in (None, method):
                     return self._faults.pop(number)
         return None
+
+    def hold(self) -> None:
+        """Wait until as many requests as the test wants have been under way at once."""
+        with self._lock:
+            self._lock.wait_for(lambda: self.most_at_once >= self.hold_until, timeout=30)
 
     def end(self) -> None:
         with self._lock:
@@ -177,6 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.owner.begin(self.command, self.path)
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.owner.hold()
             if self.owner.delay:
                 time.sleep(self.owner.delay)
             if fault is not None and fault.status:
