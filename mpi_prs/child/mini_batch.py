@@ -87,6 +87,14 @@ def file_mini_batch(payload: memoryview, number: int) -> MiniBatch:
     return batch
 
 
+def data_frame(table: Any) -> Any:
+    """A ``pandas.DataFrame`` of a ``pyarrow.Table``, with the types that its schema tells pandas."""
+    import pyarrow
+
+    # A pool of one thread would only cost the way there and back
+    return table.to_pandas(use_threads=pyarrow.cpu_count() > 1)
+
+
 class PlainMiniBatches:
     """Makes mini-batches of plain payloads."""
 
@@ -148,8 +156,7 @@ class DescribedMiniBatches:
             memory = _Memory(self._segment, identity, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
         self._memory = memory
         with pyarrow.ipc.open_stream(pyarrow.py_buffer(memory.content)) as reader:
-            # A pool of one thread would only cost the way there and back.
-            return reader.read_all().to_pandas(use_threads=pyarrow.cpu_count() > 1)
+            return data_frame(reader.read_all())
 
     def _arrays(self, places: list[list[Any]]) -> dict[str, Any]:
         """On a private mapping: the script may write into them, and nobody else sees it."""

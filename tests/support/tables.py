@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
+from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.inputs.formats.format import BatchSize, LocalFiles, Part, TableFormat
 
 STORE = LocalFiles()
@@ -33,7 +34,7 @@ def at_the_user(table: Any) -> pd.DataFrame:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    frame: pd.DataFrame = pa.ipc.open_stream(sink.getvalue()).read_all().to_pandas()
+    frame: pd.DataFrame = data_frame(pa.ipc.open_stream(sink.getvalue()).read_all())
     return frame
 
 

@@ -21,6 +21,7 @@ from mpi_prs.azureml.datasets.sources import Source
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, put, storage_of
 from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.core.errors import OutputError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def to_pandas(dataset: Rows) -> Any:
     pieces = list(tables(dataset))
     if not pieces:
         raise WorkspaceError(f"there are no rows in {dataset}, and no columns known")
-    return pa.concat_tables(pieces, promote_options="permissive").to_pandas()
+    return data_frame(pa.concat_tables(pieces, promote_options="permissive"))
 
 
 def partition_by(dataset: Rows, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Source:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,36 @@ def unpack_column(text: str) -> Any:
     """What :func:`pack_column` packed."""
     with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(text))) as reader:
         return reader.read_next_batch().column(0)
+
+
+def nullable_in_pandas(schema: Any, names: Collection[str]) -> Any:
+    """The schema, with word to pandas that some columns are of its types that have missing values.
+
+    ``to_pandas`` then makes ``Int64``, ``UInt8`` or ``boolean`` of them, missing values or not; without that, whole
+    numbers with a missing value would become float64, and lose digits beyond 2^53.
+
+    Args:
+        names: columns of the schema; only those of whole numbers or booleans get such a type.
+    """
+    dtypes = {name: dtype for name in names if (dtype := _nullable_dtype(schema.field(name).type)) is not None}
+    if not dtypes:
+        return schema
+    metadata = dict(schema.metadata or {})
+    told = {"index_columns": [], "column_indexes": [], "columns": [], **json.loads(metadata.get(b"pandas", b"{}"))}
+    others = [each for each in told["columns"] if each.get("field_name", each["name"]) not in dtypes]
+    told["columns"] = others + [
+        {"name": name, "field_name": name, "pandas_type": dtype.lower(), "numpy_type": dtype, "metadata": None}
+        for name, dtype in dtypes.items()
+    ]
+    return schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()})
+
+
+def _nullable_dtype(type: Any) -> str | None:
+    if pa.types.is_boolean(type):
+        return "boolean"
+    if pa.types.is_integer(type):
+        return str(type).replace("uint", "UInt").replace("int", "Int")
+    return None
 
 
 def may_hold_nulls(array: Any) -> Any:
