@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 import threading
 import uuid
@@ -32,7 +31,6 @@ from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import Patience
 from tests.support.azurite import KEYS, OTHER_ACCOUNT, OTHER_KEY, Azurite
 from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.jobs import REPOSITORY
 
 BLOBS = {"mnist/0.png": b"zero", "mnist/1.png": b"one", "labels.txt": b"labels", "deep/a/b/.hidden": b"h"}
 
@@ -677,20 +675,7 @@ def test_progress_is_a_bar_in_a_terminal(
     assert "4 of 4 files, 14 bytes" in out
 
 
-# User processes
-
-
-def test_the_modules_import_the_standard_library_alone() -> None:
-    """They may be imported by an interpreter that has nothing else."""
-    code = """
-import sys
-before = set(sys.modules)
-import mpi_prs.azureml.datastores.datastore, mpi_prs.azureml.datasets.dataset, mpi_prs.azureml.datasets.consumption
-found = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
-print(sorted(found))
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['mpi_prs']"
+# Records
 
 
 def test_a_record_of_another_version_is_read(ws: Workspace) -> None:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -177,11 +178,11 @@ def test_what_lies_outside_the_rooms_imports_from_none_of_them() -> None:
 # Circles, by module
 
 
-FACADES = {"mpi_prs", "mpi_prs.azureml"}
-LEFT_IN_FUNCTIONS = 110
+FACADE = "mpi_prs.azureml"
+ASK_THE_FACADE = {"mpi_prs.azureml.workspace", "mpi_prs.azureml.definition.pipeline"}
+"""Whose classes have, as Azure's, methods that need what is built on them: the façade is their one way up."""
+LEFT_IN_FUNCTIONS = 103
 """Imports of ours in functions, but for the façades: to be none. Whoever takes one away lowers this."""
-LEFT_IN_CIRCLES = 13
-"""Modules that import each other in a circle, counting functions and annotations: to be none, too."""
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
@@ -204,22 +205,20 @@ MODULES = {
 
 def test_imports_of_ours_in_functions_become_fewer() -> None:
     found = sum(
-        is_inside for module, path in MODULES.items() if module not in FACADES for _, is_inside in imports_of(path)
+        is_inside
+        for module, path in MODULES.items()
+        if module not in ("mpi_prs", FACADE)
+        for _, is_inside in imports_of(path)
     )
     assert found <= LEFT_IN_FUNCTIONS
 
 
-def test_circles_of_modules_become_fewer() -> None:
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Counting imports in functions and for annotations; only the façade leads back up, for those who may ask it."""
     imports = {module: {other for other, _ in imports_of(path)} for module, path in MODULES.items()}
-
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        left = [start]
-        while left:
-            for other in imports.get(left.pop(), ()):
-                if other not in seen:
-                    seen.add(other)
-                    left.append(other)
-        return seen
-
-    assert sum(module in reached(module) for module in MODULES) <= LEFT_IN_CIRCLES
+    assert {module for module, others in imports.items() if FACADE in others} == ASK_THE_FACADE
+    below = {module: others & MODULES.keys() - {FACADE} for module, others in imports.items()}
+    try:
+        list(TopologicalSorter(below).static_order())
+    except CycleError as error:
+        pytest.fail(f"imported in a circle: {' → '.join(error.args[1])}")

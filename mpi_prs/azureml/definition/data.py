@@ -22,7 +22,6 @@ from mpi_prs.core.errors import PipelineError
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
     from mpi_prs.azureml.datastores.datastore import Datastore
-    from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _INPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -82,7 +81,7 @@ class PipelineData(Surface):
             None if pipeline_output_name is None else _name(pipeline_output_name, "a pipeline output", _NAME)
         )
         self.training_output = training_output
-        self.producer: ParallelRunStep | None = None
+        self.producer: Any = None
 
     def __repr__(self) -> str:
         return f"PipelineData(name={self.name!r})"

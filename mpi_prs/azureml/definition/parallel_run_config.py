@@ -5,24 +5,28 @@
     ParallelRunConfig(…) ── each value checked ──► attributes ── settings(values) ──► plain values of one submission
                                                        ▲ │
                                     load_yaml(ws, path) ─┘ └─► save_to_yaml(path)
+
+In a YAML file the parameters' names are the keys. ``environment`` is the name of a registered one, ``{name: …, version:
+…}``, or a whole definition; ``compute_target`` a name; a PipelineParameter a mapping ``{pipeline_parameter: NAME,
+default_value: …}``. What is left out has its default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from mpi_prs.azureml.compute.target import ComputeTarget
 from mpi_prs.azureml.definition.parameter import PipelineParameter
+from mpi_prs.azureml.environments.environment import Environment
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core import values as check
 from mpi_prs.core.azure_names import Surface
-from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.errors import ConfigError, PipelineError
+from mpi_prs.core.files import replacing
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.compute.target import ComputeTarget
-    from mpi_prs.azureml.environments.environment import Environment
-    from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.job.config.yaml_reader import as_yaml, read_document
 
 DEFAULT_FILE_NAME = "parallel_run_step.txt"
 
@@ -42,8 +46,6 @@ class _Setting(NamedTuple):
 
 
 def _environment(value: Any) -> Environment:
-    from mpi_prs.azureml.environments.environment import Environment
-
     if not isinstance(value, Environment):
         hint = f'; a registered one is Environment.get(ws, "{value}")' if isinstance(value, str) else ""
         raise check.WrongValue(f"expected an Environment{hint}", value)
@@ -51,8 +53,6 @@ def _environment(value: Any) -> Environment:
 
 
 def _compute_target(value: Any) -> ComputeTarget | str:
-    from mpi_prs.azureml.compute.target import ComputeTarget
-
     if isinstance(value, ComputeTarget) or (isinstance(value, str) and value.strip()):
         return value
     raise check.WrongValue("expected an AmlCompute, such as ws.compute_targets['cpucluster'], or its name", value)
@@ -214,9 +214,7 @@ class ParallelRunConfig(Surface):
         Raises:
             PipelineError: it cannot be written.
         """
-        from mpi_prs.azureml.definition.config_yaml import save
-
-        save(self, _file(path, "save_to_yaml"))
+        _save(self, _file(path, "save_to_yaml"))
 
     @staticmethod
     def load_yaml(workspace: Workspace, path: str | Path) -> ParallelRunConfig:
@@ -229,9 +227,7 @@ class ParallelRunConfig(Surface):
         Raises:
             PipelineError: the file cannot be read, or has something that is no setting.
         """
-        from mpi_prs.azureml.definition.config_yaml import load
-
-        return load(workspace, _file(path, "load_yaml"))
+        return _load(workspace, _file(path, "load_yaml"))
 
 
 def _file(path: Any, method: str) -> Path:
@@ -264,3 +260,80 @@ def _value(name: str, value: Any, whose: str) -> Any:
     except check.WrongValue as error:
         fields = error.fields(name, whose, secret=name == "environment_variables")
         raise PipelineError(**fields).at(key="ParallelRunConfig") from None
+
+
+# As a YAML file
+
+
+_STANDS_FOR = "pipeline_parameter"
+_TEXT_KEYS = ("description", "environment_variables")
+"""Below these keys ``1.10`` and ``true`` mean the text, as in the job config."""
+
+
+def _save(config: ParallelRunConfig, path: Path) -> None:
+    """Write it. Raises PipelineError."""
+    data = {key: _plain(getattr(config, key)) for key in _SETTINGS}
+    shown = {key: value for key, value in data.items() if value not in (None, {})}
+    try:
+        with replacing(path) as file:
+            file.write(as_yaml(shown).encode())
+    except OSError as error:
+        raise PipelineError(f"ParallelRunConfig.save_to_yaml: cannot write {path}: {error.strerror}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PipelineParameter):
+        return {_STANDS_FOR: value.name, "default_value": value.default_value}
+    if isinstance(value, ComputeTarget):
+        return value.name
+    if isinstance(value, Environment):
+        return value.definition()
+    return value
+
+
+def _load(workspace: Any, path: Path) -> ParallelRunConfig:
+    """Read it. Raises PipelineError."""
+    try:
+        data = read_document(path, (), _TEXT_KEYS, "configuration").data
+    except ConfigError as error:
+        raise PipelineError(str(error)).at(key="ParallelRunConfig.load_yaml") from None
+    for key in data:
+        if key not in _SETTINGS:
+            raise PipelineError(f"ParallelRunConfig.load_yaml: {path}: unknown key {key!r}{near(str(key), _SETTINGS)}")
+    given = {key: _object(path, key, value, workspace) for key, value in data.items()}
+    try:
+        return ParallelRunConfig(**given)
+    except PipelineError as error:
+        raise error.at(path=path) from None
+
+
+def _object(path: Path, key: str, value: Any, workspace: Any) -> Any:
+    if key == "environment":
+        return _environment_of(path, value, workspace)
+    if isinstance(value, Mapping) and _STANDS_FOR in value:
+        if set(value) != {_STANDS_FOR, "default_value"}:
+            raise PipelineError(
+                f"ParallelRunConfig.load_yaml: {path}: {key}: a pipeline parameter has the keys {_STANDS_FOR} and "
+                "default_value"
+            )
+        try:
+            return PipelineParameter(value[_STANDS_FOR], value["default_value"])
+        except PipelineError as error:
+            raise error.at(path=path, key=key).at(key="ParallelRunConfig.load_yaml") from None
+    return value
+
+
+def _environment_of(path: Path, value: Any, workspace: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return Environment.get(workspace, value)
+    if not isinstance(value, Mapping):
+        raise PipelineError(
+            f"ParallelRunConfig.load_yaml: {path}: environment: expected the name of a registered environment, or a "
+            "mapping that defines one"
+        )
+    if set(value) <= {"name", "version"} and isinstance(value.get("name"), str):
+        version = value.get("version")
+        return Environment.get(workspace, value["name"], None if version is None else str(version))
+    return Environment.from_definition(dict(value))
