@@ -7,7 +7,8 @@ it and all it imports are standard library only. ::
            ──WORK──────► for each mini-batch: make it, run(), encode rows ──RESULTS / SPILLED / FAILED──► worker
            ──STOP──────► shutdown(), end
 
-A ParallelRunException may ask for a pause, or for an end like that of STOP.
+A ParallelRunException may ask for a pause, or for an end like that of STOP; after several failures in a row the process
+asks for its end itself.
 
 User code can do anything: print, exit, crash, fork, close descriptors. What guards the protocol against it:
 
@@ -27,6 +28,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
@@ -96,6 +98,7 @@ class Host:
         self._flushed = 0.0
         self._spilled = 0
         self._asked: Failure | None = None  # by which the script asked for a pause or an end
+        self._failures = 0  # since the last success
 
     def start(self) -> EntryScript | None:
         """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
@@ -203,11 +206,15 @@ class Host:
             self._end_if_forked(error)
             kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
             failure = self._failure(kind, _one_line(error), error, number, attempt, started)
+            self._failures += 1
+            if not failure.code and 0 < self._settings.patience <= self._failures:
+                failure = replace(failure, code=RESTART)  # it may be this process that fails: a fresh one shall try
             self._flush()
             self._channel.send(Kind.FAILED, 1, failure.to_json())
             if failure.code in (RESTART, STOP, SLEEP):
                 self._asked = failure
             return
+        self._failures = 0
         self._channel.check()  # now, not at the next flush: by then another mini-batch would have the blame
         now = time.monotonic()
         length = len(rows)

@@ -53,7 +53,7 @@ class Failure:
         node: the node's name.
         seconds: how long the attempt had been running.
         log: the process's error log, where the whole story is.
-        code: what the script asked for by a ParallelRunException; empty: nothing.
+        code: what the script asked for by a ParallelRunException, or its process by itself; empty: nothing.
         pause: seconds, where it asked for a pause.
     """
 

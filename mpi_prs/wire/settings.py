@@ -52,7 +52,8 @@ class ProcessSettings:
         header: the file by which the processes of a run agree on the line with the column names.
         spill: folder for rows that are too large for a message.
         node: the name of its node, and
-        process: its number there; the worker fills these in.
+        process: its number there, and
+        patience: failures in a row after which it ends, to be replaced; the worker fills these in.
     """
 
     interpreter: str
@@ -70,6 +71,7 @@ class ProcessSettings:
     spill: str
     node: str = ""
     process: int = -1
+    patience: int = 0
 
     def pack(self) -> bytes:
         """The body of SETTINGS."""
@@ -86,6 +88,7 @@ class WorkerSettings:
     """All that a worker must know of the job.
 
     Attributes:
+        run_max_try: see the job config.
         run_root: the output folder, absolute, on the shared filesystem.
         token: names this start of the run; workers prove with it that they see the run directory.
         processes: user processes of this worker.
@@ -104,6 +107,7 @@ class WorkerSettings:
         process: of its user processes.
     """
 
+    run_max_try: int
     run_root: str
     token: str
     processes: int

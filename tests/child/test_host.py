@@ -19,6 +19,7 @@ import pytest
 from mpi_prs.child import host
 from mpi_prs.child.host import Host
 from mpi_prs.child.mini_batch import MiniBatchContext
+from mpi_prs.child.parallel_run import ParallelRunException, ParallelRunExceptionCode
 from mpi_prs.child.script import EntryScript
 from mpi_prs.wire.channel import (
     SPILL_THRESHOLD,
@@ -31,7 +32,7 @@ from mpi_prs.wire.channel import (
     Slot,
     WorkerEnd,
 )
-from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.failure import NO_RETRY, RESTART, Failure, FailureKind
 from mpi_prs.wire.record import RECORD, Record, unpack_records
 from tests.support.processes import process_settings
 
@@ -327,6 +328,26 @@ def test_whatever_run_raises_fails_that_attempt_alone(user: User, error: BaseExc
     assert (failure.mini_batch, failure.attempt, failure.process) == (8, 2, PROCESS)
     assert "in raising" in failure.traceback or "in run" in failure.traceback
     assert [record.mini_batch for records, _ in user.results for record in records] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("batches", "codes"),
+    [
+        ("bbb", ["", "", RESTART]),
+        ("bbbb", ["", "", RESTART]),
+        ("bbgbbg", ["", "", "", ""]),
+        ("bnnb", ["", NO_RETRY, NO_RETRY, RESTART]),
+    ],
+)
+def test_after_failures_in_a_row_the_process_asks_to_be_replaced(user: User, batches: str, codes: list[str]) -> None:
+    def run(mini_batch: list[str]) -> list[str]:
+        if mini_batch == ["n"]:
+            raise ParallelRunException("no", ParallelRunExceptionCode.NoRetry)
+        return mini_batch if mini_batch == ["g"] else [mini_batch[1]]
+
+    user.host._settings = replace(user.settings, patience=3)
+    user.serve(run, *([each] for each in batches))
+    assert [failure.code for failure in user.failures] == codes
 
 
 def test_a_failure_comes_after_the_answers_before_it(user: User, clock: Clock) -> None:

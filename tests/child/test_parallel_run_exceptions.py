@@ -21,6 +21,7 @@ from mpi_prs.engine.scheduler.events import Fail
 from mpi_prs.engine.scheduler.states import Phase as JobPhase
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.supervisor import UserProcess
+from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.channel import Frame, Kind, Phase
@@ -250,7 +251,7 @@ class Supervised:
             number=0, scratch=folder / "scratch", environment=dict(os.environ), placement="here", **logs
         )
         self.guard = Guard(folder / "scratch")
-        self.process = UserProcess(settings, self.place, self.guard)
+        self.process = UserProcess(settings, self.place, self.guard, Trust())
         self.rows = b""
         self.failed: list[str] = []
         self.unstarted: list[tuple[int, int, int]] = []

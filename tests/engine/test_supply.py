@@ -237,6 +237,20 @@ def test_a_frame_takes_as_many_as_it_may_of_one_range(manifest: Manifest) -> Non
     assert supply.queued == 0
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_what_has_failed_before_can_be_passed_over(manifest: Manifest, loader: Loader, loaded: bool) -> None:
+    with contextlib.nullcontext(FromManifest(manifest)) if not loaded else supply_of(loader) as supply:
+        supply.add(Chunk(4, 1, 2))
+        supply.add(Chunk(5, 1, 1))
+        supply.add(Chunk(6, 1, 3))
+        wait_until(lambda: supply.notice() or not loaded or loader.holding == {4, 5, 6})
+        supply.notice()
+        assert supply.next_attempt() == 2
+        portions = [supply.take_first_try(9), supply.take_first_try(9), supply.take(9), supply.take(9), supply.take(9)]
+        assert [p and p.chunk.first for p in portions] == [5, None, 4, 6, None]
+        assert (supply.next_attempt(), supply.queued) == (0, 0)
+
+
 def test_one_that_cannot_be_read_fails_alone(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     load = manifest.load
 

@@ -410,6 +410,45 @@ def test_every_fault_once_in_one_job_and_every_row_is_there(new_job: NewJob, mpi
     assert failed >= set(range(1, 2 * len(FAILING), 2))
 
 
+POISONS = {
+    "a context that is lost": """
+        poisoned = False
+
+        def run(mini_batch, context):
+            global poisoned
+            poisoned |= "item-0014" in mini_batch[0]
+            return [][1] if poisoned else mini_batch
+        """,
+    "descriptors that leak": """
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+        kept = []
+
+        def run(mini_batch, context):
+            kept.append(open(mini_batch[0]))
+            return [][1] if "item-0014" in mini_batch[0] else mini_batch
+        """,
+}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("name", POISONS)
+def test_an_item_that_poisons_its_process_costs_no_other_item(new_job: NewJob, name: str, processes: int) -> None:
+    job = new_job(textwrap.dedent(POISONS[name]), items=MINI_BATCHES, mini_batch_size=1)
+    done = job.local(processes=processes)
+    assert done.returncode == 0, done.stdout
+    assert [failure["mini_batch"] for failure in events(job, "failed")] == [14]
+    assert len(job.rows()) == MINI_BATCHES - 1
+
+
+def test_where_every_item_fails_processes_are_not_replaced_for_ever(new_job: NewJob) -> None:
+    job = new_job("def run(mini_batch):\n    return [][1]\n", items=60, mini_batch_size=1)
+    done = job.local(processes=1)
+    assert done.returncode == 1, done.stdout
+    assert len(events(job, "attempt_failed")) == 2 * 60
+    assert processes_started(job) < 12
+
+
 def test_a_script_that_reads_the_work_of_others_loses_no_row(new_job: NewJob) -> None:
     body = """
         import select

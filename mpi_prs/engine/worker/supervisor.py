@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mpi_prs.engine.worker.guard import MARK, kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
+from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
 from mpi_prs.wire.failure import (
     CHANNEL_CLOSED,
@@ -71,9 +72,10 @@ class _Sentence(NamedTuple):
 class UserProcess:
     """One user process, from start to end. After ``GONE``, make a new object."""
 
-    def __init__(self, settings: ProcessSettings, place: ProcessPlace, guard: Guard) -> None:
+    def __init__(self, settings: ProcessSettings, place: ProcessPlace, guard: Guard, trust: Trust) -> None:
         self.settings = settings
         self.place = place
+        self.trust = trust
         self.state = State.STARTING
         self.outstanding: deque[Chunk] = deque()
         self.outstanding_count = 0
@@ -128,7 +130,8 @@ class UserProcess:
         self.started = time.monotonic()
         self._slot.write(Phase.INIT, -1, self.started)
         self.channel = WorkerEnd(ours)
-        self.channel.send(Kind.SETTINGS, 0, replace(self.settings, process=place.number).pack())
+        settings = replace(self.settings, process=place.number, patience=self.trust.patience)
+        self.channel.send(Kind.SETTINGS, 0, settings.pack())
 
     # Work
 
@@ -150,6 +153,11 @@ class UserProcess:
             self.channel.send(Kind.STOP, 0)
         elif self.state is State.STOPPING:
             self._stop_by = min(self._stop_by, by)
+
+    def retire(self, now: float) -> None:
+        """It has nothing to do: let it end, and be replaced."""
+        self.state, self._stop_by = State.STOPPING, now + self.settings.task_overhead_timeout
+        self.channel.send(Kind.STOP, 0)
 
     def skip_unstarted(self) -> None:
         """Let it finish the mini-batch that it is at; it gives back the others."""
@@ -226,14 +234,17 @@ class UserProcess:
             news.rows.append(bytes(frame.body[size:]))
             news.finished += frame.mini_batches
             self._answered(frame.mini_batches)
+            self.trust.has_done()
         elif frame.kind == Kind.SPILLED:
             news.spilled.append((bytes(frame.body[: RECORD.size]), os.fsdecode(bytes(frame.body[RECORD.size :]))))
             self._answered(1)
+            self.trust.has_done()
         elif frame.kind == Kind.FAILED:
             failure = self._located(Failure.from_json(bytes(frame.body)))
             self._write_error_log(failure)
             news.failures.append(failure)
             self._answered(1)
+            self.trust.has_failed()
             self._heed(failure, now, news)
         elif frame.kind == Kind.READY:
             if self.state in (State.STARTING, State.RESTING):

@@ -80,6 +80,12 @@ class Supply(Protocol):
     def take(self, most: int) -> Portion | None:
         """Mini-batches for a process, at most so many; ``None`` when none can be handed over now."""
 
+    def next_attempt(self) -> int:
+        """The attempt of what :meth:`take` would give; 0: nothing."""
+
+    def take_first_try(self, most: int) -> Portion | None:
+        """As :meth:`take`, but what has failed before is passed over."""
+
     def answered(self, numbers: Iterable[int]) -> None:
         """These are done or failed: what they hold can go."""
 
@@ -133,10 +139,18 @@ class FromManifest:
     def notice(self) -> None:
         pass
 
+    def next_attempt(self) -> int:
+        return self._waiting[0].attempt if self._waiting else 0
+
     def take(self, most: int) -> Portion | None:
-        if not self._waiting:
-            return None
-        chunk = self._waiting[0]
+        return self._take(0, most) if self._waiting else None
+
+    def take_first_try(self, most: int) -> Portion | None:
+        place = next((place for place, chunk in enumerate(self._waiting) if chunk.attempt == 1), None)
+        return None if place is None else self._take(place, most)
+
+    def _take(self, place: int, most: int) -> Portion:
+        chunk = self._waiting[place]
         count = min(most, chunk.count)
         portion = self._load(chunk, count)
         if portion.loaded is None and count > 1:  # the others may be readable
@@ -144,7 +158,7 @@ class FromManifest:
         count = portion.chunk.count
         self.queued -= count
         if count == chunk.count:
-            self._waiting.popleft()
+            del self._waiting[place]
         else:
             chunk.first += count
             chunk.count -= count
@@ -284,10 +298,18 @@ class LoadedAhead:
                 self._release(order.prepared)
         self._order_more()
 
+    def next_attempt(self) -> int:
+        return self._ready[0].attempt if self._ready else 0
+
     def take(self, most: int) -> Portion | None:  # noqa: ARG002 (one at a time: each is loaded by itself)
-        if not self._ready:
-            return None
-        order = self._ready.popleft()
+        return self._take(self._ready[0]) if self._ready else None
+
+    def take_first_try(self, most: int) -> Portion | None:  # noqa: ARG002
+        order = next((order for order in self._ready if order.attempt == 1), None)
+        return None if order is None else self._take(order)
+
+    def _take(self, order: _Order) -> Portion:
+        self._ready.remove(order)
         self.queued -= 1
         chunk = Chunk(order.number, 1, order.attempt)
         if order.prepared is not None:

@@ -36,6 +36,7 @@ from mpi_prs.engine.worker.process_slots import make_places
 from mpi_prs.engine.worker.start_check import NotUsable, Sight, look
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
+from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.messages import Tag
@@ -61,6 +62,7 @@ class Worker:
         self._waiter = Waiter(transport, _LONGEST_WAIT)
         self._log = logging.getLogger(f"mpi_prs.worker{transport.rank}")
         self._processes: dict[int, UserProcess] = {}
+        self._trust: dict[int, Trust] = {}
         self._restart_at: dict[int, float] = {}
         self._pauses: dict[int, float] = {}  # user process → seconds that its init() has asked for
         self._outbox = Outbox(partial(self._send, Tag.RESULTS))
@@ -188,8 +190,10 @@ class Worker:
         if self._no_side_inputs:
             self._report_no_process(number, self._no_side_inputs)
             return
+        trust = self._trust.setdefault(number, Trust())
+        trust.start()
         try:
-            process = UserProcess(self._process_settings, self._places[number], self._guard)
+            process = UserProcess(self._process_settings, self._places[number], self._guard, trust)
         except OSError as error:  # no such interpreter on this node, no more processes or descriptors allowed
             self._report_no_process(number, f"the user process cannot be started: {error}")
             return
@@ -364,18 +368,36 @@ class Worker:
         most = int(self._settings.window / 2 / self._outbox.mean_run) if self._outbox.mean_run else 1
         most = max(1, min(_FRAME_MINI_BATCHES, most, supply.queued // len(ready)))
         while supply.queued:
-            process = min(ready, key=lambda process: process.outstanding_count)
+            process = min(ready, key=lambda process: (process.outstanding_count, process.trust.in_doubt))
             if process.outstanding_count > most:
                 return
             if process.outstanding_count and self._outbox.mean_run > _LONG_RUN and supply.queued < len(ready):
                 return
-            portion = supply.take(most)
+            portion = self._portion_for(process, most)
             if portion is None:
                 return
             if portion.loaded is not None:
                 process.send(portion.loaded, portion.chunk.attempt)
             else:
                 self._report_load_failure(portion)
+
+    def _portion_for(self, process: UserProcess, most: int) -> Portion | None:
+        """What this process may have next of what waits; see :mod:`mpi_prs.engine.worker.trust`."""
+        assert self._settings is not None
+        supply, trust = self._supply, process.trust
+        attempt = supply.next_attempt()
+        if attempt <= 1:
+            return supply.take(most)
+        if not trust.in_doubt:
+            return None if process.outstanding_count else supply.take(1)
+        portion = supply.take_first_try(most)
+        if portion is not None or process.outstanding_count:
+            return portion
+        if attempt >= self._settings.run_max_try and trust.is_worth_replacing:
+            self._log.info("user process %d is replaced before a last try: it failed last", process.place.number)
+            process.retire(time.monotonic())
+            return None
+        return supply.take(1)
 
     def _report_load_failure(self, portion: Portion) -> None:
         first, attempt = portion.chunk.first, portion.chunk.attempt

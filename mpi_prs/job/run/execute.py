@@ -222,6 +222,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         spill=str(run.directory.spill),
     )
     return WorkerSettings(
+        run_max_try=config.run_max_try,
         run_root=str(config.output),
         token=run.token,
         processes=config.processes_per_rank,
