@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.formats import FORMATS
 from mpi_prs.inputs.formats.format import TableFormat
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.partition_format import PartitionFormat
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import list_urls
 
 HIVE = "hive"

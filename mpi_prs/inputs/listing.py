@@ -9,19 +9,18 @@ more than the names of one folder and of the folders above it, for ten million f
 from __future__ import annotations
 
 import codecs
-import fnmatch
 import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import is_file_entry, is_folder_entry, leads_back, mode_of
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.urls import Glob, is_glob, of_bytes
 
 CHECKED_FILES = 1000
 """So many files at the head of each input are checked to be readable. Checking all would cost a round trip to the file
@@ -51,11 +50,8 @@ def list_files(input: FileInput) -> Iterator[bytes]:
 
     - A path that exists is taken as it is, even if it holds ``*``, ``?`` or ``[``.
     - A folder stands for all files under it.
-    - A glob matches files alone: ``*`` and ``?`` (one character) stay within a name, ``**`` crosses any number of
-      folders, ``[a-z]`` and ``[!a-z]`` are sets, and ``[*]`` is a literal star. ``day-*/`` and ``day-*/**`` are the
-      files under the folders that match.
-    - Hidden names (a leading dot) are skipped, in folders as in globs, unless the pattern spells out the dot. So are
-      run directories (``_run``): the output of one job is the input of the next.
+    - A glob matches files alone; :mod:`mpi_prs.core.urls` says what its signs mean.
+    - Hidden names and run directories are skipped, in folders as in globs, unless the pattern spells them out.
     - Links to files and folders are followed; a link back to a folder that it lies in is not. Broken links, sockets,
       pipes and devices are skipped, unless they are named themselves.
 
@@ -92,8 +88,8 @@ def _matching(patterns: Iterable[str], base: bytes) -> Iterator[bytes]:
             yield named
             continue
         if stat.S_ISDIR(mode):
-            walk = _Walk(named, [_segment(b"**")])
-        elif mode or not _GLOB.search(pattern):
+            walk = _Walk(named, Glob("", of_bytes))
+        elif mode or not is_glob(text):
             raise _not_a_file(named, mode)
         else:
             walk = _glob(pattern, base)
@@ -141,71 +137,33 @@ def _content(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 # Globs
 
-_GLOB = re.compile(rb"[*?[]")
-_RUN_FOLDER = os.fsencode(RUN_FOLDER)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """What stands between two slashes of a pattern."""
-
-    text: bytes
-    matches: Callable[[bytes], object]
-    literal: bool
-
-    @property
-    def any_depth(self) -> bool:
-        return self.text == b"**"
-
-
-def _segment(text: bytes) -> _Segment:
-    if not _GLOB.search(text):
-        return _Segment(text, text.__eq__, literal=True)
-    without = "" if text.startswith(b".") else r"(?!\.)"
-    without += "" if text.startswith(_RUN_FOLDER) else rf"(?!{RUN_FOLDER}\Z)"
-    if b"?" in text or b"[" in text:  # one character may be several bytes
-        characters = re.compile(without + fnmatch.translate(os.fsdecode(text))).match
-        return _Segment(text, lambda name: characters(os.fsdecode(name)), literal=False)
-    # Latin-1 maps bytes to characters one to one, and back
-    expression = (without + fnmatch.translate(text.decode("latin-1"))).encode("latin-1")
-    return _Segment(text, re.compile(expression).match, literal=False)
+_SLASHES = re.compile(rb"/+")
 
 
 def _glob(pattern: bytes, base: bytes) -> _Walk:
     """The walk below the part of a pattern that has no wildcard: only there are folders scanned."""
-    wildcard = _GLOB.search(pattern)
-    cut = pattern.rfind(b"/", 0, wildcard.start() if wildcard else None) + 1
-    segments: list[_Segment] = []
-    for text in pattern[cut:].split(b"/"):
-        if text not in (b"", b".") and not (text == b"**" and segments and segments[-1].any_depth):
-            segments.append(_segment(text))
-    if pattern.endswith(b"/") and not segments[-1].any_depth:
-        segments.append(_segment(b"**"))
-    return _Walk(_absolute(base, pattern[:cut]), segments)
+    found = Glob(os.fsdecode(_SLASHES.sub(b"/", pattern)), of_bytes)
+    return _Walk(_absolute(base, os.fsencode(found.root)), found)
 
 
 class _Walk:
-    """The files below a folder that match the segments of a pattern, sorted; each once, in one scan of each folder.
-
-    A state is the number of the segment that the next name has to match. ``**`` makes several possible at once, so a
-    folder is entered with a set of states.
+    """The files below a folder that match a glob, sorted; each once, in one scan of each folder.
 
     Attributes:
         root: the folder where the walk begins, absolute.
         folders_matched: so many folders match the whole pattern; known when the walk is over.
     """
 
-    def __init__(self, root: bytes, segments: Sequence[_Segment]) -> None:
+    def __init__(self, root: bytes, glob: Glob[bytes]) -> None:
         self.root = root
         self.folders_matched = 0
-        self._segments = segments
-        self._last = len(segments) - 1
+        self._glob = glob
 
     def __iter__(self) -> Iterator[bytes]:
         if not stat.S_ISDIR(_mode(self.root)):
             return
         folder = self.root.rstrip(b"/") + b"/"
-        states = self._with_skipped({0})
+        states = self._glob.start
         # An explicit stack: a path through nested generators would cost a step for each folder above it
         stack = [(folder, states, self._names(folder, states))]
         while stack:
@@ -215,7 +173,7 @@ class _Walk:
                 continue
             name = names.pop()
             if name.endswith(b"/"):
-                states = self._enter(states, name[:-1])
+                states = self._glob.enter(states, name[:-1])
                 folder += name
                 stack.append((folder, states, self._names(folder, states)))
             else:
@@ -226,11 +184,11 @@ class _Walk:
 
         The name of a folder ends with a slash: so sorted, names come in the order of the full paths below them.
         """
-        if len(states) == 1 and (segment := self._segments[min(states)]).literal:
-            return self._literal(folder, segment.text, is_last=self._last in states)
-        final = self._segments[self._last]
-        matches = final.matches if self._last in states else None
-        descends = states != {self._last} or final.any_depth
+        if len(states) == 1 and (segment := self._glob.segments[min(states)]).is_literal:
+            return self._literal(folder, os.fsencode(segment.text), is_last=self._glob.last in states)
+        final = self._glob.segments[self._glob.last]
+        matches = final.matches if self._glob.last in states else None
+        descends = states != {self._glob.last} or final.any_depth
         names = []
         try:
             with os.scandir(folder) as entries:
@@ -241,7 +199,7 @@ class _Walk:
                         names.append(name)
                     elif (matched or descends) and is_folder_entry(entry):
                         self.folders_matched += bool(matched) and not final.any_depth
-                        below = self._enter(states, name)
+                        below = self._glob.enter(states, name)
                         if below and not (entry.is_symlink() and self._any_depth(below) and leads_back(entry.path)):
                             names.append(name + b"/")
         except OSError as error:
@@ -257,26 +215,9 @@ class _Walk:
             return [name] if stat.S_ISREG(mode) else []
         return [name + b"/"] if stat.S_ISDIR(mode) else []
 
-    def _enter(self, states: frozenset[int], name: bytes) -> frozenset[int]:
-        """The states in the folder ``name`` of a folder; none if nothing there can match."""
-        reached = set()
-        for state in states:
-            segment = self._segments[state]
-            if segment.matches(name):
-                if segment.any_depth:
-                    reached.add(state)
-                elif state < self._last:
-                    reached.add(state + 1)
-        return self._with_skipped(reached)
-
-    def _with_skipped(self, states: set[int]) -> frozenset[int]:
-        """The states, and those reached when a ``**`` stands for no folder at all."""
-        skipped = {state + 1 for state in states if state < self._last and self._segments[state].any_depth}
-        return frozenset(states | skipped)
-
     def _any_depth(self, states: frozenset[int]) -> bool:
         """Whether ``**`` would go round in a folder that contains a link to it."""
-        return any(self._segments[state].any_depth for state in states)
+        return any(self._glob.segments[state].any_depth for state in states)
 
 
 # The filesystem

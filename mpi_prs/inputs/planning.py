@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.urls import is_glob, is_url
 from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.inputs.formats.arrow import pack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
@@ -34,7 +35,6 @@ from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json
 from mpi_prs.inputs.payload import pack
-from mpi_prs.storage.credentials import is_url
 
 _log = logging.getLogger("mpi_prs.data")
 
@@ -189,16 +189,15 @@ def literal_folder(dataset: Dataset) -> str:
     whole = pattern if is_url(pattern) else os.path.abspath(os.path.join(dataset.input.base, pattern))
     if os.path.isfile(whole):
         whole = os.path.dirname(whole)
-    is_glob = not os.path.isdir(whole)
+    has_wildcards = not os.path.isdir(whole)
     literal = []
     for name in whole.split("/"):
-        if "=" in name or (is_glob and _WILDCARD.search(_ONE_CHARACTER.sub("", name))):
+        if "=" in name or (has_wildcards and is_glob(_ONE_CHARACTER.sub("", name))):
             break
-        literal.append(_ONE_CHARACTER.sub(r"\1", name) if is_glob else name)
+        literal.append(_ONE_CHARACTER.sub(r"\1", name) if has_wildcards else name)
     return "/".join(literal)
 
 
-_WILDCARD = re.compile(r"[*?\[]")
 _ONE_CHARACTER = re.compile(r"\[([^]!])\]")  # a set of one: how a path is written of which a character means itself
 
 

@@ -14,8 +14,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from mpi_prs.storage.azure_errors import ONCE
-from mpi_prs.storage.stores import submit
-from mpi_prs.storage.url_glob import Entry
+from mpi_prs.storage.stores import Entry, submit
 
 Page = tuple[list[Entry], str]
 """The files and folders of a page, and the mark of the next one; empty: there is none."""
@@ -25,7 +24,7 @@ PAGE = 5000
 
 
 class Container:
-    """Lists a container; implements :class:`~mpi_prs.storage.url_glob.Lister`.
+    """Lists a container; implements :class:`~mpi_prs.storage.stores.Lister`.
 
     Args:
         client: the container's.

@@ -88,9 +88,9 @@ class AzureStore:
     def list(self, url: str, hidden: bool) -> Iterator[Listed]:
         place = parse(url, self._storage)
 
-        def exact() -> Found | None:
+        def exact(name: str) -> Found | None:
             try:
-                return run(self.look_up, url)
+                return run(self.look_up, place.url_of(name))
             except NoContainer:
                 raise
             except NotThere:

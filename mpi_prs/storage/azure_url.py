@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from mpi_prs.core.urls import is_url, is_web, percent_encoded
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import StoreProblem
 
@@ -37,7 +38,7 @@ class AzureUrl(NamedTuple):
 
     def url_of(self, name: str) -> str:
         """The URL of a blob in the same container."""
-        return self.prefix + (quote(name, safe="/~!$&'()+,;=:@") if self.quoted else name)
+        return self.prefix + (percent_encoded(name) if self.quoted else name)
 
 
 def is_azure(url: str, storage: Storage) -> bool:
@@ -45,7 +46,7 @@ def is_azure(url: str, storage: Storage) -> bool:
     scheme, _, rest = url.partition("://")
     if scheme in _SCHEMES:
         return True
-    if scheme not in ("http", "https"):
+    if not is_web(url):
         return False
     return _is_below(url, storage.account_url) or _HOST.fullmatch(rest.partition("/")[0].lower()) is not None
 
@@ -164,7 +165,7 @@ def account_at(address: str | None) -> str:
     """The account of an address: the first label of a name, or the first folder behind a number."""
     if not address:
         return ""
-    parts = urlsplit(address if "://" in address else f"https://{address}")
+    parts = urlsplit(address if is_url(address) else f"https://{address}")
     host = parts.hostname or ""
     if re.fullmatch(r"[0-9.]+|localhost|.*:.*", host) or "." not in host:
         return parts.path.strip("/").partition("/")[0]

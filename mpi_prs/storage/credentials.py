@@ -27,7 +27,6 @@ ENVIRONMENT = (
 )
 """Variables that say how to get at Azure, where the job does not."""
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SECRET_OPTION = re.compile(r"key|token|secret|passw|credential|connection_string|sas", re.IGNORECASE)
 _SIGNED = re.compile(r"[?&](sig|X-Amz-Signature|X-Goog-Signature)=", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -36,11 +35,6 @@ _IN_TEXT = (
     (re.compile(r"((?:AccountKey|SharedAccessSignature)=)[^;\s\"']+", re.IGNORECASE), r"\1***"),
     (re.compile(r"(://[^/:@\s]*:)[^/@\s]+@"), r"\1***@"),
 )
-
-
-def is_url(text: str) -> bool:
-    """Whether this names something by URL, such as ``abfs://container/path``, and not by path."""
-    return _URL.match(text) is not None
 
 
 @dataclass(frozen=True)

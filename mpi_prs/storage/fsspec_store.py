@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.core.urls import is_url, is_web
 from mpi_prs.storage.credentials import Storage, scrub
 from mpi_prs.storage.stores import (
     FULL,
     RANGE,
     RANGES_AT_ONCE,
+    Entry,
     Found,
     Listed,
     NotThere,
@@ -26,7 +28,6 @@ from mpi_prs.storage.stores import (
     ranges,
     run,
 )
-from mpi_prs.storage.url_glob import Entry
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
@@ -71,9 +72,9 @@ class FsspecStore:
         return path
 
     def list(self, url: str, hidden: bool) -> Iterator[Listed]:
-        def exact() -> Found | None:
+        def exact(name: str) -> Found | None:
             try:
-                details = run(self._file, url)
+                details = run(self._file, self._url_of(name))
             except NotThere:
                 return None
             return Found(int(details["size"]), _version(details))
@@ -82,7 +83,7 @@ class FsspecStore:
         return listed(_Listing(self, "/" if path.startswith("/") else ""), path, hidden, self._url_of, exact)
 
     def _url_of(self, path: str) -> str:
-        return path if "://" in path else f"{self._protocol}://{path}"
+        return path if is_url(path) else f"{self._protocol}://{path}"
 
     async def look_up(self, url: str) -> Found:
         # Without a version: a read cannot ask for one
@@ -193,10 +194,6 @@ def _version(details: dict[str, Any]) -> str:
     return next((str(details[name]) for name in _VERSIONS if details.get(name)), "")
 
 
-def is_web(url: str) -> bool:
-    return url.partition("://")[0] in ("http", "https")
-
-
 def _status(error: Exception) -> int | None:
     """Of the server's answer."""
     if type(error).__module__ == "aiohttp.http_exceptions":  # no answer: one that cannot be read, or half of one
@@ -206,7 +203,7 @@ def _status(error: Exception) -> int | None:
 
 
 class _Listing:
-    """Lists folder by folder; implements :class:`~mpi_prs.storage.url_glob.Lister`.
+    """Lists folder by folder; implements :class:`~mpi_prs.storage.stores.Lister`.
 
     Args:
         root: ``/`` where absolute paths begin so.

@@ -32,10 +32,9 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
     """The files that a URL names, with their sizes in bytes: itself, all below it, or what it matches as a glob.
 
     The rules are those of :func:`mpi_prs.inputs.listing.list_files`, as far as a store without folders allows: a
-    blob that
-    exists is taken as it is; a folder stands for all blobs under it; in a glob ``*``, ``?`` and ``[…]`` stay within a
-    name and ``**`` crosses folders; hidden names and run directories are skipped unless the pattern spells them out.
-    Globs look only below their part without wildcards. In a URL that begins with ``http`` names are percent-encoded.
+    blob that exists is taken as it is; a folder stands for all blobs under it; what a glob means is said in
+    :mod:`mpi_prs.core.urls`. Globs look only below their part without wildcards. In a URL that begins with ``http``
+    names are percent-encoded.
 
     Args:
         pattern: the URL.
@@ -65,6 +64,7 @@ def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> It
         raise InputError(
             f"nothing is found at {pattern}: there is neither a file of this name nor any file below it or matching it"
             + ("" if hidden else " (hidden ones do not count)")
+            + ("; // in it stands for a folder without a name" if "//" in pattern.partition("://")[2] else "")
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.core.files import arriving
-from mpi_prs.storage.url_glob import Lister, matching
+from mpi_prs.core.urls import Glob, is_glob, of_texts, without_dots
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -100,6 +100,34 @@ class Listed(NamedTuple):
     url: str
     size: int
     version: str
+
+
+class Entry(NamedTuple):
+    """What a listing of names has.
+
+    Attributes:
+        name: its full name in the store; that of a folder ends with a slash.
+        size: in bytes; -1: a folder.
+        version: as of :class:`Listed`.
+    """
+
+    name: str
+    size: int
+    version: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.size < 0
+
+
+class Lister(Protocol):
+    """How a store is listed, which has no folders, only names with slashes in them; both give names in their order."""
+
+    def folder(self, prefix: str) -> Iterator[Entry]:
+        """The files and folders whose names begin with ``prefix`` and have no further slash."""
+
+    def below(self, prefix: str) -> Iterator[Entry]:
+        """The files whose names begin with ``prefix``, however many slashes follow."""
 
 
 class Store(Protocol):
@@ -311,18 +339,72 @@ def ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def listed(
-    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[], Found | None]
+    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[str], Found | None]
 ) -> Iterator[Listed]:
-    """What a path names: a file of this very name, or what the folder or glob stands for.
+    """What a path names: a file of this very name, all below a folder of this very name, or what it matches as a glob.
 
     Args:
-        exact: the file of this very name; ``None``: there is none.
+        exact: the file of a name; ``None``: there is none.
     """
-    if path and not path.endswith("/") and (found := exact()) is not None:
-        yield Listed(url_of(path), found.size, found.version)
-        return
-    for entry in matching(lister, path, hidden=hidden):
-        yield Listed(url_of(entry.name), entry.size, entry.version)
+    path = without_dots(path)
+    named = path.rstrip("/")
+    found = exact(named) if named == path and named else None
+    if found is None:
+        is_empty = True
+        for entry in _matching(lister, path, hidden):
+            is_empty = False
+            yield Listed(url_of(entry.name), entry.size, entry.version)
+        found = exact(named) if is_empty and named != path and named else None
+    if found is not None:
+        yield Listed(url_of(named), found.size, found.version)
+
+
+def _matching(lister: Lister, path: str, hidden: bool) -> Iterator[Entry]:
+    """The files that a folder or a glob stands for, in the order of their names."""
+    folder = path.rstrip("/") + "/" if path else ""
+    if is_glob(path) and not _has_files(lister, folder):
+        glob = Glob(path, of_texts, hidden=hidden)
+        return _below(lister, glob.root, glob, 0)
+    return _below(lister, folder, Glob("", of_texts, hidden=hidden), 0)
+
+
+def _has_files(lister: Lister, folder: str) -> bool:
+    with contextlib.suppress(StoreProblem):  # such as that of a web server which knows no such name: there is none
+        return next(lister.below(folder), None) is not None
+    return False
+
+
+def _below(lister: Lister, folder: str, glob: Glob[str], number: int) -> Iterator[Entry]:
+    """What is in a folder for the segments from this one on.
+
+    A pattern is followed folder by folder as long as that saves looking at names; from the first ``**`` on, everything
+    below is listed in one sweep and sieved.
+    """
+    segment = glob.segments[number]
+    if segment.any_depth:
+        yield from _sieved(lister.below(folder), folder, glob, number)
+    elif number == glob.last:
+        for entry in lister.folder(folder + segment.lead):
+            if not entry.is_folder and segment.matches(entry.name[len(folder) :]):
+                yield entry
+    elif segment.is_literal:
+        yield from _below(lister, f"{folder}{segment.text}/", glob, number + 1)
+    else:
+        for entry in lister.folder(folder + segment.lead):
+            if entry.is_folder and segment.matches(entry.name[len(folder) : -1]):
+                yield from _below(lister, entry.name, glob, number + 1)
+
+
+def _sieved(entries: Iterable[Entry], folder: str, glob: Glob[str], number: int) -> Iterator[Entry]:
+    above, states = "", glob.at(number)
+    for entry in entries:
+        cut = max(entry.name.rfind("/") + 1, len(folder))
+        if entry.name[len(folder) : cut] != above:
+            above, states = entry.name[len(folder) : cut], glob.at(number)
+            for name in above.split("/")[:-1]:
+                states = glob.enter(states, name)
+        if glob.takes(states, entry.name[cut:]):
+            yield entry
 
 
 def safe_path(name: str) -> str:

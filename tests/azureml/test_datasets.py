@@ -769,8 +769,10 @@ def test_outputs_of_steps(folder: FolderDatastore, tmp_path: Path) -> None:
     rows = output.read_delimited_files(path_glob="*.csv").drop_columns("b")
     assert isinstance(rows, OutputTabularDatasetConfig)
     assert (rows.name, rows.as_input("x").mode, rows.as_input("x").dataset) == ("rows", "direct", rows)
-    made = rows.dataset_at(str(tmp_path / "out"))
-    assert made.to_pandas_dataframe().to_dict("list") == {"a": [1], "x": ["1"]}
+    make(tmp_path, {"o*[t]/1.csv": b"a,b\n3,4\n", "odd/1.csv": b""})
+    for place, a in (("out", 1), ("o*[t]", 3)):
+        made = rows.dataset_at(str(tmp_path / place))
+        assert made.to_pandas_dataframe().to_dict("list") == {"a": [a], "x": ["1"]}
     assert rows.keep_columns("b").kept == ("b",)
     assert output.read_parquet_files().dataset_at("/x").format == "parquet"
 

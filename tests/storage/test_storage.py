@@ -11,19 +11,21 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
+import fsspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.urls import Glob, is_url, of_texts
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.storage import azure_listing, stores
-from mpi_prs.storage.credentials import ENVIRONMENT, Storage, is_url, scrub
+from mpi_prs.storage.credentials import ENVIRONMENT, Storage, scrub
 from mpi_prs.storage.downloading import download, local_name
 from mpi_prs.storage.remote import RemoteFiles, list_urls, list_versions
 from mpi_prs.storage.stores import Patience, safe_path
-from mpi_prs.storage.url_glob import Segment, names_match
 from tests.support.azurite import ACCOUNT, KEY, Azurite
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.jobs import REPOSITORY
@@ -38,7 +40,11 @@ TREE = {
     "day-1/.hidden": b"h",
     ".git/config": b"c",
     "ü b/[1].txt": b"u",
+    "d1": b"1",
+    "d[1]/x": b"x",
+    "d[1]/y/z": b"z",
 }
+VISIBLE = sum("." not in (path[0], path.rpartition("/")[2][0]) for path in TREE)
 PATTERNS = [
     "",
     "a.txt",
@@ -57,7 +63,34 @@ PATTERNS = [
     ".git/*",
     "ü b/[1].txt",
     "?.txt",
+    ".",
+    "./day-1",
+    "./day-*/./x.csv",
+    "day-1/.",
+    "day-*/.",
+    "*/.",
+    "a.txt/",
+    "day-?",
+    "day-[!1]/*",
+    "*.tx[t]",
+    "d[1]",
+    "d[1]/",
+    "d[1]/*",
+    "d[[]1]/**",
+    "[d]1",
+    "*/",
+    "**",
+    "**/",
+    "**/**/z*",
+    "*/**/*",
+    "[.]git/*",
+    "*git/*",
+    "day-1/*.CSV",
+    "nope",
+    "nope/",
+    "nope*/**",
 ]
+"""What finds nothing is refused everywhere."""
 
 
 @pytest.fixture(autouse=True)
@@ -168,24 +201,49 @@ def test_a_bad_key_file_is_named(tmp_path: Path, content: str | None, expected: 
 # Listing
 
 
+def found_at(root: str, pattern: str, storage: Storage) -> list[tuple[str, int]]:
+    """What is listed by URL, below the root; nothing: it is refused."""
+    try:
+        listing = list(list_urls(f"{root}/{pattern}", storage))
+    except InputError as error:
+        assert "nothing is found" in str(error)
+        return []
+    assert all(url.startswith(root + "/") for url, _ in listing)
+    return [(url[len(root) + 1 :], size) for url, size in listing]
+
+
+@pytest.fixture(scope="module")
+def doors(azurite: Azurite, tree: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Storage]]:
+    """:data:`TREE` in a folder and in stores."""
+    folder = tmp_path_factory.mktemp("tree")
+    memory = fsspec.filesystem("memory")
+    for name, content in TREE.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(content)
+        memory.pipe_file(f"/tree/{name}", content)
+    web = f"{azurite.account_url()}/tree"
+    return {
+        "path": (str(folder), Storage()),
+        "azure": (tree, azurite.storage()),
+        "azure by http": (web, dataclasses.replace(azurite.storage(), account_url=azurite.account_url())),
+        "file": (f"file://{folder}", Storage()),
+        "memory": ("memory:///tree", Storage()),
+    }
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_finds_in_a_store_what_it_finds_in_a_folder(
-    azurite: Azurite, tree: str, pattern: str, tmp_path: Path
+    doors: dict[str, tuple[str, Storage]], pattern: str
 ) -> None:
-    for name, content in TREE.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_bytes(content)
-    expected = [
-        (path.removeprefix(f"{tmp_path}/"), os.stat(path).st_size)
-        for path in map(os.fsdecode, list_files(FileInput((f"{tmp_path}/{pattern}",))))
-    ]
-    found = [(url.removeprefix(f"{tree}/"), size) for url, size in list_urls(f"{tree}/{pattern}", azurite.storage())]
-    assert found == expected
-    generic = [
-        (url.removeprefix(f"file://{tmp_path}/"), size)
-        for url, size in list_urls(f"file://{tmp_path}/{pattern}", Storage())
-    ]
-    assert generic == expected
+    folder, _ = doors["path"]
+    try:
+        paths = list(map(os.fsdecode, list_files(FileInput((f"{folder}/{pattern}",)))))
+    except InputError:
+        paths = []
+    expected = [(os.path.relpath(path, folder), os.stat(path).st_size) for path in paths]
+    found = {door: found_at(*doors[door][:1], pattern, doors[door][1]) for door in doors if door != "path"}
+    found["azure by http"] = [(unquote(name), size) for name, size in found["azure by http"]]
+    assert found == dict.fromkeys(found, expected)
 
 
 @given(
@@ -205,8 +263,11 @@ def test_names_match_as_a_regular_expression_says(names: list[str], texts: list[
         (folder + (r"(?!\.)[^/]+" if last else "")) if text == "**" else part(text) + ("" if last else "/")
         for text, last in zip(texts, [False] * (len(texts) - 1) + [True], strict=True)
     )
-    segments = [Segment.parse(text, hidden=False) for text in texts]
-    assert names_match(names, segments) == bool(re.fullmatch(expression, "/".join(names)))
+    pattern = Glob("/".join(["*", *texts]), of_texts)  # nothing in front of a wildcard
+    states = pattern.at(1)
+    for name in names[:-1]:
+        states = pattern.enter(states, name)
+    assert pattern.takes(states, names[-1]) == bool(re.fullmatch(expression, "/".join(names)))
 
 
 def test_run_directories_are_skipped_unless_they_are_spelled_out(azurite: Azurite) -> None:
@@ -288,7 +349,7 @@ def test_credentials_come_from_the_environment(azurite: Azurite, tree: str, monk
     with pytest.raises(InputError, match="no storage account is named"):
         list(list_urls(tree, Storage()))
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string())
-    assert len(list(list_urls(tree, Storage()))) == 7
+    assert len(list(list_urls(tree, Storage()))) == VISIBLE
 
 
 def test_a_key_file_and_a_sas_token_file_let_in(azurite: Azurite, tree: str, tmp_path: Path) -> None:
@@ -309,7 +370,7 @@ def test_a_key_file_and_a_sas_token_file_let_in(azurite: Azurite, tree: str, tmp
         Storage(account_url=azurite.account_url(), sas_token_file=str(tmp_path / "sas")),
         Storage(account_url=azurite.account_url(), account_key_file=str(tmp_path / "key")),
     ):
-        assert len(list(list_urls(tree, storage))) == 7
+        assert len(list(list_urls(tree, storage))) == VISIBLE
         assert RemoteFiles(storage).size(f"{tree}/day-1/x.csv") == 3
     with pytest.raises(InputError) as refused:
         list(list_urls("abfs://other", Storage(account_url=azurite.account_url(), sas_token=token)))
@@ -626,8 +687,6 @@ def test_a_web_server_is_read_by_the_same_means(azurite: Azurite, proxy: FaultPr
 
 
 def test_a_filesystem_without_coroutines_works_too(tmp_path: Path) -> None:
-    import fsspec
-
     fsspec.filesystem("memory").pipe({"/folder/a.txt": b"A", "/folder/b/c.txt": b"CC", "/folder/.hidden": b""})
     assert list(list_urls("memory://folder", Storage())) == [
         ("memory:///folder/a.txt", 1),

@@ -14,6 +14,7 @@ from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDatase
 from mpi_prs.azureml.datastores.datastore import Datastore, checked_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.urls import escape
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class OutputTabularDatasetConfig(Surface):
             "delimited": Dataset.Tabular.from_delimited_files,
             "parquet": Dataset.Tabular.from_parquet_files,
         }[self.format]
-        place = path if self.path_glob is None else f"{path.rstrip('/')}/{self.path_glob.lstrip('/')}"
+        place = path if self.path_glob is None else f"{escape(path.rstrip('/'))}/{self.path_glob.lstrip('/')}"
         made: TabularDataset = make(place, validate=False, **self.options)
         if self.kept:
             made = made.keep_columns(self.kept)

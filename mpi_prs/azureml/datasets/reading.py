@@ -23,11 +23,10 @@ from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, pu
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.core.errors import OutputError, WorkspaceError
+from mpi_prs.core.urls import is_glob, is_url, literal
 
 if TYPE_CHECKING:
     from mpi_prs.inputs.datasets import Dataset as Data
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Files(Protocol):
@@ -165,11 +164,11 @@ def _bases(sources: Sequence[Source]) -> list[tuple[str, str]]:
 def _literal_folder(source: Source, root: str) -> str:
     """The deepest folder that all files of a place are below, with a slash at the end."""
     path = source.root()[1]
-    if (wildcard := re.search(r"[*?[]", path)) and not os.path.lexists(root + path):
-        return root + path[: path.rfind("/", 0, wildcard.start()) + 1]
+    if is_glob(path) and not os.path.lexists(root + path):
+        return root + literal(path)
     is_folder = path.endswith("/") or not path
     if not is_folder:
-        is_folder = os.path.isdir(root + path) if not _URL.match(root) else not _is_blob(source)
+        is_folder = os.path.isdir(root + path) if not is_url(root) else not _is_blob(source)
     return root + (path.rstrip("/") + "/" if path and is_folder else path[: path.rfind("/") + 1])
 
 
@@ -198,7 +197,7 @@ def config_pattern(pattern: str) -> str:
     Raises:
         WorkspaceError: it is no text.
     """
-    if _URL.match(pattern):
+    if is_url(pattern):
         return pattern
     try:
         pattern.encode()
@@ -271,11 +270,11 @@ class MountContext:
         with contextlib.ExitStack() as undo:
             target = self._new_folder(undo)
             pairs = local_pairs(self._dataset, target)
-            remote = [pair for pair in pairs if _URL.match(pair[0])]
+            remote = [pair for pair in pairs if is_url(pair[0])]
             progress = Progress("fetching", "fetched", f"to {target}", show=False)
             bring(remote, self._dataset.storage_section(), overwrite=True, progress=progress)
             for source, path in pairs:
-                if not _URL.match(source):
+                if not is_url(source):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.symlink_to(source)
             self._undo = undo.pop_all()
@@ -310,7 +309,7 @@ def _single_folder(dataset: Files) -> str | None:
     if len(dataset.sources) != 1 or dataset.is_cut:
         return None
     pattern = dataset.sources[0].pattern()
-    return os.path.abspath(pattern) if not _URL.match(pattern) and os.path.isdir(pattern) else None
+    return os.path.abspath(pattern) if not is_url(pattern) and os.path.isdir(pattern) else None
 
 
 # Partition keys

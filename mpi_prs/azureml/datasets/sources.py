@@ -6,7 +6,6 @@ is registered under the name then is what counts.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, checked_path
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.urls import escape, is_glob, is_url, is_web
 
 if TYPE_CHECKING:
     from mpi_prs.child.context.workspace import Workspace
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WASB = re.compile(r"wasb(s?)://")
 _EXPECTED = (
     "expected a path, a URL, a DataPath such as datastore.path('mnist/'), a tuple (datastore, 'mnist/'), or a list of "
@@ -50,7 +49,7 @@ class Source:
     @property
     def is_url(self) -> bool:
         """Whether it is a URL that is in no datastore."""
-        return self.datastore_name is None and _URL.match(self.path) is not None
+        return self.datastore_name is None and is_url(self.path)
 
     def root(self) -> tuple[str, str]:
         """The absolute path or URL that it starts from (empty, or with a slash at the end), and its path below that."""
@@ -69,17 +68,17 @@ class Source:
         Only the path in a datastore may be a glob; the datastore's own folder means itself.
         """
         root, path = self.root()
-        if self.datastore_name is None or _URL.match(root):
+        if self.datastore_name is None or is_url(root):
             return self.path if self.datastore_name is None else root + path
         whole = root + path
-        return whole if not glob.has_magic(path) or os.path.lexists(whole) else glob.escape(root) + path
+        return whole if not is_glob(path) or os.path.lexists(whole) else escape(root) + path
 
     def storage(self) -> dict[str, Any]:
         """How to get at it: a job config's ``storage``; empty: nothing needs to be said."""
         datastore = self.datastore
         if datastore is not None:
             return datastore.storage_section()
-        return {"anonymous": True} if self.path.startswith(("http://", "https://")) else {}
+        return {"anonymous": True} if is_web(self.path) else {}
 
     def definition(self) -> dict[str, str]:
         """As JSON."""
@@ -117,7 +116,7 @@ def sources(path: Any) -> tuple[Source, ...]:
 
 def one_store(found: Iterable[Source]) -> dict[str, Any]:
     """How to get at the store of all places that are reached by URL. Raises WorkspaceError: there are several."""
-    remote = [source for source in found if _URL.match(source.root()[0])]
+    remote = [source for source in found if is_url(source.root()[0])]
     stores = [source.storage() for source in remote]
     for source, store in zip(remote, stores, strict=True):
         if store != stores[0]:
@@ -157,7 +156,7 @@ def _in_datastore(path: DataPath) -> Source:
 def _outside(path: str | bytes) -> Source:
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise WorkspaceError(f"path: {_EXPECTED}; got {path!r}")
-    if not _URL.match(path):
+    if not is_url(path):
         return Source(os.path.abspath(os.path.expanduser(path)))
     if path.startswith("azureml://"):
         raise WorkspaceError(

@@ -23,6 +23,7 @@ from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.records import add_json, locked, write_json
+from mpi_prs.core.urls import is_url
 
 FROM_ENVIRONMENT = "environment"
 ACCOUNT_KEY = "account_key"
@@ -107,7 +108,7 @@ def account_url(record: DatastoreRecord, endpoints: Mapping[str, str]) -> str | 
     endpoint, account = record.endpoint, str(record.account_name)
     if endpoint is None and record.protocol is None:
         return endpoints[account].rstrip("/") if account in endpoints else None
-    if endpoint is not None and "://" in endpoint:
+    if endpoint is not None and is_url(endpoint):
         return endpoint.rstrip("/")
     return f"{record.protocol or 'https'}://{account}.blob.{(endpoint or 'core.windows.net').strip('/.')}"
 

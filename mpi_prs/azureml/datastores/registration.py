@@ -18,6 +18,7 @@ from mpi_prs.azureml.datastores.records import (
 from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
+from mpi_prs.core.urls import is_url, is_web
 from mpi_prs.storage.azure_url import account_at
 from mpi_prs.storage.containers import check_container, create_container
 from mpi_prs.storage.credentials import Storage, scrub
@@ -37,7 +38,7 @@ def text(parameter: str, value: object) -> str:
 
 def folder_path(folder: object) -> str:
     """A folder as an absolute path. Raises WorkspaceError: it is no path of a folder."""
-    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or "://" in str(os.fspath(folder)):
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or is_url(str(os.fspath(folder))):
         raise WorkspaceError(f"folder is the path of a folder that all nodes see, but got {folder!r}")
     return os.path.abspath(os.path.expanduser(str(os.fspath(folder))))
 
@@ -122,7 +123,7 @@ def _endpoint(value: object) -> str:
     value = value.strip()
     if "?" in value or "@" in value:
         raise WorkspaceError(f"{expected}; a SAS token belongs into sas_token")
-    if "://" in value and not value.startswith(("http://", "https://")):
+    if is_url(value) and not is_web(value):
         raise WorkspaceError(f"{expected}, but got {value!r}")
     return value
 

@@ -21,6 +21,7 @@ from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import InputError, WorkspaceError
 from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.urls import is_url
 
 _log = logging.getLogger("mpi_prs.datastores")
 
@@ -65,7 +66,6 @@ def bring(
         InputError: a URL cannot be read, or the disk cannot be written.
         WorkspaceError: a path cannot be read, or cannot be written here.
     """
-    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.downloading import begin_download, finish
 
     wanted = [pair for pair in pairs if overwrite or not os.path.lexists(pair[1])]
@@ -87,7 +87,6 @@ def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwr
         OutputError: the store refuses or cannot be reached.
         WorkspaceError: a file cannot be read, or cannot be written.
     """
-    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.upload import upload_all
 
     def stored(path: Path, is_new: bool) -> None:

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import copy
-import glob
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.urls import escape
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
@@ -291,8 +291,7 @@ class PipelineOutputTabularDataset(_PipelineOutputDataset):
         from mpi_prs.azureml.datasets.dataset import Dataset
 
         if self.file_extension:
-            folder = path.rstrip("/") if "://" in path else glob.escape(path.rstrip("/"))
-            path = f"{folder}/**/*{self.file_extension}"
+            path = f"{escape(path.rstrip('/'))}/**/*{self.file_extension}"
         if self.format == "parquet":
             made = Dataset.Tabular.from_parquet_files(path, validate=False, **self.options)
         else:

@@ -28,6 +28,7 @@ from pathlib import Path
 from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, run_builder
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask
 from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.urls import is_url
 
 _PROGRAMS = ("apptainer", "singularity")
 _PULLED = ("docker://", "oras://", "library://", "shub://", "https://", "http://")
@@ -86,7 +87,7 @@ def image_source(image: str | None, dockerfile: str | None, who: str) -> tuple[s
         raise EnvironmentProblem(f"{who} has no docker.base_image, which the policy container runs")
     if image.startswith(_PULLED):
         return image, True
-    if "://" in image or image.startswith(("docker-archive:", "docker-daemon:", "oci:", "oci-archive:")):
+    if is_url(image) or image.startswith(("docker-archive:", "docker-daemon:", "oci:", "oci-archive:")):
         raise EnvironmentProblem(
             f"{who}: docker.base_image {image!r} is nothing that can be pulled; make a file of it with "
             f"`apptainer build image.sif {shlex.quote(image)}`, and give its path"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
 
 LOW_PRIORITY = "lowpriority"
@@ -46,7 +47,7 @@ def check(settings: Mapping[str, Any]) -> None:
                 _check_vm_size(size, section)
         if name == "storage_endpoints":
             for account, url in _mapping(name, value).items():
-                if not isinstance(url, str) or "://" not in url:
+                if not isinstance(url, str) or not is_url(url):
                     raise WorkspaceError(
                         f"the setting storage_endpoints has an URL such as https://blobs.example.org/{account} for "
                         f"each account, but got {url!r} for {account!r}"

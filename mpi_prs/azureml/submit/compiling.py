@@ -34,8 +34,8 @@ from mpi_prs.azureml.submit.compiling_inputs import (
 )
 from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
-from mpi_prs.storage.credentials import is_url
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.compute.target import AmlCompute

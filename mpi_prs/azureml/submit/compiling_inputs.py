@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.azureml.definition.step_inputs import StepInput, output_key
 from mpi_prs.core.errors import PipelineError
+from mpi_prs.core.urls import is_glob, is_url
 from mpi_prs.core.words import near
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.submit.step_paths import StepPaths
 
 _BELOW = re.compile(r"/\*\*(/\*)?$")
-_GLOB = re.compile(r"[*?[]")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def input_section(value: StepInput, values: Mapping[str, Any], place: StepPaths) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def side_input_section(value: StepInput, values: Mapping[str, Any], place: StepP
     else:
         paths, storage = [source.pattern() for source in found.sources], found.storage_section()
     path = _BELOW.sub("", paths[0])
-    if len(paths) != 1 or _GLOB.search(path) or getattr(found, "is_cut", False):
+    if len(paths) != 1 or is_glob(path) or getattr(found, "is_cut", False):
         shown = ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
         raise PipelineError(
             f"side input {value.name!r}: a side input is one file or one folder, but this is part of {shown}; give the "
@@ -110,6 +109,6 @@ def _with_storage(section: dict[str, Any], places: Sequence[str], value: StepInp
         for output, storage in place.upstream_storage.items():
             if storage and output_key(output) == output_key(value.upstream):
                 return {**section, "storage": dict(storage)}
-    if "storage" not in section and place.output_storage and any(map(_URL.match, places)):
+    if "storage" not in section and place.output_storage and any(map(is_url, places)):
         return {**section, "storage": {}}
     return section

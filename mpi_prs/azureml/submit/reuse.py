@@ -26,6 +26,7 @@ from mpi_prs.core.errors import InputError, WorkspaceError
 from mpi_prs.core.files import walk
 from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.urls import is_url
 
 if TYPE_CHECKING:
     from mpi_prs.job.config.model import JobConfig
@@ -125,7 +126,6 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
         storage_of: how to get at the datastore of a name; ``None``: there is no such datastore any more.
     """
     from mpi_prs.job.run.uploading import uploaded_files
-    from mpi_prs.storage.credentials import is_url
 
     assert record.step is not None
     run = RunDirectory(Path(record.step.folder))
@@ -201,7 +201,6 @@ def _is_upstream(path: str) -> bool:
 
 def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
     from mpi_prs.inputs.listing import FileInput, list_files
-    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.remote import list_versions
 
     if is_url(pattern):
@@ -211,7 +210,6 @@ def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
 
 
 def _below(path: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
-    from mpi_prs.storage.credentials import is_url
     from mpi_prs.storage.remote import list_versions
 
     if is_url(path):

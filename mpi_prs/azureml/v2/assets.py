@@ -17,7 +17,7 @@ from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context import finding
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.storage.credentials import is_url
+from mpi_prs.core.urls import is_url
 
 _DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/([^/]+)/paths/(.*)", re.IGNORECASE | re.DOTALL)
 _NAMED = re.compile(r"azureml:([^/:@]+)(?::([^@:]+)|@(latest))?")

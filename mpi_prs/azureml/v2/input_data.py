@@ -13,9 +13,10 @@ from mpi_prs.azureml.v2.mltable import FILE_NAME, read_mltable, section_of
 from mpi_prs.azureml.v2.nodes import YamlNode
 from mpi_prs.azureml.v2.parse import StepSpec
 from mpi_prs.azureml.v2.resolving import Assets, Data, LocatedData, Resolver, plain_url
+from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
 from mpi_prs.job.config.inputs import StorageSection
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 
 _MODES = {"download": "download", "eval_download": "download", "direct": "direct"}
 

@@ -6,7 +6,6 @@ the transformations: those of the path and of the partition format exist from th
 
 from __future__ import annotations
 
-import glob
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,10 +16,11 @@ from typing import Any
 from mpi_prs.azureml.v2.nodes import YamlNode, read_nodes
 from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError, InputError
+from mpi_prs.core.urls import escape, is_url
 from mpi_prs.core.words import near
 from mpi_prs.inputs.near.files_anywhere import AnyFiles
 from mpi_prs.inputs.partition_format import PartitionFormat
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 
 FILE_NAME = "MLTable"
 _PATH_COLUMN = "Path"
@@ -173,9 +173,10 @@ def _path(node: YamlNode, locate: Callable[[str, YamlNode], LocatedData], storag
         return _Place([found.location], found.storage)
     base = node.source.folder
     if is_url(base):
-        return _Place([f"{base}/{text.removeprefix('./').lstrip('/')}".rstrip("/")], storage)
+        folder = escape(base) if kind == "pattern" else base
+        return _Place([f"{folder}/{text.removeprefix('./').lstrip('/')}".rstrip("/")], storage)
     if kind == "pattern":
-        return _Place([Path(text) if Path(text).is_absolute() else Path(glob.escape(base), text)])
+        return _Place([Path(text) if Path(text).is_absolute() else Path(escape(base), text)])
     path = inside.local_path()
     if not os.path.exists(path):
         raise inside.wrong(f"there is no {path}")

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from mpi_prs.azureml.v2.bindings import Parts, only_expression, replaced, shown
 from mpi_prs.azureml.v2.nodes import YamlNode
 from mpi_prs.azureml.v2.parse import DATA_TYPES, PipelineSpec, StepInputSpec, StepOutputSpec, StepSpec
+from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
-from mpi_prs.storage.credentials import is_url
 
 DEFAULT_FILE = "parallel_run_step.txt"
 

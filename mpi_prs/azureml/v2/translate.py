@@ -37,10 +37,10 @@ from mpi_prs.azureml.v2.nodes import OURS, YamlNode
 from mpi_prs.azureml.v2.parse import StepOutputSpec, StepSpec
 from mpi_prs.azureml.v2.resolving import DEFAULT_FILE, Resolver, appended_output, file_name, plain_url
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.urls import is_url
 from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
 from mpi_prs.job.config.yaml_reader import KeyPath, Place
-from mpi_prs.storage.credentials import is_url
 
 _NUMBERS = {
     "error_threshold": "error_threshold",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.urls import is_url
 
 
 def given_path(what: str, value: object) -> Path:
@@ -18,6 +19,6 @@ def given_path(what: str, value: object) -> Path:
         WorkspaceError: it is no path.
     """
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not path or "\0" in path or "://" in path:
+    if not isinstance(path, str) or not path or "\0" in path or is_url(path):
         raise WorkspaceError(f"{what} is the path of a file or folder of this machine, but got {value!r}")
     return Path(os.path.abspath(os.path.expanduser(path)))

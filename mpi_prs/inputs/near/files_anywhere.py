@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.formats.format import Files, LocalFiles
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import RemoteFiles
 
 

@@ -29,8 +29,9 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import move, walk
 from mpi_prs.core.locks import is_still, share, try_alone
 from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.near.staging import copy
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.downloading import begin_download, finish, local_name
 from mpi_prs.storage.remote import list_urls
 

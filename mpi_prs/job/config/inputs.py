@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.inputs.formats import FORMATS, format_by_suffix, suffix_of
 from mpi_prs.inputs.formats.types import parse_column_type
@@ -14,7 +15,7 @@ from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
 from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.job.config.types import AnyPath, PathOrUrl, Pattern, Text
-from mpi_prs.storage.credentials import Storage, is_url
+from mpi_prs.storage.credentials import Storage
 
 
 class Section(BaseModel):

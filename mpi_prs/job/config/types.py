@@ -7,7 +7,6 @@ taken as it is.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shutil
@@ -26,7 +25,8 @@ from pydantic import (
 
 from mpi_prs.core import values
 from mpi_prs.core.errors import InputError
-from mpi_prs.storage.credentials import check_url, is_url
+from mpi_prs.core.urls import escape, is_glob, is_url
+from mpi_prs.storage.credentials import check_url
 
 
 def expand(text: str) -> str:
@@ -77,8 +77,8 @@ def _pattern(value: object, info: ValidationInfo) -> str:
         return _url(value)
     text = path_text(value)
     folder = folder_of(info)
-    if glob.has_magic(text) and not Path(text).is_absolute():
-        return absolute(Path(glob.escape(str(folder))), text)
+    if is_glob(text) and not Path(text).is_absolute():
+        return absolute(Path(escape(str(folder))), text)
     return absolute(folder, text)
 
 

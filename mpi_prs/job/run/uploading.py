@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from urllib.parse import quote
 
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import replacing, walk
 from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.urls import is_web, percent_encoded
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.storage.upload import check_upload, upload, upload_all
 
@@ -82,7 +82,7 @@ def uploaded_files(directory: RunDirectory) -> dict[str, int]:
 
 def url_below(url: str, name: str) -> str:
     """The URL of a file in a folder. Names are percent-encoded where the folder's are, which is after ``http``."""
-    below = quote(name, safe="/~!$&'()+,;=:@") if url.startswith(("http://", "https://")) else name
+    below = percent_encoded(name) if is_web(url) else name
     return f"{url.rstrip('/')}/{below}"
 
 
