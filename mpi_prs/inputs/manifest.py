@@ -3,7 +3,7 @@
 ::
 
     schema    input: int32  first_item: int64  items: uint32  stays: uint32  payload: large_binary
-              metadata: format version, kind, time of creation
+              metadata: format version, kind, time of creation, id of the run
     batches   a row for each mini-batch, about 4 MiB of payload in each record batch
     index     an empty record batch; its metadata holds the first mini-batch of each record batch, the totals, and what
               is known of the inputs
@@ -16,6 +16,7 @@ Every rank maps the file into memory by itself: what the ranks of a node read, t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -46,8 +47,9 @@ _COLUMNS = [
     ("stays", pa.uint32()),
     ("payload", pa.large_binary()),
 ]
-_VERSION, _KIND, _CREATED = b"mpi_prs.version", b"mpi_prs.kind", b"mpi_prs.created"
+_VERSION, _KIND, _CREATED, _RUN = b"mpi_prs.version", b"mpi_prs.kind", b"mpi_prs.created", b"mpi_prs.run"
 _INDEX = b"mpi_prs.index"
+_PIECE = 2**20
 SIZE_LIMIT = 2**32
 """Sizes and counts of a mini-batch are 32 bits wide, in the file and on the wire."""
 
@@ -93,6 +95,7 @@ def write_manifest(
     path: Path,
     plan: Plan,
     *,
+    run: str = "",
     progress: Callable[[int], None] | None = None,
     record_batch_bytes: int = RECORD_BATCH_BYTES,
 ) -> None:
@@ -103,6 +106,7 @@ def write_manifest(
     Args:
         path: the manifest; an older one is replaced.
         plan: see :func:`mpi_prs.inputs.planning.plan`.
+        run: the id of the run that it is for.
         progress: called with the number of items listed so far, now and then and at the end.
         record_batch_bytes: the payload at which a record batch is closed.
 
@@ -112,7 +116,7 @@ def write_manifest(
     """
     try:
         with replacing(path, lasting=True) as file:
-            _write(file, plan, _reporting(plan.mini_batches, progress), record_batch_bytes)
+            _write(file, plan, run, _reporting(plan.mini_batches, progress), record_batch_bytes)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Check that its folder exists, is writable and has space"
@@ -131,8 +135,8 @@ def _reporting(mini_batches: Iterator[MiniBatch], progress: Callable[[int], None
         progress(items)
 
 
-def _write(file: BinaryIO, plan: Plan, mini_batches: Iterator[MiniBatch], record_batch_bytes: int) -> None:
-    schema = _schema(plan.kind)
+def _write(file: BinaryIO, plan: Plan, run: str, mini_batches: Iterator[MiniBatch], record_batch_bytes: int) -> None:
+    schema = _schema(plan.kind, run)
     first_of_batch: list[int] = []
     written = items = 0
     stays = False
@@ -183,9 +187,22 @@ def _record_batch(rows: Sequence[MiniBatch], first_item: int, schema: Any) -> An
     return pa.record_batch(arrays, schema=schema)
 
 
-def _schema(kind: str) -> Any:
+def _schema(kind: str, run: str) -> Any:
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return pa.schema(_COLUMNS, metadata={_VERSION: FORMAT_VERSION, _KIND: kind.encode(), _CREATED: created})
+    metadata = {_VERSION: FORMAT_VERSION, _KIND: kind.encode(), _CREATED: created, _RUN: run}
+    return pa.schema(_COLUMNS, metadata=metadata)
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a manifest, in hexadecimal: about 1 s a GB. Raises OutputError: it cannot be read."""
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                found.update(piece)
+    except OSError as error:
+        raise OutputError(f"cannot read the manifest {path}: {error.strerror}; {_ADVICE}") from error
+    return found.hexdigest()
 
 
 # Reading
@@ -269,17 +286,22 @@ class Manifest:
         self._view = self._batch(0)
 
     @classmethod
-    def open(cls, path: Path) -> Manifest:
+    def open(cls, path: Path, run: str | None = None) -> Manifest:
         """Map a manifest; reads its footer and its index, whatever its length.
 
+        Args:
+            run: the id of the run that it must be for, empty for one from before there were ids; ``None``: for any.
+
         Raises:
-            OutputError: it is missing, damaged, or of another version.
+            OutputError: it is missing, damaged, of another version, or of another run.
         """
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = reader.schema.metadata or {}
             version, kind = metadata.get(_VERSION), metadata.get(_KIND)
             if version == FORMAT_VERSION and kind is not None:
+                if run is not None and metadata.get(_RUN, b"") != run.encode():
+                    raise OutputError(f"{path} is the manifest of another run: put the right one back, or {_ADVICE}")
                 _, index = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
                 return cls(path, reader, kind.decode(), json.loads(index[_INDEX]))
         except FileNotFoundError as error:

@@ -25,9 +25,11 @@ from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import move, sync_folder
-from mpi_prs.output.journal import Journal, Results, write_all
+from mpi_prs.core.units import many
+from mpi_prs.output.journal import Journal, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
+from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD
 
 SYNC_SECONDS = 2.0
@@ -68,29 +70,35 @@ class AppendRow:
         JobStopped: the disk is full or the like; everything recorded so far holds.
     """
 
-    def __init__(self, path: Path | None, journal: Path, ledger: Ledger) -> None:
+    def __init__(self, path: Path | None, journal: Path, ledger: Ledger, run: str = "") -> None:
+        """
+        Args:
+            path: the growing file.
+            journal: its journal.
+            ledger: how much of both holds; what is behind that is cut off.
+            run: the id of the run, for a new journal.
+        """
         self._path = path
         self._journal_path = journal
         self._end = ledger.output_end
         self._descriptor = -1
         self._unsynced = 0
         self._synced_at = time.monotonic()
-        self._syncing: Future[int] | None = None
+        self._syncing: Future[dict[str, int]] | None = None
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="sync")
         with self._storage():
             if path is not None:
+                if self._end and not path.exists():
+                    raise OutputError(
+                        f"{path} is gone, and with it the rows of {many(len(ledger.done), 'mini-batch')}: put it back, "
+                        "or start the run anew with --overwrite"
+                    )
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
                 self._descriptor = os.open(path, flags, 0o666)
-                if os.fstat(self._descriptor).st_size < self._end:
-                    os.close(self._descriptor)
-                    raise OutputError(
-                        f"{path} is shorter than its journal says: somebody else has changed it. "
-                        "Start the run anew with --overwrite"
-                    )
                 os.ftruncate(self._descriptor, self._end)
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
                 sync_folder(path.parent)
-            self.journal = Journal(journal, ledger.journal_end)
+            self.journal = Journal(journal, ledger.journal_end, run)
             sync_folder(journal.parent)
         self.sync()  # what was cut off may not come back behind what is written now
 
@@ -176,27 +184,32 @@ class AppendRow:
         assert self._syncing is not None
         future, self._syncing = self._syncing, None
         with self._storage():
-            output = future.result()
-        self.event("synced", output=output)
+            synced = future.result()
+        self.event("synced", **synced)
 
-    def _sync_to_disk(self, end: int) -> int:
+    def _sync_to_disk(self, end: int) -> dict[str, int]:
+        """Returns what a ``synced`` event says: how much of the output is on disk, and when it was changed last."""
+        modified = 0
         if self._descriptor >= 0:
             os.fdatasync(self._descriptor)
+            modified = os.fstat(self._descriptor).st_mtime_ns
         os.fdatasync(self.journal.fileno())
-        return end
+        return {"output": end, "modified": modified}
 
     def sync(self) -> None:
         """Put everything on disk now."""
         if self._syncing is not None:
             self._finish_sync()
         with self._storage():
-            self._sync_to_disk(self._end)
-        self.event("synced", output=self._end)
+            synced = self._sync_to_disk(self._end)
+        self.event("synced", **synced)
         self._unsynced = 0
 
     # The end
 
-    def complete(self, final: Path | None, kept: Path, *, in_input_order: bool, keep: bool) -> None:
+    def complete(
+        self, final: Path | None, kept: Path, *, in_input_order: bool, keep: bool, verify: bool = True
+    ) -> None:
         """Everything is done: give the file its name. Killed in between, the next start does it again.
 
         Args:
@@ -205,8 +218,16 @@ class AppendRow:
                 offsets are its own, and ``--only-failed`` goes on from there.
             in_input_order: order the rows as the input.
             keep: whether something is left that could be run again.
+            verify: read all rows once more before, and compare them with the journal. With the rows in the page cache
+                1 GB/s a core, four cores at most, and 2 µs a journal frame (measured on two busy cores); else as fast
+                as the disk reads.
+
+        Raises:
+            JobStopped: rows are not as they were written; the next start does them again.
         """
         self.sync()
+        if verify and self._descriptor >= 0:
+            self._verify()
         if self._path is not None and final is not None:
             source = self._path
             with self._storage():
@@ -220,6 +241,18 @@ class AppendRow:
             os.fdatasync(self.journal.fileno())
         if self._path is not None:
             put_aside(self._path, kept, keep=keep)
+
+    def _verify(self) -> None:
+        with self._storage():
+            damaged = first_damaged(read_journal(self._journal_path), self._descriptor)
+        if damaged is None:
+            return
+        assert damaged.results is not None
+        self.event("damaged", output=damaged.results.offset)
+        raise JobStopped(
+            f"{self._path} is not as it was written at byte {damaged.results.offset}: the disk has lost something, or "
+            "somebody has changed it. The same command does again what is not in it"
+        )
 
     def _put_in_order(self) -> Path:
         assert self._path is not None

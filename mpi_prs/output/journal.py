@@ -1,16 +1,20 @@
 """The journal: the append-only ledger that, with the manifest, decides what is left to do.
 
-A file of frames. Each has a CRC, so a torn tail is recognised and dropped::
+A line that names the run, and frames. Each has a CRC, so a torn tail is recognised and dropped::
 
+    mpi_prs journal 2 <run> \\n
     length u32 │ crc32 u32 │ kind u8 │ body
 
 ``RESULTS``   worker u32, output offset u64, output length u64, CRC of these rows u32, records (48 bytes each)
-``EVENT``     JSON: ``{"event": "start" | "attempt_failed" | "failed" | "synced" | "complete" | "reopened", …}``
+``EVENT``     JSON: ``{"event": "start" | "attempt_failed" | "failed" | "synced" | "damaged" | "complete" | …}``
 
 A RESULTS frame is written after its rows, so rows that no frame names are cut off at the next start. A process that is
 killed loses nothing by this: what was written is in the kernel. A machine that dies may lose, or fill with zeros, what
 was not synced yet, and not in the order of writing. Therefore each frame carries the CRC of its rows; a ``synced``
-event says up to where everything is on disk, and at the next start the rows after that are read and compared.
+event says up to where everything is on disk, and at the next start the rows after that are read and compared; a
+``damaged`` one, that all of them must be.
+
+A journal of version 1 names no run: it goes on as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -33,7 +38,11 @@ from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 """The records of a RESULTS frame as a structured array."""
 
-_MAGIC = b"mpi_prs journal 1\n"
+_NAMELESS = b"mpi_prs journal 1\n"
+_NAMED = b"mpi_prs journal 2 "
+_HEAD = re.compile(_NAMED + rb"([0-9a-f]{32})\n")
+_HEAD_BYTES = len(_NAMED) + 32 + 1
+_TORN_HEAD = re.compile(_NAMED + rb"[0-9a-f]{0,32}")
 _FRAME = struct.Struct("<IIB")
 _RESULTS = struct.Struct("<IQQI")
 
@@ -74,8 +83,8 @@ class Entry:
 class Journal:
     """The journal, open for appending. Cost: one ``write`` a frame, and a CRC over its bytes."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Open it and cut off what lies behind ``size``; 0 starts a new one."""
+    def __init__(self, path: Path, size: int, run: str = "") -> None:
+        """Open it and cut off what lies behind ``size``; 0 starts a new one, of the run with this id."""
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         if size:
@@ -83,7 +92,7 @@ class Journal:
             os.lseek(self._descriptor, size, os.SEEK_SET)
         else:
             os.ftruncate(self._descriptor, 0)
-            write_all(self._descriptor, _MAGIC)
+            write_all(self._descriptor, b"%s%s\n" % (_NAMED, run.encode()) if run else _NAMELESS)
 
     def results(self, results: Results) -> None:
         """Record finished mini-batches, once their rows are written."""
@@ -107,22 +116,33 @@ class Journal:
         os.close(self._descriptor)
 
 
-def read_journal(path: Path) -> Iterator[Entry]:
+def read_journal(path: Path, run: str | None = None) -> Iterator[Entry]:
     """The entries of a journal, up to its end or to the first damaged one (a torn tail).
 
     About 0.2 µs a record, read in one pass with bounded memory.
 
+    Args:
+        run: the id of the run that it must be of, empty for one from before there were ids; ``None``: of any.
+
     Raises:
-        OutputError: the file is not a journal of this version.
+        OutputError: the file is not a journal of this version, or of another run.
         FileNotFoundError: there is none.
     """
     with open(path, "rb") as file:
-        magic = file.read(len(_MAGIC))
-        if magic != _MAGIC:
-            if _MAGIC.startswith(magic.rstrip(b"\0")):  # torn, or filled with zeros, while it was created: empty
-                return
+        head = file.read(_HEAD_BYTES)
+        found = _HEAD.match(head)
+        end = _HEAD_BYTES if found else len(_NAMELESS)
+        if not found and not head.startswith(_NAMELESS):
+            begun = head.rstrip(b"\0")
+            if _NAMELESS.startswith(begun) or _NAMED.startswith(begun) or _TORN_HEAD.fullmatch(begun):
+                return  # torn, or filled with zeros, while it was created: empty
             raise OutputError(f"{path} is not a journal of this version; start the run anew with --overwrite")
-        end = len(_MAGIC)
+        if run is not None and run != (found[1].decode() if found else ""):
+            raise OutputError(
+                f"{path} is the journal of another run than that of {path.with_name('run.json')}: put the right one "
+                "back, or start the run anew with --overwrite"
+            )
+        file.seek(end)
         size = os.fstat(file.fileno()).st_size
         while len(head := file.read(_FRAME.size)) == _FRAME.size:
             length, crc, kind = _FRAME.unpack(head)

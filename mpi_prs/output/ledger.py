@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import logging
 import os
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO
 
-from mpi_prs.output.journal import Entry, Results, read_journal
+from mpi_prs.core.units import many
+from mpi_prs.output.journal import Entry, read_journal
+from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import ITEMS, MINI_BATCH, RECORD, RETURNED
 
-_PIECE = 4 << 20
+_log = logging.getLogger("mpi_prs.output")
+
+_TOLERANCE = 2 * 10**9
+"""Nanoseconds. Rows are written before their frame, but a file server may set both times in another order."""
 
 
 class Numbers(Set[int]):
@@ -102,37 +106,87 @@ class Ledger:
             self.failed.clear()
 
 
-def read_ledger(journal: Path, output: Path | None) -> Ledger:
+def read_ledger(journal: Path, output: Path | None, run: str | None = None) -> Ledger:
     """What a journal says; with an ``output``, as far as its rows are there, see :meth:`Replay.checked`."""
-    replay = Replay(journal)
+    replay = Replay(journal, run)
     return replay.claimed() if output is None else replay.checked(output)
 
 
 class Replay:
     """A journal, read in one pass. Memory: a ledger, and the entries of the last seconds, which may not be on disk.
 
-    Rows up to the last ``synced`` event are on disk for certain; those after it have to be read and compared with
-    their CRC.
+    Rows up to the last ``synced`` event are on disk for certain, unless the output's size or time says that somebody
+    has changed it since; those after it have to be read and compared with their CRC.
     """
 
-    def __init__(self, journal: Path) -> None:
-        """Raises OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`."""
+    def __init__(self, journal: Path, run: str | None = None) -> None:
+        """As :func:`mpi_prs.output.journal.read_journal`, which see for what it raises."""
+        self._journal = journal
         self._ledger = Ledger()
         self._doubtful: deque[Entry] = deque()
-        for entry in read_journal(journal):
+        self._modified = 0
+        self._is_damaged = False
+        for entry in read_journal(journal, run):
             self._doubtful.append(entry)
-            if entry.event is not None and entry.event["event"] == "synced":
+            if entry.event is None:
+                continue
+            if entry.event["event"] == "synced":
                 synced = int(entry.event["output"])
+                self._modified = int(entry.event.get("modified", 0))
                 while self._doubtful and _end_of_rows(self._doubtful[0]) <= synced:
                     self._ledger.take(self._doubtful.popleft())
+            elif entry.event["event"] == "damaged":
+                self._is_damaged = True
 
     def claimed(self) -> Ledger:
         """What the journal says, whatever has become of the rows."""
         return self._with(self._doubtful)
 
     def checked(self, output: Path) -> Ledger:
-        """What holds: an entry whose rows are not in the output as they were written is dropped, and all behind it."""
-        return self._with(_that_hold(self._doubtful, output))
+        """What holds: an entry whose rows are not in the output as they were written is dropped, and all behind it.
+
+        Without an output it is what certainly was on disk: whoever opens it will miss that.
+        """
+        try:
+            descriptor = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return self._with(_before(self._doubtful, next(filter(_end_of_rows, self._doubtful), None)))
+        try:
+            why = self._doubt(os.fstat(descriptor))
+            if why:
+                _log.warning("%s %s: its rows are compared with the journal", output, why)
+                damaged = first_damaged(read_journal(self._journal), descriptor)
+            else:
+                damaged = first_damaged(self._doubtful, descriptor, self._ledger.output_end)
+        finally:
+            os.close(descriptor)
+        if damaged is None:
+            return self.claimed()
+        if why:
+            held = Ledger()
+            for entry in _before(read_journal(self._journal), damaged):
+                held.take(entry)
+        else:
+            held = self._with(_before(self._doubtful, damaged))
+        _log.warning(
+            "%s is not as it was written from byte %d on: %s on record are done again",
+            output,
+            held.output_end,
+            many(len(self.claimed().done) - len(held.done), "mini-batch"),
+        )
+        return held
+
+    def _doubt(self, found: os.stat_result) -> str:
+        """Why the output is not as the last sync has left it; empty: it may well be."""
+        if self._is_damaged:
+            return "has rows that are not as they were written"
+        if found.st_size < self._ledger.output_end:
+            return "is shorter than its journal says"
+        if found.st_mtime_ns < self._modified:
+            return "is older than its journal says"
+        if found.st_mtime_ns > self._journal.stat().st_mtime_ns + _TOLERANCE:
+            return "was changed after its journal"
+        return ""
 
     def _with(self, entries: Iterable[Entry]) -> Ledger:
         ledger = copy.deepcopy(self._ledger)
@@ -141,28 +195,9 @@ class Replay:
         return ledger
 
 
+def _before(entries: Iterable[Entry], stop: Entry | None) -> Iterator[Entry]:
+    return takewhile(lambda entry: stop is None or entry.end != stop.end, entries)
+
+
 def _end_of_rows(entry: Entry) -> int:
     return 0 if entry.results is None else entry.results.offset + entry.results.length
-
-
-def _that_hold(entries: Iterable[Entry], output: Path) -> Iterator[Entry]:
-    """The entries up to the first one whose rows are not in the output as they were written."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(output, "rb")) if output.exists() else None
-        for entry in entries:
-            results = entry.results
-            rows_hold = results is None or not results.length or (file is not None and _rows_hold(file, results))
-            if not rows_hold:
-                return
-            yield entry
-
-
-def _rows_hold(file: BinaryIO, results: Results) -> bool:
-    crc, position, end = 0, results.offset, results.offset + results.length
-    while position < end:
-        piece = os.pread(file.fileno(), min(_PIECE, end - position), position)
-        if not piece:
-            return False
-        crc = zlib.crc32(piece, crc)
-        position += len(piece)
-    return crc == results.crc

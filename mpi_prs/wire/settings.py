@@ -90,6 +90,7 @@ class WorkerSettings:
     Attributes:
         run_max_try: see the job config.
         run_root: the output folder, absolute, on the shared filesystem.
+        run: names the run; its manifest has the name, too.
         token: names this start of the run; workers prove with it that they see the run directory.
         processes: user processes of this worker.
         share: where it stands among the workers of its node.
@@ -109,6 +110,7 @@ class WorkerSettings:
 
     run_max_try: int
     run_root: str
+    run: str
     token: str
     processes: int
     share: Share

@@ -65,6 +65,7 @@ def test_a_minimal_config_gets_the_defaults_of_parallel_run_step(folder: Path) -
         "output_action": "append_row",
         "append_row_file_name": "parallel_run_step.txt",
         "output_order": "arrival",
+        "verify_output": True,
         "logging_level": "INFO",
         "azureml": "auto",
         "run_invocation_timeout": 60,
@@ -653,7 +654,7 @@ def test_every_description_states_its_default_or_that_the_key_is_required() -> N
         if field.is_required():
             assert field.description.endswith("required"), key
         elif isinstance(field.default, int | str) and field.default != "":
-            assert field.description.endswith(f"default {field.default}"), key
+            assert field.description.endswith(f"default {json.dumps(field.default)}".replace(chr(34), "")), key
 
 
 # The entry script, without running it

@@ -6,10 +6,12 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -104,6 +106,65 @@ ALL_IN_ORDER = b"".join(map(rows_of, range(LAST + 1)))
 
 def sorted_lines(content: bytes) -> list[bytes]:
     return sorted(content.splitlines())
+
+
+# Files of two runs
+
+
+@pytest.fixture
+def other_files(job: Job) -> Path:
+    """The run directory of an earlier run of the same job; the run that is there now is another."""
+    with job.open() as run:
+        assert run.output is not None
+        append(run.output, 2, 0)
+    shutil.move(job.root, job.folder / "other")
+    job.part.unlink()
+    with job.open() as run:
+        assert run.output is not None
+        append(run.output, 0, 2)
+    return job.folder / "other"
+
+
+@pytest.mark.parametrize("name", ["journal", "manifest.arrow", "run.json"])
+def test_files_of_another_run_are_refused(job: Job, other_files: Path, name: str) -> None:
+    shutil.copy(other_files / name, job.root / name)
+
+    text = job.refusal()
+    assert "of another run" in text
+    assert "--overwrite" in text
+    if name != "manifest.arrow":
+        config = job.config()
+        with pytest.raises(OutputError, match="another run"):
+            is_complete_already(config, RunOptions())
+
+
+def test_a_manifest_with_a_flipped_bit_is_refused(job: Job) -> None:
+    with job.open():
+        pass
+    path = job.root / "manifest.arrow"
+    content = path.read_bytes()
+    place = content.index(b"/0.txt")
+    path.write_bytes(content[:place] + b"/8" + content[place + 2 :])
+
+    assert job.refusal() == (
+        f"the manifest {path} is not the one that the run was begun with: put that back, or start the run anew with "
+        "--overwrite"
+    )
+
+
+def test_a_run_from_before_runs_had_ids_goes_on(job: Job) -> None:
+    with mock.patch.object(uuid.UUID, "hex", ""), job.open() as run:
+        assert run.output is not None
+        append(run.output, 2, 0)
+    assert (job.root / "journal").read_bytes().startswith(b"mpi_prs journal 1\n")
+    description = json.loads((job.root / "run.json").read_text())
+    del description["id"], description["manifest_sha256"]
+    (job.root / "run.json").write_text(json.dumps(description))
+
+    with job.open() as run:
+        assert {*run.ledger.done} == {0, 2}
+        finish(run)
+    assert sorted_lines(job.final.read_bytes()) == sorted_lines(ALL_IN_ORDER)
 
 
 # New, resumed, complete

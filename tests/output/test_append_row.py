@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import JobStopped, OutputError
+from mpi_prs.output import verification
 from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, take_up
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, read_ledger
+from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import RECORD
 
 MINI_BATCHES = 12
@@ -336,18 +338,118 @@ def test_when_the_journal_is_lost_everything_is_done_again(run: Run) -> None:
     assert run.part.read_bytes() == rows_of(2)
 
 
-def test_a_file_that_somebody_else_has_shortened_is_refused(run: Run) -> None:
-    with run.open() as output:
-        append(output, 1, 2)
-        output.sync()
-    run.part.write_bytes(rows_of(1))
+# What somebody else has changed
 
-    with (
-        pytest.raises(OutputError, match=r"rows\.txt\.part is shorter than its journal says: .* --overwrite"),
-        run.open(),
-    ):
-        pass
-    assert run.part.read_bytes() == rows_of(1), "nothing is touched"
+
+def half_done(run: Run) -> None:
+    with run.open() as output:
+        append(output, 1)
+        append(output, 2)
+        append(output, 3)
+        output.sync()
+
+
+def changed_later(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    os.utime(path, (time.time() + 60,) * 2)
+
+
+ONE_TO_THREE = b"".join(map(rows_of, (1, 2, 3)))
+FLIPPED = ONE_TO_THREE.replace(b"2/", b"7/")
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [(FLIPPED, 1), (bytes(len(ONE_TO_THREE)), 0), (rows_of(1), 1), (b"", 0), (ONE_TO_THREE[:-1], 2)],
+)
+def test_rows_that_somebody_has_changed_since_they_were_synced_are_done_again(
+    run: Run, caplog: pytest.LogCaptureFixture, content: bytes, held: int
+) -> None:
+    half_done(run)
+    changed_later(run.part, content)
+
+    assert sorted(run.ledger().done) == [1, 2, 3][:held]
+    assert f"from byte {end_of(held)} on: {3 - held} mini-batch" in caplog.text
+    with run.open() as output:
+        append(output, *[1, 2, 3][held:])
+    assert run.part.read_bytes() == ONE_TO_THREE
+
+
+def end_of(number: int) -> int:
+    return sum(len(rows_of(each)) for each in range(1, number + 1))
+
+
+def test_an_older_file_in_place_of_the_output_is_compared_with_the_journal(run: Run) -> None:
+    half_done(run)
+    run.part.write_bytes(FLIPPED)
+    os.utime(run.part, (1e9, 1e9))
+
+    assert sorted(run.ledger().done) == [1]
+
+
+def test_a_file_that_was_only_touched_keeps_its_rows(run: Run) -> None:
+    half_done(run)
+    changed_later(run.part, run.part.read_bytes())
+
+    assert sorted(run.ledger().done) == [1, 2, 3]
+
+
+def test_an_output_that_is_gone_is_refused_and_none_is_made(run: Run) -> None:
+    half_done(run)
+    run.part.unlink()
+    for _ in range(2):
+        with (
+            pytest.raises(OutputError, match=r"rows\.txt\.part is gone, .* 3 mini-batches: .* --overwrite"),
+            run.open(),
+        ):
+            pass
+    assert not run.part.exists()
+
+
+@pytest.mark.parametrize("in_input_order", [False, True])
+def test_rows_that_have_changed_by_the_time_of_completion_are_done_again(run: Run, in_input_order: bool) -> None:
+    """Whatever the times of the files say: a disk may forget without a word."""
+    with run.open() as output:
+        half_done(run)
+    with run.open() as output:
+        times = run.part.stat()
+        run.part.write_bytes(FLIPPED)
+        os.utime(run.part, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(JobStopped, match=rf"rows\.txt\.part is not as it was written at byte {end_of(1)}: .* same"):
+            run.complete(output, in_input_order=in_input_order)
+        assert not run.final.exists()
+        os.utime(run.part, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert sorted(run.ledger().done) == [1]
+    with run.open() as output:
+        append(output, 3, 2)
+        run.complete(output, in_input_order=in_input_order)
+    assert run.final.read_bytes() == (ONE_TO_THREE if in_input_order else b"".join(map(rows_of, (1, 3, 2))))
+
+
+def test_a_completion_that_shall_not_verify_takes_the_rows_as_they_are(run: Run) -> None:
+    half_done(run)
+    with run.open() as output:
+        run.part.write_bytes(FLIPPED)
+        output.complete(run.final, run.kept, in_input_order=False, keep=False, verify=False)
+    assert run.final.read_bytes() == FLIPPED
+
+
+def test_rows_of_many_mebibytes_are_verified_piece_by_piece(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_PIECE", 7)
+    monkeypatch.setattr(verification, "_GROUP_FRAMES", 2)
+    with run.open() as output:
+        for number in range(MINI_BATCHES):
+            append(output, number)
+        content = run.part.read_bytes()
+        for place in range(0, len(content), 11):
+            run.part.write_bytes(content[:place] + b"~" + content[place + 1 :])
+            damaged = first_damaged(read_journal(run.journal), output._descriptor)
+            assert damaged is not None
+            assert damaged.results is not None
+            assert damaged.results.offset <= place < damaged.results.offset + damaged.results.length
+        run.part.write_bytes(content)
+        assert first_damaged(read_journal(run.journal), output._descriptor) is None
 
 
 # Group commit

@@ -33,9 +33,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("journal") / "journal"
 
 
-def write(path: Path, entries: list[Results | dict[str, Any]], size: int = 0) -> list[int]:
+ID = "0123456789abcdef" * 2
+
+
+def write(path: Path, entries: list[Results | dict[str, Any]], size: int = 0, run: str = ID) -> list[int]:
     """Write them behind ``size``; where each of them ends, the empty journal's end first."""
-    journal = Journal(path, size)
+    journal = Journal(path, size, run)
     try:
         ends = [path.stat().st_size]
         for entry in entries:
@@ -166,21 +169,35 @@ def test_a_length_beyond_the_end_of_the_file_takes_no_memory(path: Path) -> None
 # The beginning
 
 
-@pytest.mark.parametrize("size", range(18))
-@pytest.mark.parametrize("zeros", [0, 1, 18])
-def test_torn_or_filled_with_zeros_while_it_was_created_it_is_empty(path: Path, size: int, zeros: int) -> None:
-    write(path, [])
+@pytest.mark.parametrize(("run", "size"), [*[("", size) for size in range(18)], *[(ID, size) for size in range(51)]])
+@pytest.mark.parametrize("zeros", [0, 1, 51])
+def test_torn_or_filled_with_zeros_while_it_was_created_it_is_empty(
+    path: Path, run: str, size: int, zeros: int
+) -> None:
+    write(path, [], run=run)
     path.write_bytes(path.read_bytes()[:size] + bytes(zeros))
 
     assert read(path) == []
 
 
-@pytest.mark.parametrize("foreign", [b"#!/bin/sh\nexit 0\n# long enough", b"mpi_prs journal 2\nxxx", b"x"])
+@pytest.mark.parametrize("foreign", [b"#!/bin/sh\nexit 0\n# long enough", b"mpi_prs journal 3\nxxx", b"x"])
 def test_a_file_that_is_no_journal_is_refused(path: Path, foreign: bytes) -> None:
     path.write_bytes(foreign)
 
     with pytest.raises(OutputError, match=r"journal is not a journal of this version; start the run anew"):
         read(path)
+
+
+@pytest.mark.parametrize("run", ["", ID])
+def test_it_is_of_one_run(path: Path, run: str) -> None:
+    write(path, [{"event": "start"}], run=run)
+
+    assert len(list(read_journal(path, run))) == len(list(read_journal(path))) == 1
+    for other in {"", ID, ID[::-1]} - {run}:
+        with pytest.raises(
+            OutputError, match=r"journal is the journal of another run than that of .*run\.json: .*--over"
+        ):
+            list(read_journal(path, other))
 
 
 # Records

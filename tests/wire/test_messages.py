@@ -36,6 +36,7 @@ RECORDS = st.builds(
 def settings(**changes: Any) -> WorkerSettings:
     fields: dict[str, Any] = {
         "run_root": "/scratch/out",
+        "run": "0c1d",
         "token": "a1b2",
         "run_max_try": 3,
         "processes": 4,

@@ -53,7 +53,7 @@ def _manifest(settings: WorkerSettings) -> Manifest:
     while True:
         try:
             if settings.token in directory.token.read_text():
-                return Manifest.open(directory.manifest)
+                return Manifest.open(directory.manifest, settings.run)
             problem = f"{directory.token} has another content here than on the master's node"
         except (OSError, OutputError) as error:
             problem = str(error)

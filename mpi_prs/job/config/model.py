@@ -182,6 +182,11 @@ class JobConfig(Section):
     output_order: Literal["arrival", "input"] = Field(
         default="arrival", description="order of the rows: as they arrive, or that of the inputs; default arrival"
     )
+    verify_output: bool = Field(
+        default=True,
+        description="read the rows once more before the output gets its name, and compare them with the journal; "
+        "default true",
+    )
     to_csv: CsvSection = Field(
         default=CsvSection(),
         validate_default=True,

@@ -224,6 +224,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
     return WorkerSettings(
         run_max_try=config.run_max_try,
         run_root=str(config.output),
+        run=run.id,
         token=run.token,
         processes=config.processes_per_rank,
         share=Share.alone(config.processes_per_rank),
@@ -260,6 +261,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             run.directory.kept_rows,
             in_input_order=config.output_order == "input",
             keep=counts.failed > 0,
+            verify=config.verify_output,
         )
         upload_output(config, run.directory)
         return Outcome(phase, "", EXIT_COMPLETE)

@@ -1,6 +1,8 @@
 """Open a run: new, resumed, reopened for its failed mini-batches, or complete already.
 
 ``run.json`` is written last, so where it exists the manifest is whole; whatever a crash left before that is made anew.
+It has the id of the run, which manifest and journal have as well, and the manifest's digest: files of two runs do not
+mix. A run of a version that knew none of these has empty ones, and goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from mpi_prs.core.errors import OutputError, WorkspaceError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.records import read_json
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.inputs.manifest import Manifest, write_manifest
+from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
 from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
@@ -64,6 +66,7 @@ class OpenRun:
 
     Attributes:
         directory: its paths.
+        id: names the run; empty for one from before there were ids.
         manifest: its mini-batches.
         ledger: what is done already.
         output: the open output; ``None`` when the run is complete.
@@ -71,6 +74,7 @@ class OpenRun:
     """
 
     directory: RunDirectory
+    id: str
     manifest: Manifest
     ledger: Ledger
     output: AppendRow | None
@@ -122,11 +126,11 @@ def is_complete_already(config: JobConfig, options: RunOptions) -> bool:
     if not directory.description.exists():
         _check_nothing_is_there(directory, config)
         return False
-    _check_same(directory, config, options)
+    description, _ = _check_same(directory, config, options)
     if not directory.journal.exists():
         return False
     rows = config.output_action == "append_row"
-    return _needs_no_work(read_ledger(directory.journal, None), options) and (
+    return _needs_no_work(read_ledger(directory.journal, None, _id_of(description)), options) and (
         not rows or directory.output_file(config.append_row_file_name).exists()
     )
 
@@ -194,8 +198,11 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
     _check_nothing_is_there(directory, config)
     directory.journal.unlink(missing_ok=True)
     planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
-    write_manifest(directory.manifest, planned, progress=listed)
+    run = uuid.uuid4().hex
+    write_manifest(directory.manifest, planned, run=run, progress=listed)
     description = {
+        "id": run,
+        "manifest_sha256": digest_of(directory.manifest),
         "name": config.name,
         "version": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -255,21 +262,32 @@ def _read_description(directory: RunDirectory) -> dict[str, Any]:
     return description
 
 
+def _id_of(description: dict[str, Any]) -> str:
+    return str(description.get("id", ""))
+
+
 def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, lock: RunLock) -> OpenRun:
-    manifest = Manifest.open(directory.manifest)
+    description = _read_description(directory)
+    run = _id_of(description)
+    manifest = Manifest.open(directory.manifest, run)
     rows = config.output_action == "append_row"
     part = directory.partial_output_file(config.append_row_file_name) if rows else None
     final = directory.output_file(config.append_row_file_name)
-    replay = Replay(directory.journal) if directory.journal.exists() else None
+    replay = Replay(directory.journal, run) if directory.journal.exists() else None
     ledger = replay.claimed() if replay is not None else Ledger()
     if _needs_no_work(ledger, options):
         if part is None or final.exists():
             if part is not None:
                 put_aside(part, directory.kept_rows, keep=bool(ledger.failed))
-            return OpenRun(directory, manifest, ledger, None, "", lock)
+            return OpenRun(directory, run, manifest, ledger, None, "", lock)
         if not part.exists() and not directory.kept_rows.exists():
             raise OutputError(f"the run is complete, but its output {final} is gone; start anew with --overwrite")
         # Killed while it was being reopened: complete it again.
+    if run and digest_of(directory.manifest) != description.get("manifest_sha256"):
+        raise OutputError(
+            f"the manifest {directory.manifest} is not the one that the run was begun with: put that back, or start "
+            "the run anew with --overwrite"
+        )
     if part is not None:
         take_up(part, final, directory.kept_rows)
         if replay is not None:
@@ -281,13 +299,13 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
         directory.header.unlink(missing_ok=True)
     directory.token.write_text(token)
-    output = AppendRow(part, directory.journal, ledger)
+    output = AppendRow(part, directory.journal, ledger, run)
     if options.only_failed and ledger.failed:
         output.event("reopened", time=time.time())
         ledger.failed.clear()
         ledger.complete = False
     output.event("start", time=time.time(), start=ledger.starts + 1)
-    return OpenRun(directory, manifest, ledger, output, token, lock)
+    return OpenRun(directory, run, manifest, ledger, output, token, lock)
 
 
 def _describe(directory: RunDirectory, description: dict[str, Any]) -> None:
