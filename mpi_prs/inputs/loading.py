@@ -22,9 +22,8 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.core.partition_values import partition_values
 from mpi_prs.inputs.formats import BY_CLASS
 from mpi_prs.inputs.formats.arrow import repeated, unpack_schema
-from mpi_prs.inputs.formats.format import Batch, Part, Reader
+from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.inputs.near.files_anywhere import AnyFiles
 from mpi_prs.inputs.near.staging import Staging
 from mpi_prs.inputs.partition_by import with_key_columns
 from mpi_prs.inputs.payload import pack, parts_of, paths_of, unpack

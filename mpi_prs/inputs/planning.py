@@ -28,9 +28,8 @@ from mpi_prs.core.urls import is_glob, is_url
 from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.inputs.formats.arrow import pack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
-from mpi_prs.inputs.formats.format import BatchSize, Part, quoted
+from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, MiniBatch, Plan
-from mpi_prs.inputs.near.files_anywhere import AnyFiles
 from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import TypeVar
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.files import arriving
 from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import reading, store_of
-from mpi_prs.storage.stores import download_all, safe_path, size_of_all, submit
+from mpi_prs.storage.stores import Store, StoreProblem, disk, for_each, safe_path, submit
 
 T = TypeVar("T")
+
+_FILES_AT_ONCE = 32
+"""Of one download."""
 
 
 def download(
@@ -50,7 +55,31 @@ def begin_download(
         check_url(url)
         with reading(url):
             work.append((store_of(url, storage), url, path))
-    return submit(download_all, work, reserve or (lambda _size: None), fetched)
+    return submit(_download_all, work, reserve or (lambda _size: None), fetched)
+
+
+async def _download_all(
+    work: Sequence[tuple[Store, str, Path]],
+    reserve: Callable[[int], None],
+    fetched: Callable[[Path], None],
+) -> None:
+    """Fetch files; each that is here is told. Raises InputError naming the URL."""
+
+    async def one(item: tuple[Store, str, Path]) -> None:
+        store, url, path = item
+        with reading(url):
+            await _download(store, url, path, reserve)
+        fetched(path)
+
+    await for_each(work, one, min(_FILES_AT_ONCE, len(work)))
+
+
+async def _download(store: Store, url: str, path: Path, reserve: Callable[[int], None]) -> None:
+    with disk(path.parent), arriving(path) as partial, open(partial, "xb") as file:
+        size = await store.fetch(url, file.fileno(), path.parent, reserve)
+        written = os.fstat(file.fileno()).st_size
+        if written != size:
+            raise StoreProblem(f"{written} bytes came of {size}")
 
 
 def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
@@ -60,7 +89,20 @@ def begin_sizes(urls: Sequence[str], storage: Storage) -> Future[list[int]]:
         check_url(url)
         with reading(url):
             work.append((store_of(url, storage), url))
-    return submit(size_of_all, work)
+    return submit(_sizes, work)
+
+
+async def _sizes(work: Sequence[tuple[Store, str]]) -> list[int]:
+    """The sizes of files. Raises InputError naming the URL."""
+    sizes = [0] * len(work)
+
+    async def one(number: int) -> None:
+        store, url = work[number]
+        with reading(url):
+            sizes[number] = (await store.look_up(url)).size
+
+    await for_each(range(len(work)), one, min(_FILES_AT_ONCE, len(work)))
+    return sizes
 
 
 def finish(future: Future[T], check: Callable[[], None] = lambda: None) -> T:

@@ -12,8 +12,6 @@ from mpi_prs.core.urls import is_url, is_web
 from mpi_prs.storage.credentials import Storage, scrub
 from mpi_prs.storage.stores import (
     FULL,
-    RANGE,
-    RANGES_AT_ONCE,
     Entry,
     Found,
     Listed,
@@ -22,10 +20,9 @@ from mpi_prs.storage.stores import (
     StoreProblem,
     Trouble,
     disk,
-    for_each,
+    in_ranges,
     is_http_error,
     listed,
-    ranges,
     run,
 )
 
@@ -110,7 +107,7 @@ class FsspecStore:
                 )
             target[begin - start : stop - start] = data
 
-        await for_each(ranges(start, start + len(target)), one, min(RANGES_AT_ONCE, -(-len(target) // RANGE)))
+        await in_ranges(start, start + len(target), one)
 
     async def fetch(self, url: str, file: int, folder: Path, reserve: Callable[[int], None]) -> int:
         size = (await self.look_up(url)).size

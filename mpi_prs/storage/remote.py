@@ -12,16 +12,21 @@ again for a while (:data:`~mpi_prs.storage.stores.PATIENCE`); what cannot get be
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from mpi_prs.core.errors import InputError
-from mpi_prs.storage.credentials import Storage, check_url
-from mpi_prs.storage.opening import store_for
+from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.storage.accounts import is_azure, parse
+from mpi_prs.storage.azure import AzureStore
+from mpi_prs.storage.credentials import ENVIRONMENT, Storage, check_url
+from mpi_prs.storage.fsspec_store import FsspecStore
 from mpi_prs.storage.stores import Found, Listed, Store, StoreProblem, run
 
 if TYPE_CHECKING:
@@ -52,20 +57,56 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
 
 def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
     """As :func:`list_urls`, with what each file's content is known by."""
-    check_url(pattern)
-    try:
-        found = False
-        for each in store_of(pattern, storage).list(pattern, hidden):
-            found = True
-            yield each
-    except StoreProblem as problem:
-        raise InputError(f"cannot list {pattern}: {problem}") from None
+    found = False
+    for each in list_any(pattern, storage, hidden=hidden):
+        found = True
+        yield each
     if not found:
         raise InputError(
             f"nothing is found at {pattern}: there is neither a file of this name nor any file below it or matching it"
             + ("" if hidden else " (hidden ones do not count)")
             + ("; // in it stands for a folder without a name" if "//" in pattern.partition("://")[2] else "")
         )
+
+
+def list_any(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
+    """As :func:`list_versions`, and it may be that nothing is found."""
+    check_url(pattern)
+    try:
+        yield from store_of(pattern, storage).list(pattern, hidden)
+    except StoreProblem as problem:
+        raise InputError(f"cannot list {pattern}: {problem}") from None
+
+
+def check_container(url: str, storage: Storage) -> None:
+    """Look whether a container is there and can be listed: one request.
+
+    Args:
+        url: of the container, such as ``abfs://container``.
+        storage: how to get at the store.
+
+    Raises:
+        InputError: it is not there, or the store refuses or cannot be reached.
+    """
+    # A generator that is closed after the first blob: the listing behind it ends
+    with closing(cast("Generator[Listed]", list_any(url, storage, hidden=True))) as listing:
+        next(listing, None)
+
+
+def create_container(url: str, storage: Storage) -> bool:
+    """Make a container of Azure's blob storage, unless it is there; whether it was made.
+
+    Raises:
+        OutputError: the store refuses or cannot be reached.
+        InputError: a file of credentials cannot be read.
+    """
+    check_url(url)
+    try:
+        store = store_of(url, storage)
+        assert isinstance(store, AzureStore)
+        return run(store.create_container, url)
+    except StoreProblem as problem:
+        raise OutputError(f"cannot make the container {url}: {problem}") from None
 
 
 class RemoteFiles:
@@ -163,6 +204,24 @@ def reading(url: str) -> Iterator[None]:
         raise InputError(f"cannot read {url}: {problem}") from None
 
 
+# The stores of this process
+
+_stores: dict[str, Store] = {}
+_stores_lock = threading.Lock()
+
+
 def store_of(url: str, storage: Storage) -> Store:
-    """The store of a URL. Raises StoreProblem, and InputError: a file of credentials cannot be read."""
-    return store_for(url, storage)
+    """The store of a URL; one for each place and set of credentials, kept as long as the process.
+
+    Raises:
+        StoreProblem: the URL or the credentials cannot be used, or a package is missing.
+        InputError: a file of credentials cannot be read.
+    """
+    of_azure = is_azure(url, storage)
+    place = parse(url, storage).account_in_url if of_azure else url.partition("://")[0]
+    environment = [os.environ.get(name) for name in ENVIRONMENT]
+    key = json.dumps([place, of_azure, dataclasses.asdict(storage), environment], default=repr)
+    with _stores_lock:
+        if key not in _stores:
+            _stores[key] = (AzureStore if of_azure else FsspecStore)(url, storage.resolved())
+        return _stores[key]

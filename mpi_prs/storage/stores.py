@@ -13,14 +13,13 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
-from mpi_prs.core.files import arriving
 from mpi_prs.core.urls import Glob, is_glob, of_texts, without_dots
 
 T = TypeVar("T")
@@ -32,8 +31,6 @@ SLOTS = 32
 """Requests to one store that are under way at the same time."""
 RANGES_AT_ONCE = 8
 """Of one file."""
-FILES_AT_ONCE = 32
-"""Of one download."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk without space."""
 
@@ -254,33 +251,7 @@ class Requests:
             await asyncio.sleep(pause)
 
 
-# Downloads
-
-
-async def download_all(
-    work: Sequence[tuple[Store, str, Path]],
-    reserve: Callable[[int], None],
-    fetched: Callable[[Path], None] = lambda _path: None,
-) -> None:
-    """Fetch files; each that is here is told. Raises InputError naming the URL."""
-
-    async def one(item: tuple[Store, str, Path]) -> None:
-        store, url, path = item
-        try:
-            await _download(store, url, path, reserve)
-        except StoreProblem as problem:
-            raise InputError(f"cannot read {url}: {problem}") from None
-        fetched(path)
-
-    await for_each(work, one, min(FILES_AT_ONCE, len(work)))
-
-
-async def _download(store: Store, url: str, path: Path, reserve: Callable[[int], None]) -> None:
-    with disk(path.parent), arriving(path) as partial, open(partial, "xb") as file:
-        size = await store.fetch(url, file.fileno(), path.parent, reserve)
-        written = os.fstat(file.fileno()).st_size
-        if written != size:
-            raise StoreProblem(f"{written} bytes came of {size}")
+# Files, and ranges of them
 
 
 async def write_at(file: int, folder: Path, data: bytes, place: int) -> None:
@@ -314,28 +285,13 @@ def disk(folder: Path) -> Iterator[None]:
         raise InputError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
 
 
-async def size_of_all(work: Sequence[tuple[Store, str]]) -> list[int]:
-    """The sizes of files. Raises InputError naming the URL."""
-    sizes = [0] * len(work)
-
-    async def one(number: int) -> None:
-        store, url = work[number]
-        try:
-            sizes[number] = (await store.look_up(url)).size
-        except StoreProblem as problem:
-            raise InputError(f"cannot read {url}: {problem}") from None
-
-    await for_each(range(len(work)), one, min(FILES_AT_ONCE, len(work)))
-    return sizes
+async def in_ranges(start: int, stop: int, work: Callable[[tuple[int, int]], Awaitable[None]]) -> None:
+    """Do some work for each range of a single request that a range of a file is made of, several at once."""
+    parts = [(begin, min(begin + RANGE, stop)) for begin in range(start, stop, RANGE)]
+    await for_each(parts, work, min(RANGES_AT_ONCE, len(parts)))
 
 
-def ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Cut a range into those of single requests."""
-    for begin in range(start, stop, RANGE):
-        yield begin, min(begin + RANGE, stop)
-
-
-# Names
+# Listing, and names
 
 
 def listed(

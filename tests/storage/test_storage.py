@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.urls import Glob, is_url, of_texts
 from mpi_prs.inputs.listing import FileInput, list_files
-from mpi_prs.storage import azure_listing, stores
+from mpi_prs.storage import azure, stores
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, scrub
 from mpi_prs.storage.downloading import download, local_name
 from mpi_prs.storage.remote import RemoteFiles, list_urls, list_versions
@@ -288,7 +288,7 @@ def test_a_listing_goes_on_over_many_pages(
     azurite: Azurite, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azurite.container("pages", {f"n{number:03d}": b"" for number in range(40)})
-    monkeypatch.setattr(azure_listing, "PAGE", 7)
+    monkeypatch.setattr(azure, "PAGE", 7)
     proxy.throttle(3, method="GET")
     listing = list_urls("abfs://pages", azurite.storage(proxy.port))
     assert [url for url, _ in listing] == [f"abfs://pages/n{number:03d}" for number in range(40)]
@@ -296,7 +296,7 @@ def test_a_listing_goes_on_over_many_pages(
 
 
 def test_a_listing_can_be_left_early(azurite: Azurite, tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(azure_listing, "PAGE", 1)
+    monkeypatch.setattr(azure, "PAGE", 1)
     assert next(list_urls(tree, azurite.storage())) == ("abfs://tree/a.txt", 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.core.errors import InputError, OutputError
-from mpi_prs.storage import azure_store, stores
+from mpi_prs.storage import azure, stores
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import RemoteFiles, list_urls
 from mpi_prs.storage.stores import Patience
@@ -21,7 +21,7 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 @pytest.fixture
 def proxy(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     monkeypatch.setattr(stores, "PATIENCE", Patience(seconds=10, unreachable=0.2, first=0.01, longest=0.1))
-    monkeypatch.setattr(azure_store, "BLOCK", 100_000)
+    monkeypatch.setattr(azure, "BLOCK", 100_000)
     with fault_proxy(azurite.port) as proxy:
         yield proxy
 

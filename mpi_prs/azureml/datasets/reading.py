@@ -22,7 +22,7 @@ from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, put, storage_of
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.mini_batch import data_frame
-from mpi_prs.core.errors import OutputError, WorkspaceError
+from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
 from mpi_prs.core.urls import is_glob, is_url, literal
 
 if TYPE_CHECKING:
@@ -406,13 +406,11 @@ def _target(target: Any) -> DataPath:
 
 
 def _check_is_empty(place: DataPath) -> None:
-    from mpi_prs.storage.remote import store_of
-    from mpi_prs.storage.stores import StoreProblem
+    from mpi_prs.storage.remote import list_any
 
     try:
-        listing = store_of(place.url, storage_of(place.datastore.storage_section())).list(place.url, True)
-        found = next(iter(listing), None)
-    except StoreProblem as problem:
-        raise OutputError(f"cannot list {place.url}: {problem}") from None
+        found = next(list_any(place.url, storage_of(place.datastore.storage_section()), hidden=True), None)
+    except InputError as error:
+        raise OutputError(str(error)) from None
     if found is not None:
         raise OutputError(f"{place} is not empty: it has {found.url}. Remove what is there, or name another place")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpi_prs.child.context.given_path import given_path
-from mpi_prs.core.errors import InputError, WorkspaceError
+from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.core.urls import is_url
@@ -337,12 +337,9 @@ def _files_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
 
 
 def _blobs_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
-    from mpi_prs.storage.remote import store_of
-    from mpi_prs.storage.stores import StoreProblem, safe_path
+    from mpi_prs.storage.remote import list_any
+    from mpi_prs.storage.stores import safe_path
 
     storage, url, root = storage_of(datastore.storage_section()), datastore.url(prefix), datastore.url()
-    try:
-        found = [each.url for each in store_of(url, storage).list(url, True)]
-    except StoreProblem as problem:
-        raise InputError(f"cannot list {url}: {problem}") from None
+    found = [each.url for each in list_any(url, storage, hidden=True)]
     return [(blob, safe_path(blob.removeprefix(root))) for blob in found]

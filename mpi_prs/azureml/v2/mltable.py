@@ -18,7 +18,7 @@ from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError, InputError
 from mpi_prs.core.urls import escape, is_url
 from mpi_prs.core.words import near
-from mpi_prs.inputs.near.files_anywhere import AnyFiles
+from mpi_prs.inputs.formats.format import AnyFiles
 from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.storage.credentials import Storage
 

@@ -18,6 +18,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from mpi_prs.core import values
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.urls import is_url
+from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.remote import RemoteFiles
 
 TOLD = 10
 """Bad records that a batch tells of."""
@@ -117,6 +120,30 @@ class LocalFiles:
     def size(self, path: str) -> int:
         with reading(path):
             return os.stat(path).st_size
+
+
+class AnyFiles:
+    """Opens paths and URLs; the store is connected to at the first URL."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._local = LocalFiles()
+        self._storage = storage
+        self._remote: RemoteFiles | None = None
+
+    def _store(self, path: str) -> Files:
+        if not is_url(path):
+            return self._local
+        if self._remote is None:
+            self._remote = RemoteFiles(self._storage)
+        return self._remote
+
+    def open(self, path: str) -> BinaryIO:
+        """Open for reading, seekable. Raises InputError."""
+        return self._store(path).open(path)
+
+    def size(self, path: str) -> int:
+        """In bytes. Raises InputError."""
+        return self._store(path).size(path)
 
 
 @contextmanager
