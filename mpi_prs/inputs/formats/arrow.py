@@ -45,7 +45,7 @@ def nullable_in_pandas(schema: Any, names: Collection[str]) -> Any:
     Args:
         names: columns of the schema; only those of whole numbers or booleans get such a type.
     """
-    dtypes = {name: dtype for name in names if (dtype := _nullable_dtype(schema.field(name).type)) is not None}
+    dtypes = {name: dtype for name in names if (dtype := nullable_dtype(schema.field(name).type)) is not None}
     if not dtypes:
         return schema
     metadata = dict(schema.metadata or {})
@@ -58,7 +58,8 @@ def nullable_in_pandas(schema: Any, names: Collection[str]) -> Any:
     return schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()})
 
 
-def _nullable_dtype(type: Any) -> str | None:
+def nullable_dtype(type: Any) -> str | None:
+    """Pandas' name of the type that whole numbers or booleans have beside missing values; ``None``: of other types."""
     if pa.types.is_boolean(type):
         return "boolean"
     if pa.types.is_integer(type):

@@ -1,4 +1,4 @@
-"""The type of a column, from texts: the one that ``pandas.read_csv`` would give it."""
+"""The type of a column, from texts: the one that ``pandas.read_csv`` would give it, were no value missing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _bytes_of(texts: Any) -> bytes:
 
 
 def type_of(seen: Collection[str], whole: bool) -> Any:
-    """The Arrow type of a column; a column of ``bool`` with ``missing`` values is one of objects in pandas.
+    """The Arrow type of a column; that values are missing makes no float of a whole number.
 
     Args:
         seen: all that :func:`look` has told of it.
@@ -102,5 +102,5 @@ def type_of(seen: Collection[str], whole: bool) -> Any:
     if "fraction" in kinds:
         return pa.float64()
     if "unsigned" in kinds:  # pandas, too, makes text of them where float64 would lose digits
-        return pa.string() if {"missing", "negative"} & set(seen) else pa.uint64()
-    return pa.float64() if "missing" in seen else pa.int64()
+        return pa.string() if "negative" in seen else pa.uint64()
+    return pa.int64()

@@ -103,7 +103,7 @@ class InputSection(Section):
     column_types: dict[str, Text] = Field(
         default_factory=dict,
         description="types of columns where they should not be inferred: string, int, float, bool, datetime, "
-        "datetime(%d.%m.%Y), int32, float32, …",
+        "datetime(%d.%m.%Y), int32, float32, …; Int64, boolean where values may be missing",
     )
     infer_column_types: bool | None = Field(
         default=None,

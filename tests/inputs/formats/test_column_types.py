@@ -30,6 +30,8 @@ def values(texts: list[str | bytes | None], type: str, **options: Any) -> list[A
         ("long", pa.int64()),
         ("int32", pa.int32()),
         ("uint8", pa.uint8()),
+        ("Int32", pa.int32()),
+        ("boolean", pa.bool_()),
         ("float", pa.float64()),
         ("float32", pa.float32()),
         ("bool", pa.bool_()),
@@ -41,7 +43,7 @@ def test_a_type_is_named(text: str, type: Any) -> None:
     assert parse_column_type(text) == type
 
 
-@pytest.mark.parametrize("text", ["", "str", "Int64", "integer", "datetime()", "datetime(dmY)", "datetime(%d", "int "])
+@pytest.mark.parametrize("text", ["", "str", "Int128", "integer", "datetime()", "datetime(dmY)", "datetime(%d", "int "])
 def test_another_text_is_refused_with_the_vocabulary(text: str) -> None:
     with pytest.raises(ValueError, match="is not a type of a column") as refused:
         parse_column_type(text)

@@ -29,19 +29,32 @@ def frames_of(format: Delimited, files: Sequence[Path], size: BatchSize) -> list
 
 
 def by_pandas(text: str, **options: Any) -> pd.DataFrame:
-    """The whole, read by pandas."""
-    frame: pd.DataFrame = pd.read_csv(
-        io.StringIO(text, newline=""), index_col=False, low_memory=False, **EXACT, **options
-    )
-    return frame
+    """The whole, read by pandas; where values are missing, whole numbers and booleans with its types for that."""
+    options = {"index_col": False, "low_memory": False, **EXACT, **options}
+    frame: pd.DataFrame = pd.read_csv(io.StringIO(text, newline=""), **options)
+    texts = pd.read_csv(io.StringIO(text, newline=""), dtype=str, **options)
+    types = {name: dtype for name in frame if (dtype := nullable_type(frame[name], texts[name])) is not None}
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=types, **options)
+
+
+def nullable_type(column: pd.Series, texts: pd.Series) -> str | None:
+    """The type with missing values that a column should have, of which pandas has made floats or objects."""
+    written = texts.dropna()
+    if not texts.hasnans or not len(written):
+        return None
+    if column.dropna().map(type).eq(bool).all():
+        return "boolean"
+    if not written.str.fullmatch(r"\s*[+-]?[0-9]+\s*").all():
+        return None
+    most = max(map(int, written))
+    if most < 2**63:
+        return "Int64"
+    return None if most >= 2**64 or written.str.contains("-").any() else "UInt64"
 
 
 def same(frames: Sequence[pd.DataFrame], whole: pd.DataFrame) -> None:
     """All mini-batches together are the whole: values, types, names."""
     together = pd.concat(frames, ignore_index=True)
-    for name in together:
-        if together[name].dtype == object:  # a missing value among booleans is None
-            together[name] = together[name].where(together[name].notna(), float("nan"))
     pd.testing.assert_frame_equal(together, whole, check_exact=True)
     for frame in filter(len, frames):  # one without rows may say bool where the others say object
         assert frame.dtypes.to_dict() == whole.dtypes.to_dict()
@@ -91,6 +104,7 @@ KINDS = [
     WORDS + INTEGERS + TRUTHS,
     [*INTEGERS, "18446744073709551615"],
     ["0", "18446744073709551615", "9223372036854775808"],
+    ["0", "18446744073709551615", *GONE],
 ]
 ENCODINGS = {
     "utf-8": "utf-8",

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import may_hold_nulls
+from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.delimited.careful import parse_options, texts_of
 from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
 from mpi_prs.inputs.formats.delimited.file import (
@@ -46,9 +46,7 @@ class Columns:
     """What the columns of a table are.
 
     Attributes:
-        schema: the columns to give, in order, with their types.
-        objects: those columns of booleans in which a value may be missing.
-        chosen: those whose type the user has chosen; it is not widened.
+        schema: the columns to give, in order, with their types; one that is not nullable has a value in every record.
         formats: datetime format of each column that has one.
         decimal: the decimal point.
         missing: texts that stand for a missing value.
@@ -56,12 +54,18 @@ class Columns:
     """
 
     schema: Any
-    objects: frozenset[str]
-    chosen: frozenset[str]
     formats: dict[str, str]
     decimal: str
     missing: tuple[str, ...]
     whole_texts: bool = False
+
+
+class _Bad(NamedTuple):
+    """What is wrong with a record: in which column, if in one; ``type``: one that would take the value, or empty."""
+
+    column: str | None
+    problem: str
+    type: str
 
 
 class DelimitedReader:
@@ -95,6 +99,7 @@ class DelimitedReader:
         types = columns.schema
         self._integers = any(pa.types.is_integer(each.type) for each in types)
         self._floats = [each.name for each in types if pa.types.is_floating(each.type)]
+        self._full = [each.name for each in types if not each.nullable]
         self._path = ""
         self._file: BinaryIO | None = None
         self._size = 0
@@ -177,6 +182,8 @@ class DelimitedReader:
             self._check_quotes(text, table.num_rows)
         for name in self._floats:
             _doubt_if(pc.any(pc.is_nan(table[name])).as_py())  # pandas takes NAN for text
+        for name in self._full:
+            _doubt_if(table[name].null_count)
         return table
 
     def _check_quotes(self, text: Text, rows: int) -> None:
@@ -196,19 +203,13 @@ class DelimitedReader:
         _doubt_if(bool(records_of(data[start:end], dialect).open.any()))
 
     def _finished(self, table: Any) -> Any:
-        """The table with its datetimes, and with booleans that say that they may be missing."""
+        """The table with its datetimes, and with what pandas is to be told."""
         for name, format in self._columns.formats.items():
             number = table.column_names.index(name)
             chunks = [to_datetimes(chunk, format) for chunk in table.column(number).chunks]
             _doubt_if(sum(chunk.null_count for chunk in chunks) > table.column(number).null_count)
             table = table.set_column(number, name, pa.chunked_array(chunks, pa.timestamp("us")))
-        return self._with_objects(table)
-
-    def _with_objects(self, table: Any) -> Any:
-        for name in self._columns.objects:
-            column = table[name].combine_chunks()
-            table = table.set_column(table.column_names.index(name), name, may_hold_nulls(column))
-        return table
+        return table.replace_schema_metadata(self._columns.schema.metadata)
 
     # Value by value
 
@@ -222,64 +223,55 @@ class DelimitedReader:
         if columns.whole_texts:
             whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
             texts.columns.update(texts_of(content, records, dialect, names, whole, ()).columns)
-        bad: dict[int, tuple[str | None, str]] = {number: (None, problem) for number, problem in texts.misshapen}
+        bad = {number: _Bad(None, problem, "") for number, problem in texts.misshapen}
         misfits: Any = np.zeros(len(texts.rows), bool)
         arrays = []
         for field in columns.schema:
-            if field.name not in texts.columns:
-                arrays.append(pa.nulls(len(texts.rows), field.type))
-                continue
-            column = pa.chunked_array(texts.columns[field.name], pa.binary()).combine_chunks()
+            if field.name in texts.columns:
+                column = pa.chunked_array(texts.columns[field.name], pa.binary()).combine_chunks()
+            else:
+                column = pa.nulls(len(texts.rows), pa.binary())
             values, wrong = self._values(field, column)
             arrays.append(values)
             for row in wrong[:TOLD].tolist():
-                problem = f"{shown(column[row].as_py())} is not {_described(field, columns)}"
-                bad.setdefault(int(texts.rows[row]), (field.name, problem))
+                bad.setdefault(int(texts.rows[row]), _misfit(field, column.slice(row, 1), columns))
             misfits[wrong] = True
         table = pa.Table.from_arrays(arrays, names=columns.schema.names)
+        table = table.replace_schema_metadata(columns.schema.metadata)
         if not bad:
-            return Batch(self._with_objects(table))
+            return Batch(table)
         told = self._told(part, text, records, bad)
         if not self._skip:
-            raise InputError(f"{told[0]}; {self._advice(told[0].column)}")
+            raise InputError(f"{told[0]}; {self._advice(bad[min(bad)])}")
         kept = pa.Array.from_buffers(
             pa.bool_(), len(misfits), [None, pa.py_buffer(np.packbits(~misfits, bitorder="little").tobytes())]
         )
         skipped = len(texts.misshapen) + int(misfits.sum())
-        return Batch(self._with_objects(table.filter(kept)), skipped, told)
+        return Batch(table.filter(kept), skipped, told)
 
     def _values(self, field: Any, texts: Any) -> tuple[Any, Any]:
-        """A column's values, and the numbers of the rows in which there is none although there is a text."""
-        columns = self._columns
-        type = field.type
-        values = to_values(texts, type, format=columns.formats.get(field.name), decimal=columns.decimal)
-        if pa.types.is_integer(type) and field.name not in columns.chosen and values.null_count > texts.null_count:
-            # A fraction that the sample did not show: all of the part becomes float64, as all of the file would have
-            floats = to_values(texts, pa.float64(), decimal=columns.decimal)
-            fraction = pc.and_(pc.is_valid(floats), pc.invert(is_integer_text(texts)))
-            if pc.any(fraction).as_py():
-                fits = pc.or_(fraction, pc.is_valid(values))
-                values = pc.if_else(fits, floats, pa.nulls(len(floats), floats.type))
-        wrong = pc.indices_nonzero(pc.and_(pc.is_valid(texts), pc.is_null(values)))
+        """A column's values, and the numbers of the rows in which there is none although there should be."""
+        format = self._columns.formats.get(field.name)
+        values = to_values(texts, field.type, format=format, decimal=self._columns.decimal)
+        missing = pc.is_null(values)
+        wrong = pc.indices_nonzero(pc.and_(pc.is_valid(texts), missing) if field.nullable else missing)
         return values, np.frombuffer(wrong.buffers()[1], np.uint64, len(wrong)).astype(np.int64)
 
-    def _told(
-        self, part: Part, text: Text, records: Records, bad: dict[int, tuple[str | None, str]]
-    ) -> list[BadRecord]:
+    def _told(self, part: Part, text: Text, records: Records, bad: dict[int, _Bad]) -> list[BadRecord]:
         """The first of the bad records, with their lines. Reads the file up to the part, to count them."""
         with reading(part.file):
             before = self._lines_before(part.file, text.offset)
         return [
-            BadRecord(part.file, before + int(records.lines[number]) + 1, *bad[number]) for number in sorted(bad)[:TOLD]
+            BadRecord(part.file, before + int(records.lines[number]) + 1, bad[number].column, bad[number].problem)
+            for number in sorted(bad)[:TOLD]
         ]
 
-    def _advice(self, column: str | None) -> str:
+    def _advice(self, bad: _Bad) -> str:
         also = ""
-        if column is not None:
-            if pa.types.is_string(self._columns.schema.field(column).type):
-                also = f", set encoding (it is {self._opener.encoding} now)"
-            else:
-                also = f", name the column's type in column_types (such as {column}: string)"
+        if bad.type:
+            also = f", name the column's type in column_types (such as {bad.column}: {bad.type})"
+        elif bad.column is not None:
+            also = f", set encoding (it is {self._opener.encoding} now)"
         return f"correct it{also}, or leave such records out with on_bad_record: skip_and_count"
 
     def _lines_before(self, path: str, offset: int) -> int:
@@ -333,6 +325,24 @@ def shown(value: bytes) -> str:
     """A value for a message."""
     text = value.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 100 else text[:100] + "…")
+
+
+def _misfit(field: Any, texts: Any, columns: Columns) -> _Bad:
+    """Why a text is no value of a column.
+
+    Args:
+        texts: binary array of this one, null where the value is missing.
+    """
+    described = _described(field, columns)
+    if texts.null_count:
+        problem = f"a value is missing, where {described} is expected in every record"
+        return _Bad(field.name, problem, nullable_dtype(field.type) or "")
+    problem = f"{shown(texts[0].as_py())} is not {described}"
+    if pa.types.is_string(field.type):
+        return _Bad(field.name, problem, "")
+    is_fraction = not to_values(texts, pa.float64(), decimal=columns.decimal).null_count
+    is_fraction &= not is_integer_text(texts)[0].as_py()
+    return _Bad(field.name, problem, "float64" if is_fraction else "string")
 
 
 def _described(field: Any, columns: Columns) -> str:

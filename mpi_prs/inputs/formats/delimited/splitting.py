@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.arrow import nullable_dtype, nullable_in_pandas, pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.delimited.encoding import normal_name
 from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, squeezed_chunks
@@ -35,14 +35,15 @@ class Delimited:
     """Delimited text. All mini-batches together are what ``pandas.read_csv`` makes of the whole, exact floats included.
 
     Columns and their types come from a sample of at most 8 MiB: the beginnings of files, the ends, and places between;
-    a smaller dataset is looked at as a whole. Where the sample had not shown it, an integer column with a missing value
-    or a fraction is float64 in that mini-batch (a boolean column with a missing value: object), and any other value
-    that does not fit makes its record bad. What differs from pandas:
+    a smaller dataset is looked at as a whole. They are the same in all mini-batches, and a value that does not fit
+    makes its record bad; so does a missing one in a column of whole numbers or booleans, unless the sample has some,
+    too, or ``column_types`` says ``Int64`` or ``boolean``. What differs from pandas:
 
+    - Whole numbers and booleans beside missing values are ``Int64`` and ``boolean``, not float64 and object: no number
+      loses digits.
     - A record with more fields than there are columns is bad, the first one too; pandas may make an index of it.
     - Without ``support_multi_line`` each line is a record, and one in which a quoted value does not end is bad.
     - A column of integers beyond 64 bits is text.
-    - A missing value among booleans is ``None``, not ``nan``.
 
     Files are cut at line breaks by the readers, so that splitting reads nothing but the header. With
     ``support_multi_line`` each file is read once to find the ends of its records, as a stream. A ``.gz``, ``.bz2`` or
@@ -136,7 +137,7 @@ class Delimited:
                 if unknown := [name for name in asked if name not in names]:
                     raise InputError(f"{key}: {quoted(unknown)} not found in {first}; its columns are {quoted(names)}")
         chosen = casts(self.column_types)
-        fields, objects = [], []
+        fields = []
         for name in self.columns or names:
             seen = found.seen.get(name, set()) | ({"missing"} if name in lacking else set())
             if name in chosen:
@@ -145,11 +146,10 @@ class Delimited:
                 type = type_of(seen, whole)
             else:
                 type = pa.string()
-            fields.append(pa.field(name, in_pandas_with_nulls(type) if "missing" in seen else type))
-            if "missing" in seen and pa.types.is_boolean(type):
-                objects.append(name)
-        survey["schema"] = pack_schema(pa.schema(fields if first is not None else []))
-        survey["objects"] = objects
+            may_be_missing = "missing" in seen or nullable_dtype(type) is None
+            fields.append(pa.field(name, type, may_be_missing or (name in chosen and chosen[name].nullable)))
+        schema = pa.schema(fields if first is not None else [])
+        survey["schema"] = pack_schema(nullable_in_pandas(schema, [each.name for each in schema if each.nullable]))
         survey["bytes_per_record"] = max(found.bytes / max(found.records, 1), 1.0)
         survey["longest_record"] = found.longest
         return survey
@@ -199,8 +199,6 @@ class Delimited:
         chosen = casts(self.column_types)
         columns = Columns(
             schema,
-            frozenset(survey["objects"]),
-            frozenset(chosen),
             {name: cast.format for name, cast in chosen.items() if cast.format and name in schema.names},
             self.decimal,
             self._missing(),
