@@ -92,7 +92,7 @@ def data_frame(table: Any) -> Any:
     import pyarrow
 
     # A pool of one thread would only cost the way there and back
-    return table.to_pandas(use_threads=pyarrow.cpu_count() > 1)
+    return table.to_pandas(use_threads=pyarrow.cpu_count() > 1, integer_object_nulls=True)
 
 
 class PlainMiniBatches:

@@ -46,9 +46,16 @@ def written(file: Path, *records: Any) -> Path:
 
 
 def by_pandas(content: bytes) -> pd.DataFrame:
+    """The whole, read by pandas; where values are missing, whole numbers and booleans with its types for that."""
     frame: pd.DataFrame = pd.read_json(
         io.BytesIO(content), lines=True, dtype=False, convert_axes=False, precise_float=True
     )
+    records = [json.loads(line) for line in content.splitlines() if line.strip()]
+    for name in frame.columns[frame.isna().any()]:
+        kinds = {type(value) for record in records if (value := record.get(name)) is not None}
+        if kinds in ({int}, {bool}):
+            values = [record.get(name) for record in records]
+            frame[name] = pd.array(values, "Int64" if kinds == {int} else "boolean")
     return frame
 
 
@@ -56,7 +63,7 @@ def by_pandas(content: bytes) -> pd.DataFrame:
 
 _NAMES = ["a", "b b", "ç", "d.d", "2020-01-01"]
 _KINDS: dict[str, st.SearchStrategy[Any]] = {
-    "int": st.integers(-(2**53), 2**53),
+    "int": st.integers(-(2**63), 2**63 - 1),
     "float": st.integers(-(10**9), 10**9).map(lambda value: value / 1000),
     "both": st.one_of(st.integers(-1000, 1000), st.just(0.5)),
     "bool": st.booleans(),
@@ -199,11 +206,11 @@ def test_column_types_are_obeyed(tmp_path: Path) -> None:
     file = written(
         tmp_path / "t.jsonl", {"zip": 123, "n": "7", "x": 1}, {"zip": "0456", "n": "8", "x": 2}, {"zip": 1.50}
     )
-    format = JsonLines(column_types={"zip": "string", "n": "int64", "x": "float64"})
+    format = JsonLines(column_types={"zip": "string", "n": "int", "x": "float64"})
     (frame,) = frames_of(format, [file])
     assert frame["zip"].tolist() == ["123", "0456", "1.5"]
-    assert frame["n"].tolist()[:2] == [7.0, 8.0]
-    assert [str(frame.dtypes[name]) for name in ("n", "x")] == ["float64", "float64"]
+    assert frame["n"].tolist()[:2] == [7, 8]
+    assert [str(frame.dtypes[name]) for name in ("n", "x")] == ["Int64", "float64"]
 
 
 def test_dates_are_read_by_their_format(tmp_path: Path) -> None:
@@ -227,26 +234,75 @@ def beyond_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "PIECE_BYTES", 16)
 
 
-@pytest.mark.parametrize("odd", ['{"n": 2.5}', '{"n": null}', "{}"])
-def test_an_integer_column_is_float_where_it_must_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
-    beyond_the_sample(monkeypatch)
-    file = written(tmp_path / "t.jsonl", *[{"n": 1}] * 10, odd, *[{"n": 1}] * 10)
-    frames = frames_of(JsonLines(), [file], BatchSize(bytes=50))
-    pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), by_pandas(file.read_bytes()))
-    assert {str(frame.dtypes["n"]) for frame in frames} == {"int64", "float64"}
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["1", "2"], "int64"),
+        ([str(2**60 + 1), "null"], "Int64"),
+        ([str(2**64 - 1), "1"], "uint64"),
+        ([str(2**64 - 1), "null"], "UInt64"),
+        (["true", "null"], "boolean"),
+        (["1", "0.5", "null"], "float64"),
+    ],
+)
+def test_whole_numbers_and_booleans_keep_their_type_beside_missing_values(
+    tmp_path: Path, values: list[str], dtype: str
+) -> None:
+    file = written(tmp_path / "t.jsonl", *[f'{{"n": {value}, "x": 1}}' for value in values])
+    frames = frames_of(JsonLines(), [file], BatchSize(bytes=10))
+    assert {str(frame.dtypes["n"]) for frame in frames} == {dtype}
+    assert [None if pd.isna(value) else value for frame in frames for value in frame["n"]] == list(
+        map(json.loads, values)
+    )
 
 
-def test_integers_in_nested_values_become_float_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    beyond_the_sample(monkeypatch)
-    plain = {"o": {"x": [1]}}
-    file = written(tmp_path / "t.jsonl", *[plain] * 10, {"o": {"x": [1, 2.5]}}, *[plain] * 10)
+def test_whole_numbers_in_nested_values_keep_their_digits(tmp_path: Path) -> None:
+    big = 2**60 + 1
+    records = [{"o": {"id": big}, "l": [big, None]}, {"o": {}, "l": [1]}, {"o": {"id": None}}, {"o": {"id": 2**64 - 1}}]
+    file = written(tmp_path / "t.jsonl", *records)
     (frame,) = frames_of(JsonLines(), [file])
-    assert frame["o"][10]["x"].tolist() == [1.0, 2.5]
+    assert frame["o"].tolist() == [{"id": big}, {"id": None}, {"id": None}, {"id": 2**64 - 1}]
+    assert frame["l"][0].tolist() == [big, None]
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (
+            {"n": 10**20},
+            f"column 'n' has the whole number {10**20}, beyond 64 bits; name the column's type in column_types",
+        ),
+        (
+            {"n": {"x": [-(10**20)]}},
+            rf"column 'n.x\[\]' has the whole number {-(10**20)}, beyond .* select the other columns",
+        ),
+    ],
+)
+def test_a_whole_number_beyond_64_bits_is_refused(tmp_path: Path, record: dict[str, Any], told: str) -> None:
+    file = written(tmp_path / "t.jsonl", record)
+    with pytest.raises(InputError, match=told):
+        survey_of(JsonLines(), file)
+    if isinstance(record["n"], int):
+        (frame,) = frames_of(JsonLines(column_types={"n": "string"}), [file])
+        assert frame["n"].tolist() == [str(10**20)]
+
+
+def test_digits_lost_beside_fractions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = written(tmp_path / "t.jsonl", {"n": 2**60 + 1, "o": 2**60}, {"n": 0.5})
+    (frame,) = frames_of(JsonLines(), [file])
+    assert frame["n"].tolist() == [float(2**60), 0.5]
+    assert [record.args for record in caplog.records] == [("n", 2**60 + 1)]
 
 
 # Bad records
 
 BAD = [
+    ('{"n": 2.5}', "column 'n': 2.5 is not int64"),
+    ('{"n": null}', "column 'n': a value is missing, where int64 is expected in every record"),
+    ("{}", "column 'n': a value is missing, where int64 is expected in every record"),
+    ('{"n": 1, "o": {"x": 2.5}}', "column 'o': 2.5 at o.x is not int64"),
+    ('{"n": 1, "f": 1e400}', "column 'f': 1e400 is beyond the range of float64"),
+    ("null", "null is not a JSON object"),
     ('{"n": "abc", "s": "x"}', r"column 'n': \"abc\" is not int64"),
     ('{"n": 1, "s": 5}', "column 's': 5 is not string"),
     ('{"n": 1, "s": ["x"]}', r"column 's': \[\"x\"\] is not string"),
@@ -259,15 +315,16 @@ BAD = [
     ('{"n": 1} {"n": 2}', "it is not JSON"),
     ("[1, 2]", r"\[1, 2\] is not a JSON object"),
     ('{"n": 1, "s": "\udcff"}', "byte 16 is not UTF-8"),
-    ("[" * 100_000, "nested too deep|it is not JSON"),
+    ("[" * 100_000, "nested too deep"),
+    ('{"n": ' * 20_000 + "1" + "}" * 20_000, "nested too deep"),
 ]
 
 
 @pytest.mark.parametrize(("bad", "said"), BAD)
 def test_a_bad_record_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, said: str) -> None:
     beyond_the_sample(monkeypatch)
-    monkeypatch.setattr(lines, "PIECE_BYTES", 60)
-    good = [json.dumps({"n": number, "s": "x", "o": {"x": 1}, "void": None}) for number in range(30)]
+    monkeypatch.setattr(lines, "PIECE_BYTES", 70)
+    good = [json.dumps({"n": number, "s": "x", "o": {"x": 1}, "void": None, "f": 0.5}) for number in range(30)]
     file = tmp_path / "t.jsonl"
     text = "\n".join([*good[:17], "", bad, *good[17:]]) + "\n"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -301,6 +358,9 @@ def test_files_without_any_record_are_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "t.json", "[", '{"a": 1},', '{"a": 2}', "]")
     with pytest.raises(InputError, match=r"missing\.jsonl"):
         survey_of(JsonLines(), tmp_path / "missing.jsonl")
+    written(file, "null", "null")
+    with pytest.raises(InputError, match=r"t\.json, line 1: null is not a JSON object"):
+        survey_of(JsonLines(), file)
     written(file, "[", "1", "]")
     with pytest.raises(InputError, match=r"t\.json, line 1: it is not JSON .*; expected one object a line"):
         survey_of(JsonLines(), file)

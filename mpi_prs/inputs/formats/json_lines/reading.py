@@ -8,23 +8,26 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls, may_hold_nulls, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.arrow import nullable_dtype, nullable_in_pandas, pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
 from mpi_prs.inputs.formats.json_lines.types import (
+    MAX_DEPTH,
     Checker,
     Columns,
     Misfit,
+    depth_of_type,
+    is_hazardous,
     key_given_twice,
+    long_integers,
+    may_hide_integers,
     parsed,
     shown,
     type_of,
     undated,
-    with_fractions,
 )
 from mpi_prs.inputs.formats.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
 
@@ -46,13 +49,13 @@ class JsonLines:
 
     - A column is of one type. Where the sample has two (text and numbers), it is the first, and records of the other
       are bad; ``string`` in ``column_types`` takes numbers and booleans as they are written.
+    - Whole numbers and booleans beside missing values are ``Int64`` and ``boolean``, not float64 and object. Where the
+      sample has no missing value, a record without one is bad, unless ``column_types`` names one of these.
     - Objects arrive as ``dict`` with all keys of the sample, ``None`` where one is missing; lists as numpy arrays.
-    - Integers beyond 64 bits are float64.
-    - An integer column that first meets a missing value or a fraction outside the sample is float64 in that mini-batch
-      (a boolean column: object).
 
-    Other misfits, keys that the sample lacks among them (unless columns are selected), are bad records. A ``.gz``,
-    ``.bz2`` or ``.zst`` file is one mini-batch.
+    Misfits, keys that the sample lacks among them (unless columns are selected), are bad records; so are whole numbers
+    beyond 64 bits, unless their column is to be ``string`` or ``float64``, and what is nested more than 64 deep. A
+    ``.gz``, ``.bz2`` or ``.zst`` file is one mini-batch.
 
     Attributes:
         columns: to select, in this order; default: all of the sample, in the order in which they are met.
@@ -87,25 +90,22 @@ class JsonLines:
                 f"columns: {quoted(missing)} not found in a sample of the records, whose columns are "
                 f"{quoted(list(found.types))}; if it is there but rare, name its type in column_types"
             )
-        read, final, objects = [], [], []
+        read, final = [], []
         for name in names if pieces else ():
             there = found.types.get(name, pa.null())
-            lacking = name in found.lacking
-            type = in_pandas_with_nulls(there) if lacking and name not in chosen else there
+            type = there if name not in chosen else chosen[name].type
             if name in chosen:
-                type = chosen[name].type
-                as_read = _to_read(there, type)
-                chosen[name].check(name, as_read)
-                read.append(pa.field(name, as_read))
-            else:
-                read.append(pa.field(name, type))
-            final.append(pa.field(name, in_pandas_with_nulls(type) if lacking else type))
-            if lacking and pa.types.is_boolean(type):
-                objects.append(name)
+                there = _to_read(there, type)
+                chosen[name].check(name, there)
+            nullable = nullable_dtype(type) is None or name in found.lacking
+            read.append(pa.field(name, there))
+            final.append(pa.field(name, type, nullable or (name in chosen and chosen[name].nullable)))
+        schema = pa.schema(final)
+        if self.on_bad_record == "fail":
+            found.check_long({name: found.types[name] for name in names if name in found.types and name not in chosen})
         return {
             "read": pack_schema(pa.schema(read)),
-            "final": pack_schema(pa.schema(final)),
-            "objects": objects,
+            "final": pack_schema(nullable_in_pandas(schema, [each.name for each in schema if each.nullable])),
             "bytes_per_record": max(size / max(lines, 1), 1.0),
         }
 
@@ -143,18 +143,24 @@ def _look(data: bytes, found: Columns, by_hand: int) -> None:
     """Columns and types of some lines; of the first of them only, where Arrow finds something wrong."""
     if not data.strip():
         return
+    lines = [line for line in data.split(b"\n") if line.strip()]
     try:
         table = _read(data, None, "infer")
     except _FAILURES:
-        for line in [line for line in data.split(b"\n") if line.strip()][:by_hand]:
-            try:
-                record = parsed(line)
-            except Misfit:
-                continue
-            found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1)
-        return
-    lacking = [name for name in table.column_names if table[name].null_count]
-    found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows)
+        lines = lines[:by_hand]
+    else:
+        deep = any(depth_of_type(each.type) >= MAX_DEPTH for each in table.schema)
+        if not deep and not any(may_hide_integers(chunk) for column in table.columns for chunk in column.chunks):
+            lacking = [name for name in table.column_names if table[name].null_count]
+            found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows)
+            return
+    for line in lines:
+        try:
+            record = parsed(line)
+        except Misfit:
+            continue
+        found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1)
+        found.note_long(long_integers(record, ()))
 
 
 def _without_value(record: Mapping[str, Any]) -> list[str]:
@@ -177,7 +183,7 @@ class JsonLinesReader:
     def __init__(self, format: JsonLines, survey: dict[str, Any], store: Files) -> None:
         self._schema = unpack_schema(survey["read"])
         self._final = unpack_schema(survey["final"])
-        self._objects = frozenset(survey["objects"])
+        self._full = [each.name for each in self._final if not each.nullable]
         self._chosen = casts(format.column_types)
         self._selected = bool(format.columns)
         self._skip = format.on_bad_record == "skip_and_count"
@@ -233,21 +239,17 @@ class JsonLinesReader:
             table.validate(full=True)
         columns = []
         for each, column in zip(schema, table.columns, strict=True):
-            chunks = [self._finished(chunk, each.name) for chunk in column.chunks]
-            type = chunks[0].type if chunks else self._final.field(each.name).type
-            columns.append(pa.chunked_array(chunks, type))
-        return pa.Table.from_arrays(columns, names=schema.names)
-
-    def _finished(self, chunk: Any, name: str) -> Any:
-        """A chunk in its final type; one that was widened for this batch stays so."""
-        if name in self._chosen:
-            final = self._final.field(name).type
-            chunk = pc.cast(self._chosen[name](chunk), final, safe=not pa.types.is_floating(final))
-        return may_hold_nulls(chunk) if name in self._objects else chunk
+            final = self._final.field(each.name)
+            if not final.nullable and column.null_count:
+                raise pa.ArrowInvalid("a value is missing")
+            cast = self._chosen.get(each.name, _as_it_is)
+            columns.append(pa.chunked_array(map(cast, column.chunks), final.type))
+        return pa.Table.from_arrays(columns, names=schema.names).replace_schema_metadata(self._final.metadata)
 
     def _carefully(self, part: Part, lines: Lines) -> Batch:
-        """Line by line: leave out what is bad, widen what need be, and read again."""
-        checker = Checker({each.name: each.type for each in self._schema}, self._chosen, self._selected)
+        """Line by line: leave out what is bad, and read again."""
+        types = {each.name: each.type for each in self._schema}
+        checker = Checker(types, self._full, self._chosen, self._selected)
         bad: list[tuple[int, Misfit]] = []
         good: list[tuple[int, bytes]] = []
         for number, line in enumerate(lines.data.split(b"\n")):
@@ -256,9 +258,7 @@ class JsonLinesReader:
                     good.append((number, checker.fitting(line)))
                 except Misfit as misfit:
                     bad.append((number, misfit))
-        fields = [each.with_type(with_fractions(each.type, checker.fractions, (each.name,))) for each in self._schema]
-        schema = pa.schema(fields)
-        table, refused = self._sifted(good, schema)
+        table, refused = self._sifted(good, self._schema)
         bad = sorted(bad + refused, key=lambda each: each[0])
         if not bad:
             return Batch(table)
@@ -266,7 +266,12 @@ class JsonLinesReader:
             first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
         told = [BadRecord(part.file, first + number, misfit.column, misfit.problem) for number, misfit in bad[:TOLD]]
         if not self._skip:
-            raise InputError(f"{told[0]} (one of {len(bad)} bad records in this mini-batch)")
+            first_bad = bad[0][1]
+            also = f", name the column's type in column_types (such as {first_bad.column}: {first_bad.type})"
+            raise InputError(
+                f"{told[0]} (one of {len(bad)} bad records in this mini-batch); correct it"
+                f"{also if first_bad.type else ''}, or leave such records out with on_bad_record: skip_and_count"
+            )
         return Batch(table, len(bad), told)
 
     def _sifted(self, lines: Sequence[tuple[int, bytes]], schema: Any) -> tuple[Any, list[tuple[int, Misfit]]]:
@@ -303,11 +308,18 @@ class JsonLinesReader:
         for each in schema:
             if not self._fits([(0, line)], pa.schema([each])):
                 value = shown(parsed(line).get(each.name))
-                return Misfit(each.name, f"{value} cannot be read as {self._final.field(each.name).type}")
+                problem = f"{value} cannot be read as {self._final.field(each.name).type}"
+                return Misfit(each.name, problem, "" if pa.types.is_nested(each.type) else "string")
         return Misfit(None, "it cannot be read together with the others")
 
 
+def _as_it_is(chunk: Any) -> Any:
+    return chunk
+
+
 def _read(data: bytes, schema: Any | None, unexpected: str) -> Any:
+    if is_hazardous(data):
+        raise pa.ArrowInvalid("a line that is no object, or nested too deep")
     return pj.read_json(
         pa.BufferReader(data),
         read_options=pj.ReadOptions(use_threads=False, block_size=min(len(data) + 1, _BLOCK)),
