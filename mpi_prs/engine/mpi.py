@@ -6,12 +6,12 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.core.errors import LaunchError
+from mpi_prs.engine.awake import AwakeClock
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -164,10 +164,11 @@ class MpiTransport:
         sys.stderr.flush()
         if self.abandoned():  # without its launcher MPI cannot be finished
             os._exit(exit_code)
-        deadline = time.monotonic() + _CLOSE_SECONDS
+        clock = AwakeClock()
+        deadline = clock() + _CLOSE_SECONDS
         while self._sending and not self._gave_up:
             self._forget_sent()
-            self._gave_up = time.monotonic() > deadline
+            self._gave_up = clock() > deadline
         if self._gave_up:
             self._comm.Abort(exit_code)
         while self.receive() is not None:  # MPICH does not finish with a message unread

@@ -17,6 +17,7 @@ import pytest
 
 from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, ParallelRunExceptionCode
 from mpi_prs.child.script import EntryScript
+from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.scheduler.events import Fail
 from mpi_prs.engine.scheduler.states import Phase as JobPhase
 from mpi_prs.engine.worker.guard_client import Guard
@@ -251,7 +252,7 @@ class Supervised:
             number=0, scratch=folder / "scratch", environment=dict(os.environ), placement="here", **logs
         )
         self.guard = Guard(folder / "scratch")
-        self.process = UserProcess(settings, self.place, self.guard, Trust())
+        self.process = UserProcess(settings, self.place, self.guard, Trust(), AwakeClock())
         self.rows = b""
         self.failed: list[str] = []
         self.unstarted: list[tuple[int, int, int]] = []

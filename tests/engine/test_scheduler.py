@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.engine.scheduler.events import Fail, MasterPaused, Retry, WorkerHeard
+from mpi_prs.engine.scheduler.events import Fail, Retry, WorkerHeard
 from mpi_prs.engine.scheduler.states import Phase
 from tests.support.scheduling import ITEMS, Job, record
 
@@ -527,23 +527,6 @@ def test_a_failed_attempt_is_a_movement_too() -> None:
     job.fail(1, 0, now=50.0)
     job.tick(110.0)
     assert job.phase is Phase.RUNNING
-
-
-def test_while_the_master_hung_nobody_was_silent_and_nothing_stood_still() -> None:
-    job = Job(9, workers=2, heartbeat_timeout=10, progress_update_timeout=60)
-    job.assign(1)
-    job.tick(0.0)
-    job.tell(MasterPaused(100.0), 100.0)
-    assert job.tick(105.0) == []
-    assert job.phase is Phase.RUNNING
-    job.tell(WorkerHeard(2), 111.0)
-    assert job.tick(111.0) == [(1, "no sign of life for 11 s")]
-    job.tell(WorkerHeard(2), 161.0)
-    assert job.tick(161.0) == []
-    assert (job.phase, job.reason) == (
-        Phase.STRANDED,
-        "no mini-batch has finished for 60 s (progress_update_timeout)",
-    )
 
 
 def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:

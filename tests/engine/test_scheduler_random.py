@@ -25,7 +25,6 @@ from mpi_prs.engine.scheduler.events import (
     HandOut,
     InitFailed,
     Lose,
-    MasterPaused,
     ProcessGone,
     ProcessReady,
     ProcessStopped,
@@ -483,14 +482,6 @@ class RandomWorld(RuleBasedStateMachine):
         commands = self.tell(Tick())
         assert [command.worker for command in commands if isinstance(command, Lose)] == silent
         assert {command.failure.mini_batch for command in commands if isinstance(command, Fail)} == failed
-
-    @rule(seconds=st.sampled_from([1.0, 3 * PATIENCE]))
-    def master_hangs(self, seconds: float) -> None:
-        self.now += seconds
-        self.moved += seconds
-        for worker in self.workers.values():
-            worker.heard += seconds
-        assert not self.tell(MasterPaused(seconds))
 
     @rule(odds=st.integers(0, 9))
     def drain(self, odds: int) -> None:

@@ -347,6 +347,31 @@ def test_a_pause_of_the_master_costs_no_worker(new_job: NewJob, mpi: Mpi) -> Non
     assert_every_row_once(job)
 
 
+SAYS_WHEN_IT_RUNS = """
+import os, time
+def run(mini_batch):
+    open(os.environ["AZUREML_BI_OUTPUT_PATH"] + "/running", "w").close()
+    time.sleep(1)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+def test_time_in_which_the_whole_job_is_stopped_counts_against_nobody(new_job: NewJob) -> None:
+    timeouts = {"run_invocation_timeout": 3, "heartbeat_timeout": 2, "progress_update_timeout": 3}
+    job = new_job(SAYS_WHEN_IT_RUNS, items=1, run_max_try=1, **timeouts)
+    process = job.start_local(processes=1)
+    wait_until((job.folder / "out" / "running").exists)
+    stopped = list(job.processes())
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)  # longer than any of them allows
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    done = job.finish(process)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+
+
 def test_workers_that_hear_nothing_of_their_master_end_and_the_job_resumes(new_job: NewJob, mpi: Mpi) -> None:
     job = new_job(SLOW_SCRIPT.format(seconds=0.05), items=200, mini_batch_size=2, heartbeat_timeout=1)
     process = job.start_under(mpi)

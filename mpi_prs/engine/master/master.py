@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
+from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.master.node_share import Sharing
 from mpi_prs.engine.master.shutdown import dismiss
 from mpi_prs.engine.master.walltime import Closing
@@ -39,7 +40,6 @@ from mpi_prs.engine.scheduler.events import (
     HandOut,
     InitFailed,
     Lose,
-    MasterPaused,
     ProcessGone,
     ProcessReady,
     ProcessStopped,
@@ -66,7 +66,6 @@ _log = logging.getLogger("mpi_prs.master")
 
 _WAIT = 0.002  # between two looks for messages, in seconds; the workers have more work than that in hand
 _TICK = 0.1
-_LONG_GAP = 2.0
 _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
@@ -117,7 +116,7 @@ class Master:
         stop_requested: asked often; what signals have asked for so far.
         on_tick: called about ten times a second, for the progress.
         lead: seconds that are left when :attr:`StopRequest.CLOSE` is asked for.
-        clock: seconds, only forward; the scheduler's time is taken from it.
+        clock: seconds, only forward; the scheduler's time is what the master was awake of it.
     """
 
     def __init__(
@@ -133,7 +132,9 @@ class Master:
     ) -> None:
         self.scheduler = scheduler
         self.tally = Tally(clock())
-        self._clock = clock
+        self._limit_clock = clock  # the time limit counts all of it
+        self._clock = AwakeClock(clock)
+        self._lost = 0.0  # seconds in which the master could do nothing, as far as it was said
         self.nodes: dict[int, str] = {}  # rank → node
         self._transport = transport
         self._output = output
@@ -169,7 +170,7 @@ class Master:
             dismiss(
                 self._transport,
                 exit_code,
-                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(self._clock()))
+                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(self._limit_clock()))
                 if graceful
                 else None,
                 dead=self._note_dead(),
@@ -417,10 +418,10 @@ class Master:
         self._output.event("worker_lost", worker=rank, node=node, why=why, time=time.time())
 
     def _tick(self, now: float, *, idle: bool) -> None:
-        gap, self._ticked = now - self._ticked, now
-        if gap > _LONG_GAP:
-            _log.warning("the master could do nothing for %.1f s (a filesystem that did not answer?)", gap)
-            self._tell(MasterPaused(gap), now)
+        self._ticked = now
+        if (lost := self._clock.lost - self._lost) > 1.0:
+            self._lost = self._clock.lost
+            _log.warning("the master could do nothing for %.1f s (stopped, or a filesystem that did not answer?)", lost)
         if idle:  # what was said while the master was busy has been read: silence now is silence
             self._tell(Tick(), now)
         if now - self._beat_at >= self._settings.heartbeat_interval:
@@ -429,25 +430,25 @@ class Master:
                 self._transport.send(rank, Tag.HEARTBEAT)
         if self._transport.abandoned():
             self._tell(StopAsked("the launcher (mpirun, srun) is gone"), now)
-        self._heed(self._stop_requested(), now)
+        self._heed(self._stop_requested(), now, self._limit_clock())
         self._on_tick(self)
 
-    def _heed(self, request: StopRequest, now: float) -> None:
-        """Do what a signal asks for."""
+    def _heed(self, request: StopRequest, now: float, limit_now: float) -> None:
+        """Do what a signal asks for; ``limit_now`` is of the clock that the time limit runs by."""
         if request is StopRequest.NOW:
             self._tell(StopAsked("stopped at once by a second signal"), now)
         if self.scheduler.phase is not Phase.RUNNING or request is StopRequest.NONE:
             return
         if request is StopRequest.CLOSE:
-            if self._closing.begin(now):
+            if self._closing.begin(limit_now):
                 _log.warning(
                     "the time limit is near: for %.0f s more, mini-batches are started that are probably done by then",
-                    self._closing.left(now),
+                    self._closing.left(limit_now),
                 )
-            if self._closing.is_due(now):
-                self._drain("stopped before the time limit", self._closing.left(now), now)
+            if self._closing.is_due(limit_now):
+                self._drain("stopped before the time limit", self._closing.left(limit_now), now)
         elif request is StopRequest.DRAIN:
-            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(now)), now)
+            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(limit_now)), now)
 
     def _drain(self, reason: str, grace: float, now: float) -> None:
         _log.warning("stopping: running mini-batches may finish within %.3g s; a second signal stops at once", grace)

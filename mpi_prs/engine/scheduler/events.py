@@ -14,7 +14,6 @@ event                         who sends it, and when
 :class:`WorkerLost`           the transport, or the worker itself (BYE)
 :class:`HandOut`              the master, once it has read all messages that were there
 :class:`Tick`                 the master, ten times a second while it keeps up with the messages
-:class:`MasterPaused`         the master, when it could do nothing for some time
 :class:`DrainAsked`           a signal, or the time limit
 :class:`StopAsked`            a second signal, or the launcher's end
 ============================  ===========================================================================
@@ -135,13 +134,6 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class MasterPaused:
-    """The master hung for so many seconds (a filesystem that did not answer): nobody could be heard meanwhile."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class DrainAsked:
     """Hand out nothing more; the job ends when nothing is held any more."""
 
@@ -167,7 +159,6 @@ Event = (
     | GivenBack
     | HandOut
     | Tick
-    | MasterPaused
     | DrainAsked
     | StopAsked
 )

@@ -41,7 +41,6 @@ from mpi_prs.engine.scheduler.events import (
     HandOut,
     InitFailed,
     Lose,
-    MasterPaused,
     ProcessGone,
     ProcessReady,
     ProcessStopped,
@@ -131,10 +130,6 @@ class Scheduler:
                 self._tick(now)
             case WorkerLost():
                 self._lose(event.worker, event.why)
-            case MasterPaused():
-                self._moved += event.seconds
-                for worker in self.workers.values():
-                    worker.heard += event.seconds
             case DrainAsked():
                 if self.phase is Phase.RUNNING:
                     self.phase, self.reason = Phase.DRAINING, event.reason

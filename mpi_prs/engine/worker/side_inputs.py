@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import replace
@@ -21,7 +20,11 @@ class NotProvided(Exception):
 
 
 def provide_meanwhile(
-    settings: WorkerSettings, scratch: Path, meanwhile: Callable[[], None], is_stopped: Callable[[], bool]
+    settings: WorkerSettings,
+    scratch: Path,
+    meanwhile: Callable[[], None],
+    is_stopped: Callable[[], bool],
+    clock: Callable[[], float],
 ) -> Provided:
     """The side inputs of a job, fetched in a thread.
 
@@ -29,6 +32,7 @@ def provide_meanwhile(
         scratch: the folder that the workers of this node share.
         meanwhile: called about twenty times a second.
         is_stopped: whether nobody wants them any more.
+        clock: seconds, only forward.
 
     Raises:
         NotProvided: they cannot be fetched, or nobody wants them any more.
@@ -42,11 +46,11 @@ def provide_meanwhile(
     given = begin_provide(wanted, scratch, settings.token, check=check)
     give_up = float("inf")
     while not given.done():
-        if time.monotonic() > give_up:
+        if clock() > give_up:
             raise NotProvided("stopped while its side inputs were fetched from a store or filesystem that hangs")
         meanwhile()
         if is_stopped():
-            give_up = min(give_up, time.monotonic() + _LEAVING_SECONDS)
+            give_up = min(give_up, clock() + _LEAVING_SECONDS)
         wait([given], _STEP)
     try:
         return given.result()

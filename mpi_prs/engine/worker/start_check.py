@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.near.scratch_folder import scratch_folder
 from mpi_prs.wire.settings import WorkerSettings
@@ -49,7 +50,8 @@ def look(settings: WorkerSettings, node: str) -> Sight:
 
 def _manifest(settings: WorkerSettings) -> Manifest:
     directory = RunDirectory(Path(settings.run_root))
-    deadline = time.monotonic() + _PATIENCE
+    clock = AwakeClock()
+    deadline = clock() + _PATIENCE
     while True:
         try:
             if settings.token in directory.token.read_text():
@@ -57,6 +59,6 @@ def _manifest(settings: WorkerSettings) -> Manifest:
             problem = f"{directory.token} has another content here than on the master's node"
         except (OSError, OutputError) as error:
             problem = str(error)
-        if time.monotonic() > deadline:
+        if clock() > deadline:
             raise OutputError(problem)
         time.sleep(_PAUSE)

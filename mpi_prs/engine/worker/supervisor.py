@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.worker.guard import MARK, kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.trust import Trust
@@ -70,9 +71,14 @@ class _Sentence(NamedTuple):
 
 
 class UserProcess:
-    """One user process, from start to end. After ``GONE``, make a new object."""
+    """One user process, from start to end. After ``GONE``, make a new object.
 
-    def __init__(self, settings: ProcessSettings, place: ProcessPlace, guard: Guard, trust: Trust) -> None:
+    Every ``now`` is of ``clock``: time in which the worker was stopped is no time of the process either.
+    """
+
+    def __init__(
+        self, settings: ProcessSettings, place: ProcessPlace, guard: Guard, trust: Trust, clock: AwakeClock
+    ) -> None:
         self.settings = settings
         self.place = place
         self.trust = trust
@@ -82,6 +88,7 @@ class UserProcess:
         self.finished_any = False
         self.is_replaced = True  # when it has ended by itself
         self._guard = guard
+        self._clock = clock
         self._condemned: _Sentence | None = None
         self._suspect: Activity | None = None
         self._handed_over = 0.0
@@ -127,8 +134,8 @@ class UserProcess:
         finally:
             theirs.close()
             os.close(slot_descriptor)
-        self.started = time.monotonic()
-        self._slot.write(Phase.INIT, -1, self.started)
+        self.started = self._clock()
+        self._slot.write(Phase.INIT, -1, time.monotonic())
         self.channel = WorkerEnd(ours)
         settings = replace(self.settings, process=place.number, patience=self.trust.patience)
         self.channel.send(Kind.SETTINGS, 0, settings.pack())
@@ -139,12 +146,12 @@ class UserProcess:
         """Hand over a range of loaded mini-batches; never waits."""
         self.outstanding.append(Chunk(loaded.first, loaded.count, attempt))
         self.outstanding_count += loaded.count
-        self._handed_over = time.monotonic()
+        self._handed_over = self._clock()
         header = WORK_HEADER.pack(loaded.first, attempt)
         self.channel.send(Kind.WORK, loaded.count, header, loaded.items, loaded.sizes, loaded.payload)
 
     def stop(self, by: float) -> None:
-        """Ask for ``shutdown()`` and an end; at ``by`` (monotonic seconds) the process is killed."""
+        """Ask for ``shutdown()`` and an end; at ``by`` (seconds of the clock) the process is killed."""
         if self.state is State.STARTING:
             self.kill()
         elif self.state in (State.READY, State.RESTING):
@@ -315,7 +322,7 @@ class UserProcess:
 
     def _limit(self, activity: Activity) -> tuple[float, float, FailureKind, str]:
         """Since when it does what it does, for how long it may, and what to say if it goes on."""
-        settings, since = self.settings, activity.since
+        settings, since = self.settings, self._clock.at(activity.since)
         if activity.phase == Phase.INIT:
             limit = settings.init_timeout
             return since, limit, FailureKind.INIT, f"init() did not end within init_timeout ({limit:g} s)"
@@ -376,7 +383,7 @@ class UserProcess:
             seconds = now - self.started
             news.init_failure = self._located(Failure(FailureKind.INIT, message, tail, seconds=seconds))
         elif was is State.READY:
-            self._share_out(news, verdict, tail, now - activity.since)
+            self._share_out(news, verdict, tail, now - self._clock.at(activity.since))
         elif was is State.RESTING:
             self._log(f"during a pause: {verdict.message}\n{tail}")
         elif code or self._condemned:

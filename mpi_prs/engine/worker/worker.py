@@ -18,7 +18,6 @@ import selectors
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.node import means_of, node_name
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
@@ -57,6 +57,8 @@ class Worker:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._clock = AwakeClock()
+        self._lost = 0.0  # seconds in which this worker was stopped, as far as the log knows
         self._node = node_name()
         self._selector = selectors.DefaultSelector()
         self._waiter = Waiter(transport, _LONGEST_WAIT)
@@ -66,9 +68,9 @@ class Worker:
         self._restart_at: dict[int, float] = {}
         self._pauses: dict[int, float] = {}  # user process → seconds that its init() has asked for
         self._outbox = Outbox(partial(self._send, Tag.RESULTS))
-        self._sent_at = time.monotonic()
+        self._sent_at = self._clock()
         self._checked_at = 0.0
-        self._silence = 0.0  # seconds since the master was heard, as far as this worker was awake
+        self._heard_at = self._clock()  # of the master
         self._drain_by: float | None = None
         self._exit_code: int | None = None
         self._graceful = False
@@ -111,7 +113,7 @@ class Worker:
             self._dispatch()
             self._send_results_if_due()
             for process in self._sleep():
-                self._take_news(process, time.monotonic())
+                self._take_news(process, self._clock())
             self._look_around()
 
     # Beginning and end
@@ -168,7 +170,9 @@ class Worker:
             return settings
         side_inputs = import_module("mpi_prs.engine.worker.side_inputs")  # a rank that has none does without
         try:
-            provided = side_inputs.provide_meanwhile(settings, self._sight.scratch, self._listen, self._is_stopped)
+            provided = side_inputs.provide_meanwhile(
+                settings, self._sight.scratch, self._listen, self._is_stopped, self._clock
+            )
         except side_inputs.NotProvided as error:
             self._no_side_inputs = str(error)
             return settings
@@ -179,7 +183,7 @@ class Worker:
     def _listen(self) -> None:
         """What is due while nothing runs yet."""
         self._take_messages()
-        self._heartbeat(time.monotonic())
+        self._heartbeat(self._clock())
         if self._master_is_gone():
             self._exit_code = EXIT_RESUMABLE
 
@@ -193,7 +197,7 @@ class Worker:
         trust = self._trust.setdefault(number, Trust())
         trust.start()
         try:
-            process = UserProcess(self._process_settings, self._places[number], self._guard, trust)
+            process = UserProcess(self._process_settings, self._places[number], self._guard, trust, self._clock)
         except OSError as error:  # no such interpreter on this node, no more processes or descriptors allowed
             self._report_no_process(number, f"the user process cannot be started: {error}")
             return
@@ -210,7 +214,7 @@ class Worker:
     def _stop_processes(self) -> None:
         """End all user processes: ``shutdown()`` for those that have nothing to do, SIGKILL for the rest."""
         assert self._settings is not None
-        by = time.monotonic() + (self._settings.stop_grace if self._graceful else 0.0)
+        by = self._clock() + (self._settings.stop_grace if self._graceful else 0.0)
         for process in self._processes.values():
             if process.outstanding_count or not self._graceful:
                 process.kill()
@@ -219,13 +223,13 @@ class Worker:
         self._supply.withdraw()
         give_up = by + _UNKILLABLE_SECONDS
         while any(process.state is not State.GONE for process in self._processes.values()):
-            if time.monotonic() > give_up:
+            if self._clock() > give_up:
                 self._log.error("a user process cannot be killed: it hangs in the kernel (a dead filesystem?)")
                 break
             self._selector.select(_CHECK_EVERY)
             self._supply.notice()  # else its descriptor would stay readable
             self._take_messages()  # a second stop signal
-            now = time.monotonic()
+            now = self._clock()
             for process in self._processes.values():
                 if process.state is State.GONE:
                     continue
@@ -248,7 +252,7 @@ class Worker:
         taken = False
         while (message := self._transport.receive()) is not None:
             taken = True
-            self._silence = 0.0
+            self._heard_at = self._clock()
             _source, tag, body = message
             if tag == Tag.ASSIGN:
                 for item in messages.unpack_ranges(body):
@@ -256,7 +260,7 @@ class Worker:
                 self._leave_work_to_others()  # it was sent before the master knew that nobody is there for it
             elif tag == Tag.RESTART:
                 number = messages.unpack_json(body)["process"]
-                self._restart_at[number] = time.monotonic() + max(_RESTART_PAUSE, self._pauses.pop(number, 0.0))
+                self._restart_at[number] = self._clock() + max(_RESTART_PAUSE, self._pauses.pop(number, 0.0))
             elif tag == Tag.DRAIN:
                 self._drain(messages.unpack_json(body)["grace"])
             elif tag == Tag.STOP:
@@ -266,7 +270,7 @@ class Worker:
 
     def _drain(self, grace: float) -> None:
         """Give back what no process has, and let the processes finish what they have."""
-        self._drain_by = time.monotonic() + grace
+        self._drain_by = self._clock() + grace
         self._log.info("draining: running mini-batches may go on for %g s", grace)
         self._give_back(self._supply.withdraw())
         for process in self._processes.values():
@@ -280,7 +284,7 @@ class Worker:
 
     def _send(self, tag: Tag, body: bytes = b"") -> None:
         self._transport.send(MASTER, tag, body)
-        self._sent_at = time.monotonic()
+        self._sent_at = self._clock()
 
     # User processes
 
@@ -395,7 +399,7 @@ class Worker:
             return portion
         if attempt >= self._settings.run_max_try and trust.is_worth_replacing:
             self._log.info("user process %d is replaced before a last try: it failed last", process.place.number)
-            process.retire(time.monotonic())
+            process.retire(self._clock())
             return None
         return supply.take(1)
 
@@ -407,17 +411,19 @@ class Worker:
 
     def _send_results_if_due(self) -> None:
         """At once when mini-batches are long, or no process has anything to do; else in larger pieces."""
-        if self._outbox.is_due(time.monotonic()) or not any(p.outstanding_count for p in self._processes.values()):
+        if self._outbox.is_due(self._clock()) or not any(p.outstanding_count for p in self._processes.values()):
             self._outbox.send()
 
     # Time
 
     def _look_around(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._checked_at < _CHECK_EVERY:
             return
-        self._silence += min(now - self._checked_at, 1.0)
         self._checked_at = now
+        if self._clock.lost > self._lost:
+            self._log.warning("could do nothing for %.1f s: no timeout counts them", self._clock.lost - self._lost)
+            self._lost = self._clock.lost
         self._heartbeat(now)
         for process in list(self._processes.values()):
             self._take_news(process, now)
@@ -432,8 +438,9 @@ class Worker:
                     self._log.info("user process %d did not finish within the grace time", process.place.number)
                     process.kill()
         assert self._settings is not None
-        if self._silence > self._settings.master_timeout:
-            self._log.error("no sign of life of the master for %.0f s; stopping", self._silence)
+        silence = now - self._heard_at
+        if silence > self._settings.master_timeout:
+            self._log.error("no sign of life of the master for %.0f s; stopping", silence)
             self._transport.give_up()
             self._exit_code, self._graceful = EXIT_RESUMABLE, False
         elif self._master_is_gone():
@@ -457,7 +464,7 @@ class Worker:
             if process.state is not State.GONE and process.channel.wants_to_write:  # long settings, too
                 process.channel.flush()
                 blocked |= process.channel.wants_to_write
-        if (left := self._outbox.seconds_left(time.monotonic())) is not None:
+        if (left := self._outbox.seconds_left(self._clock())) is not None:
             timeout = left
         elif idle > self._supply.queued:  # the next message is what we wait for; whatever is loaded wakes us by itself
             timeout = self._waiter.next_timeout(_LONGEST_WAIT)
