@@ -351,7 +351,8 @@ SAYS_WHEN_IT_RUNS = """
 import os, time
 def run(mini_batch):
     open(os.environ["AZUREML_BI_OUTPUT_PATH"] + "/running", "w").close()
-    time.sleep(1)
+    for _ in range(15):  # not at its end when it is woken
+        time.sleep(0.1)
     return [os.path.basename(path) for path in mini_batch]
 """
 
