@@ -88,7 +88,10 @@ def file_mini_batch(payload: memoryview, number: int) -> MiniBatch:
 
 
 def data_frame(table: Any) -> Any:
-    """A ``pandas.DataFrame`` of a ``pyarrow.Table``, with the types that its schema tells pandas."""
+    """A ``pandas.DataFrame`` of a ``pyarrow.Table``, with the types that its schema tells pandas.
+
+    Whole numbers in lists and structs stay whole beside missing ones.
+    """
     import pyarrow
 
     # A pool of one thread would only cost the way there and back

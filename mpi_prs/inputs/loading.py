@@ -21,8 +21,9 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.partition_values import partition_values
 from mpi_prs.inputs.formats import BY_CLASS
-from mpi_prs.inputs.formats.arrow import repeated, unpack_schema
+from mpi_prs.inputs.formats.arrow import nullable_in_pandas, repeated, unpack_schema
 from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader
+from mpi_prs.inputs.formats.missing import refuse_nulls
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.near.staging import Staging
 from mpi_prs.inputs.partition_by import with_key_columns
@@ -168,10 +169,13 @@ class MiniBatchLoader:
         described = self._inputs[input]
         if columns:
             table = with_key_columns(table, columns, self._schemas[input])
+            without = [name for name in described["keys_without_value"] if name in columns]
+            table = table.replace_schema_metadata(nullable_in_pandas(table.schema, without).metadata)
         if name := described["path_column"]:
             if name in table.column_names:
                 raise InputError(f"path_column: {part.file} has a column {name!r} already; choose another name")
             table = table.append_column(name, repeated(part.file, pa.string(), table.num_rows))
+        refuse_nulls(table, part)
         return table
 
     def _check_size(self, input: int, file: str, listed: int) -> None:

@@ -224,14 +224,17 @@ def _of_tables(
         partitioning = Partitioning.of(dataset)
         described["partition_schema"] = partitioning and partitioning.describe()
         split = partial(dataset.format.split, survey=described["survey"], store=store)
+        path_values = _PathValues(dataset, partitioning)
         if keys:
-            mini_batches = _by_partition(number, dataset, partitioning, keys, split, store)
+            mini_batches = _by_partition(number, dataset, partitioning, keys, split, store, path_values)
         else:
             assert isinstance(size, BatchSize)
-            mini_batches = _by_size(number, dataset, partitioning, size, split, store)
+            mini_batches = _by_size(number, dataset, size, split, store, path_values)
         for exact, mini_batch in mini_batches:
             planned.exact = planned.exact and exact
             yield mini_batch
+        numpy_types = described["options"]["numpy_types"]
+        described["keys_without_value"] = [] if numpy_types else sorted(path_values.lacking)
 
 
 class _AskedOnce:
@@ -255,6 +258,7 @@ def _by_partition(
     keys: Sequence[str],
     split: Callable[..., Iterator[Part]],
     store: _AskedOnce,
+    path_values: _PathValues,
 ) -> Iterator[tuple[bool, MiniBatch]]:
     for values, paths in _partitions(dataset, partitioning, keys):
         parts, sizes, columns = [], [], []
@@ -263,7 +267,7 @@ def _by_partition(
             if found:
                 parts += found
                 sizes += [store.size(path)] * len(found)
-                columns += [_path_values(partitioning, path, dataset)] * len(found)
+                columns += [path_values(path)] * len(found)
         if parts:
             yield _of_parts(number, parts, sizes, columns, partition=to_json(values))
 
@@ -271,23 +275,32 @@ def _by_partition(
 def _by_size(
     number: int,
     dataset: TabularDataset,
-    partitioning: Partitioning | None,
     size: BatchSize,
     split: Callable[..., Iterator[Part]],
     store: _AskedOnce,
+    path_values: _PathValues,
 ) -> Iterator[tuple[bool, MiniBatch]]:
     for path in dataset.files():
-        columns = [_path_values(partitioning, path, dataset)]
+        columns = [path_values(path)]
         for part, stays in _with_stays(split(path, size=size)):
             yield _of_parts(number, [part], [store.size(path)], columns, stays)
 
 
-def _path_values(partitioning: Partitioning | None, path: str, dataset: TabularDataset) -> dict[str, Any]:
-    """The columns that the path of a file gives."""
-    values = partitioning.values(path) if partitioning else {}
-    if dataset.path_column in values:
-        raise InputError(f"path_column: {dataset.path_column!r} is a partition key already; choose another name")
-    return {key: value for key, value in values.items() if key not in dataset.drop_columns}
+class _PathValues:
+    """The columns that the path of a file gives; ``lacking`` has those that some file has had no value of."""
+
+    def __init__(self, dataset: TabularDataset, partitioning: Partitioning | None) -> None:
+        self.lacking: set[str] = set()
+        self._dataset = dataset
+        self._partitioning = partitioning
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        values = self._partitioning.values(path) if self._partitioning else {}
+        if self._dataset.path_column in values:
+            problem = f"{self._dataset.path_column!r} is a partition key already; choose another name"
+            raise InputError(f"path_column: {problem}")
+        self.lacking.update(key for key, value in values.items() if value is None)
+        return {key: value for key, value in values.items() if key not in self._dataset.drop_columns}
 
 
 def _dropped(dataset: TabularDataset, survey: dict[str, Any]) -> tuple[TabularDataset, dict[str, Any]]:

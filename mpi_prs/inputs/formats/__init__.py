@@ -51,7 +51,7 @@ _ENTRIES = (
         (".csv", ".tsv", ".txt"),
         (
             *("separator", "header", "encoding", "quote", "support_multi_line", "decimal", "na_values", "columns"),
-            *("column_types", "on_bad_record", "infer_column_types", "empty_as_string"),
+            *("column_types", "on_bad_record", "infer_column_types", "empty_as_string", "numpy_types"),
         ),
         in_rows=False,
     ),
@@ -59,21 +59,21 @@ _ENTRIES = (
         "parquet",
         "mpi_prs.inputs.formats.parquet.reading:Parquet",
         (".parquet", ".parq"),
-        ("columns", "column_types"),
+        ("columns", "column_types", "numpy_types"),
         in_rows=True,
     ),
     FormatEntry(
         "json_lines",
         "mpi_prs.inputs.formats.json_lines.reading:JsonLines",
         (".jsonl", ".ndjson"),
-        ("columns", "column_types", "on_bad_record"),
+        ("columns", "column_types", "on_bad_record", "numpy_types"),
         in_rows=False,
     ),
     FormatEntry(
         "hdf5",
         "mpi_prs.inputs.formats.hdf5.reading:Hdf5",
         (".h5", ".hdf5", ".hdf"),
-        ("columns", "dataset"),
+        ("columns", "dataset", "numpy_types"),
         in_rows=True,
     ),
 )

@@ -67,25 +67,6 @@ def nullable_dtype(type: Any) -> str | None:
     return None
 
 
-def may_hold_nulls(array: Any) -> Any:
-    """The same booleans, said to hold a null: ``to_pandas`` then makes objects of them, null or not.
-
-    A column of booleans with a null somewhere in the table must be object in every mini-batch, and no Arrow type says
-    so. The count of nulls does, in memory and in Arrow's IPC format; nothing else that we do looks at it. It is lost
-    when the array is sliced.
-    """
-    if not len(array) or array.null_count:
-        return array
-    valid = pa.py_buffer(b"\xff" * ((array.offset + len(array) + 7) // 8))
-    buffers = [valid, array.buffers()[1]]
-    return pa.Array.from_buffers(array.type, len(array), buffers, null_count=1, offset=array.offset)
-
-
-def in_pandas_with_nulls(type: Any) -> Any:
-    """The type that pandas gives to values of a type when some are missing: float64 for integers."""
-    return pa.float64() if pa.types.is_integer(type) else type
-
-
 def repeated(value: Any, type: Any, rows: int) -> Any:
     """A column of one value; by way of its text, for ``pa.scalar`` imports pandas where it is installed."""
     if value is None:

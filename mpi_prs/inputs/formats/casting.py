@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.types import datetime_format, is_nullable, parse_column_type
+from mpi_prs.inputs.formats.types import datetime_format, nullable_by_name, parse_column_type
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,13 @@ class Cast:
     Attributes:
         type: the ``pyarrow.DataType``.
         format: of text that is a date and time; ``None``: ISO 8601.
-        nullable: it is one of pandas' types of whole numbers or booleans with missing values.
+        nullable: of whole numbers and booleans, whether the type in pandas is to have missing values; ``None``: where
+            some may be missing.
     """
 
     type: Any
     format: str | None
-    nullable: bool
+    nullable: bool | None
 
     def __call__(self, values: Any) -> Any:
         """An array of the type. Raises ``pyarrow.ArrowInvalid``: a value cannot be of it."""
@@ -51,7 +52,7 @@ def casts(column_types: Mapping[str, str]) -> dict[str, Cast]:
     found = {}
     for name, text in column_types.items():
         try:
-            found[name] = Cast(parse_column_type(text), datetime_format(text), is_nullable(text))
+            found[name] = Cast(parse_column_type(text), datetime_format(text), nullable_by_name(text))
         except ValueError as error:
             raise InputError(f"column_types: column {name!r}: {error}") from error
     return found

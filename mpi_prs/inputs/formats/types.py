@@ -41,10 +41,10 @@ _DATETIME = re.compile(r"datetime\((.*%.*)\)", re.DOTALL)
 def parse_column_type(text: str) -> Any:
     """The ``pyarrow.DataType`` that a text names.
 
-    ``string``; ``int``, ``long`` or ``int64``, and the narrower and unsigned ones down to ``int8`` and ``uint8``;
-    ``Int64`` to ``UInt8`` and ``boolean``, among whose values some may be missing (see :func:`is_nullable`); ``float``,
-    ``double`` or ``float64``; ``float32``; ``bool``; ``datetime`` for ISO 8601, or ``datetime(FORMAT)`` with one of
-    :meth:`datetime.datetime.strptime`, such as ``datetime(%d.%m.%Y)``: microseconds, without a time zone.
+    ``string``; ``int`` or ``long``, NumPy's ``int64`` to ``int8`` and ``uint64`` to ``uint8``, pandas' ``Int64`` to
+    ``UInt8`` (see :func:`nullable_by_name`); ``float``, ``double`` or ``float64``; ``float32``; ``bool``, pandas'
+    ``boolean``; ``datetime`` for ISO 8601, or ``datetime(FORMAT)`` with one of :meth:`datetime.datetime.strptime`, such
+    as ``datetime(%d.%m.%Y)``: microseconds, without a time zone.
 
     Raises:
         ValueError: it is none of these; the text names them.
@@ -59,9 +59,12 @@ def parse_column_type(text: str) -> Any:
     return _TYPES[text]
 
 
-def is_nullable(text: str) -> bool:
-    """Whether a type is one of pandas' whole numbers or booleans with missing values."""
-    return text.startswith(("Int", "UInt")) or text == "boolean"
+def nullable_by_name(text: str) -> bool | None:
+    """Whether a type's name says that values may be missing: ``Int64`` and ``boolean`` do, ``int64`` says that none is;
+    ``None``: it says neither (``int``, ``long``, ``bool``, and types that have a missing value of their own)."""
+    if re.fullmatch(r"U?Int\d+|boolean", text):
+        return True
+    return False if re.fullmatch(r"u?int\d+", text) else None
 
 
 def datetime_format(text: str) -> str | None:

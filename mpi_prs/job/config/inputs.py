@@ -105,6 +105,11 @@ class InputSection(Section):
         description="types of columns where they should not be inferred: string, int, float, bool, datetime, "
         "datetime(%d.%m.%Y), int32, float32, …; Int64, boolean where values may be missing",
     )
+    numpy_types: bool | None = Field(
+        default=None,
+        description="true: whole numbers and booleans are NumPy's int64, bool, …, and a mini-batch in which one is "
+        "missing fails; default false: where one may be missing they are pandas' Int64, boolean, …",
+    )
     infer_column_types: bool | None = Field(
         default=None,
         description="delimited: false where columns are text, but for those of column_types; default true",

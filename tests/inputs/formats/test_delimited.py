@@ -238,7 +238,7 @@ def test_a_column_with_a_missing_value_keeps_its_type_in_every_mini_batch(
     ("type", "content", "dtype"),
     [
         ("int32", "1,2", "int32"),
-        ("int32", "1,", "Int32"),
+        ("int", "1,", "Int64"),
         ("Int32", "1,2", "Int32"),
         ("bool", "True,", "boolean"),
         ("boolean", "True,False", "boolean"),

@@ -281,7 +281,7 @@ def test_nulls_of_our_own_output_make_the_column_alike_in_every_mini_batch(path:
 
     assert {tuple(map(str, each.dtypes)) for each in found} == {tuple(map(str, found[1].dtypes))}
     whole = pd.concat(found, ignore_index=True)
-    assert (str(whole["n"].dtype), whole["b"].tolist()) == ("float64", [True, None, True])
+    assert (str(whole["n"].dtype), whole["b"].tolist()) == ("Int64", [True, pd.NA, True])
     assert whole.isna().sum(axis=1).tolist() == [0, 3, 0]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import nullable_dtype, nullable_in_pandas, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.delimited.encoding import normal_name
 from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, squeezed_chunks
@@ -19,6 +19,7 @@ from mpi_prs.inputs.formats.delimited.survey import Found, choose, sample
 from mpi_prs.inputs.formats.format import BatchSize, Files, Part, quoted, reading
 from mpi_prs.inputs.formats.inference import type_of
 from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
+from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.text_columns import MISSING
 
 Header = Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
@@ -63,6 +64,7 @@ class Delimited:
         na_values: texts that stand for a missing value, on top of those of pandas.
         infer_column_types: else every column is text, but for those of ``column_types``.
         empty_as_string: nothing in a column of text is a missing value: empty fields are empty text, ``NA`` is ``NA``.
+        numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
 
     Raises:
         InputError: an option is not as described here.
@@ -80,6 +82,7 @@ class Delimited:
     na_values: tuple[str, ...] = ()
     infer_column_types: bool = True
     empty_as_string: bool = False
+    numpy_types: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("separator", self.separator), ("quote", self.quote), ("decimal", self.decimal)):
@@ -137,7 +140,7 @@ class Delimited:
                 if unknown := [name for name in asked if name not in names]:
                     raise InputError(f"{key}: {quoted(unknown)} not found in {first}; its columns are {quoted(names)}")
         chosen = casts(self.column_types)
-        fields = []
+        fields, may_be_missing = [], []
         for name in self.columns or names:
             seen = found.seen.get(name, set()) | ({"missing"} if name in lacking else set())
             if name in chosen:
@@ -146,10 +149,11 @@ class Delimited:
                 type = type_of(seen, whole)
             else:
                 type = pa.string()
-            may_be_missing = "missing" in seen or nullable_dtype(type) is None
-            fields.append(pa.field(name, type, may_be_missing or (name in chosen and chosen[name].nullable)))
+            fields.append(pa.field(name, type))
+            if "missing" in seen:
+                may_be_missing.append(name)
         schema = pa.schema(fields if first is not None else [])
-        survey["schema"] = pack_schema(nullable_in_pandas(schema, [each.name for each in schema if each.nullable]))
+        survey["schema"] = pack_schema(for_pandas(schema, may_be_missing, chosen, self.numpy_types))
         survey["bytes_per_record"] = max(found.bytes / max(found.records, 1), 1.0)
         survey["longest_record"] = found.longest
         return survey

@@ -28,7 +28,6 @@ from typing import Any
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls, may_hold_nulls
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Files, Part, check_counted, quoted
 from mpi_prs.inputs.formats.hdf5.columns import NotText, arrow_type, to_arrow, to_plain
 from mpi_prs.inputs.formats.hdf5.file import DamagedFile, Hdf5File
@@ -42,6 +41,7 @@ from mpi_prs.inputs.formats.hdf5.layout import (
     find_sources,
     read_values,
 )
+from mpi_prs.inputs.formats.missing import for_pandas
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,12 @@ class Hdf5:
     Attributes:
         dataset: path of a group or dataset in each file, or paths of several datasets.
         columns: the columns or arrays to read, in this order; default: all.
+        numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
     """
 
     dataset: str | tuple[str, ...] | None = None
     columns: tuple[str, ...] = ()
+    numpy_types: bool = False
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """What is in every file alike; opens each file and reads no values.
@@ -193,16 +195,15 @@ class Hdf5Reader:
         records = self._records(part)
         for source in self._layout.sources:
             values = read_values(source, part.start, part.stop) if records is None else records[source.field]
-            may_lack = source.name in self._nulls
-            marks = source.null_marks if may_lack else None
+            marks = source.null_marks if source.name in self._nulls else None
             nulls = None if marks is None else marks[part.start : part.stop]
             try:
-                column = to_arrow(values, arrow_type(source.dtype, source.attribute), nulls)
+                columns.append(to_arrow(values, arrow_type(source.dtype, source.attribute), nulls))
             except NotText as error:
                 raise _not_text(file, source, part, error) from None
-            columns.append(_among_nulls(column) if may_lack else column)
             names.append(source.name)
-        return pa.Table.from_arrays(columns, names=names)
+        schema = pa.schema(zip(names, (column.type for column in columns), strict=True))
+        return pa.Table.from_arrays(columns, schema=for_pandas(schema, self._nulls, {}, self._format.numpy_types))
 
     def _records(self, part: Part) -> Any:
         """Of a compound dataset, all wanted fields at once; else ``None``."""
@@ -225,13 +226,6 @@ class Hdf5Reader:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _among_nulls(column: Any) -> Any:
-    """As a part of a column with nulls, wherever in the dataset they are: its type in pandas is then another one."""
-    if pa.types.is_boolean(column.type):
-        return may_hold_nulls(column)
-    return column.cast(in_pandas_with_nulls(column.type), safe=False)
 
 
 def _not_text(file: Hdf5File, source: Source, part: Part, error: NotText) -> InputError:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import nullable_dtype, nullable_in_pandas, pack_schema, unpack_schema
+from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
 from mpi_prs.inputs.formats.json_lines.types import (
@@ -30,6 +30,7 @@ from mpi_prs.inputs.formats.json_lines.types import (
     undated,
 )
 from mpi_prs.inputs.formats.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
+from mpi_prs.inputs.formats.missing import for_pandas
 
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
@@ -61,11 +62,13 @@ class JsonLines:
         columns: to select, in this order; default: all of the sample, in the order in which they are met.
         column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
         on_bad_record: the mini-batch fails, or the record is left out and counted.
+        numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
     """
 
     columns: tuple[str, ...] = ()
     column_types: Mapping[str, str] = field(default_factory=dict)
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
+    numpy_types: bool = False
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """Columns and types from a sample; about 0.1 s, and the time to open at most 32 files.
@@ -97,15 +100,13 @@ class JsonLines:
             if name in chosen:
                 there = _to_read(there, type)
                 chosen[name].check(name, there)
-            nullable = nullable_dtype(type) is None or name in found.lacking
             read.append(pa.field(name, there))
-            final.append(pa.field(name, type, nullable or (name in chosen and chosen[name].nullable)))
-        schema = pa.schema(final)
+            final.append(pa.field(name, type))
         if self.on_bad_record == "fail":
             found.check_long({name: found.types[name] for name in names if name in found.types and name not in chosen})
         return {
             "read": pack_schema(pa.schema(read)),
-            "final": pack_schema(nullable_in_pandas(schema, [each.name for each in schema if each.nullable])),
+            "final": pack_schema(for_pandas(pa.schema(final), found.lacking, chosen, self.numpy_types)),
             "bytes_per_record": max(size / max(lines, 1), 1.0),
         }
 

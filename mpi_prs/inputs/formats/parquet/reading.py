@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import may_hold_nulls, pack_column, pack_schema, unpack_column, unpack_schema
+from mpi_prs.inputs.formats.arrow import pack_column, pack_schema, unpack_column, unpack_schema
 from mpi_prs.inputs.formats.casting import Cast, casts
 from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted
 from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, summary, united
@@ -34,20 +35,21 @@ class Parquet:
     """Parquet files; a DataFrame comes out as ``pandas.read_parquet`` makes it, its index included.
 
     All files that hold rows have the same columns, of the same types or of types that one type can hold (``int32`` and
-    ``int64``; ``float`` and ``int64``). A column of integers or booleans that holds a null anywhere in the dataset is
-    float64 or object in every mini-batch, as pandas makes it of the whole; so is one that may hold nulls and has no
-    statistics to tell. Categories are those of all files. Numbers inside lists and structs are as they are in a
-    mini-batch: float where it has a null.
+    ``int64``; ``float`` and ``int64``). A column of integers or booleans that holds a null anywhere in the dataset, or
+    may hold one and has no statistics to tell, is pandas' nullable type in every mini-batch; see
+    :mod:`~mpi_prs.inputs.formats.missing`. Categories are those of all files.
 
     Sizes in bytes count the selected columns as they are encoded in the file, before compression.
 
     Attributes:
         columns: to select, in this order; default: all. Columns that are the index of the DataFrame come in any case.
         column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
+        numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
     """
 
     columns: tuple[str, ...] = ()
     column_types: Mapping[str, str] = field(default_factory=dict)
+    numpy_types: bool = False
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """Read the footers of all files.
@@ -58,7 +60,7 @@ class Parquet:
             InputError: two files do not agree, a column does not exist, or no file is Parquet.
         """
         chosen = casts(self.column_types)
-        agreement = Agreement(self.columns, chosen)
+        agreement = Agreement(self.columns, chosen, self.numpy_types)
         damaged: InputError | None = None
         for footer in _in_threads(lambda file: _footer(file, tuple(chosen), store), files()):
             if isinstance(footer, InputError):
@@ -68,15 +70,9 @@ class Parquet:
         if agreement.first is None:
             if damaged is not None:
                 raise damaged
-            return {"schema": pack_schema(pa.schema([])), "objects": [], "categories": {}}
-        schema = agreement.schema()
+            return {"schema": pack_schema(pa.schema([])), "categories": {}}
         return {
-            "schema": pack_schema(schema),
-            "objects": [
-                name
-                for name in schema.names
-                if name in agreement.nulls and pa.types.is_boolean(schema.field(name).type)
-            ],
+            "schema": pack_schema(agreement.schema()),
             "categories": {name: pack_column(values) for name, values in agreement.categories.items()},
         }
 
@@ -118,7 +114,6 @@ class ParquetReader:
 
     def __init__(self, survey: dict[str, Any], chosen: Mapping[str, Cast], store: Files) -> None:
         self._schema = unpack_schema(survey["schema"])
-        self._objects = frozenset(survey["objects"])
         self._categories = {name: unpack_column(values) for name, values in survey["categories"].items()}
         self._chosen = chosen
         self._store = store
@@ -169,11 +164,12 @@ class ParquetReader:
             if categories is not None:
                 chunk = _in_categories(chunk, categories, field.type)
             if field.name in self._chosen:
-                chunk = _as_chosen(chunk, self._chosen[field.name], field.name, part.file, first)
+                cast = self._chosen[field.name]
+                chunk = _cast(chunk, cast, f"{cast.type}, which column_types asks for", field.name, part.file, first)
             if chunk.type != field.type:
-                to_float = pa.types.is_floating(field.type)  # pandas too loses digits of large numbers
-                chunk = pc.cast(chunk, field.type, safe=not to_float)
-            chunks.append(may_hold_nulls(chunk) if field.name in self._objects else chunk)
+                what = f"exactly a {field.type}, which the column is over all files; choose with column_types"
+                chunk = _cast(chunk, partial(pc.cast, target_type=field.type), what, field.name, part.file, first)
+            chunks.append(chunk)
         return pa.chunked_array(chunks, field.type)
 
 
@@ -311,8 +307,8 @@ def _in_categories(chunk: Any, categories: Any, type: Any) -> Any:
     return pa.DictionaryArray.from_arrays(numbers, categories, ordered=type.ordered)
 
 
-def _as_chosen(chunk: Any, cast: Cast, column: str, file: str, first: int) -> Any:
-    """Cast to a type of ``column_types``. Raises InputError: it names the first row that cannot be."""
+def _cast(chunk: Any, cast: Callable[[Any], Any], what: str, column: str, file: str, first: int) -> Any:
+    """Cast to what is said in words. Raises InputError: it names the first row that cannot be."""
     try:
         return cast(chunk)
     except pa.ArrowInvalid as error:
@@ -320,11 +316,16 @@ def _as_chosen(chunk: Any, cast: Cast, column: str, file: str, first: int) -> An
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if _misfits(chunk.slice(low, middle - low), cast) else (middle, high)
-        problem = f"{chunk[low].as_py()!r} is not {cast.type}, which column_types asks for"
-        raise InputError(str(BadRecord(file, first + low + 1, column, problem))) from error
+        raise InputError(
+            str(BadRecord(file, first + low + 1, column, f"{_shown(chunk[low])} is not {what}"))
+        ) from error
 
 
-def _misfits(values: Any, cast: Cast) -> bool:
+def _shown(value: Any) -> str:
+    return repr(value.as_py()) if pa.types.is_string(value.type) or pa.types.is_large_string(value.type) else str(value)
+
+
+def _misfits(values: Any, cast: Callable[[Any], Any]) -> bool:
     try:
         cast(values)
     except pa.ArrowInvalid:

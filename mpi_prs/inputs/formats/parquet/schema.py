@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import in_pandas_with_nulls
+from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.casting import Cast
 from mpi_prs.inputs.formats.format import quoted
-
-_NUMPY_TYPES = re.compile(r"u?int\d+|float\d+|bool|object")
+from mpi_prs.inputs.formats.missing import for_pandas, pandas_metadata
 
 
 class Footer(NamedTuple):
@@ -24,7 +22,8 @@ class Footer(NamedTuple):
         path: of the file.
         rows: in the file.
         schema: of all its columns.
-        nulls: columns of integers or booleans, and other columns asked for, that hold nulls or may hold some.
+        nulls: columns of integers or booleans, and other columns asked for, that hold nulls or may hold some; and
+            those that hold nothing else.
         categories: values of the dictionary columns, as far as they are wanted.
     """
 
@@ -43,19 +42,15 @@ def summary(path: str, file: Any, also: Collection[str]) -> Footer:
         for number, owner in enumerate(leaves(schema))
         if schema.get_field_index(owner) >= 0
         and schema.field(owner).nullable
-        and (owner in also or _changes_with_nulls(schema.field(owner).type))
+        and (owner in also or nullable_dtype(schema.field(owner).type))
     }
-    nulls: set[str] = set()
+    nulls = {each.name for each in schema if metadata.num_rows and pa.types.is_null(each.type)}
     for number in range(metadata.num_row_groups if wanted else 0):
         group = metadata.row_group(number)
         for leaf, owner in wanted.items():
-            if owner not in nulls and _may_hold_nulls(group.column(leaf).statistics):
+            if group.num_rows and owner not in nulls and _may_hold_nulls(group.column(leaf).statistics):
                 nulls.add(owner)
     return Footer(path, metadata.num_rows, schema, nulls, {})
-
-
-def _changes_with_nulls(type: Any) -> bool:
-    return bool(pa.types.is_integer(type) or pa.types.is_boolean(type))
 
 
 def _may_hold_nulls(statistics: Any) -> bool:
@@ -86,6 +81,7 @@ class Agreement:
     Args:
         columns: to select, in order; empty: all of the first file.
         chosen: columns that are to have another type.
+        numpy_types: see :func:`~mpi_prs.inputs.formats.missing.for_pandas`.
 
     Attributes:
         first: the first file with rows, or the first of all; ``None`` before :meth:`add`.
@@ -93,9 +89,10 @@ class Agreement:
         categories: column → all values, for columns that come out as categories.
     """
 
-    def __init__(self, columns: Sequence[str], chosen: Mapping[str, Cast]) -> None:
+    def __init__(self, columns: Sequence[str], chosen: Mapping[str, Cast], numpy_types: bool = False) -> None:
         self._columns = columns
         self._chosen = chosen
+        self._numpy_types = numpy_types
         self.first: Footer | None = None
         self.nulls: set[str] = set()
         self.categories: dict[str, Any] = {}
@@ -126,7 +123,7 @@ class Agreement:
     def schema(self) -> Any:
         """The types that every mini-batch has, with the metadata that pandas keeps in Parquet files."""
         assert self.first is not None
-        described = _pandas_metadata(self.first.schema)
+        described = pandas_metadata(self.first.schema)
         of_pandas = {column.get("field_name", column["name"]): column for column in described.get("columns", [])}
         fields = []
         for name, (agreed, _) in self._agreed.items():
@@ -136,17 +133,14 @@ class Agreement:
             if type != field.type:
                 column["numpy_type"] = "object"  # else pandas makes of it what it was in the first file
                 field = field.remove_metadata()
-            if not _NUMPY_TYPES.fullmatch(column["numpy_type"]) or b"ARROW:extension:name" in (field.metadata or {}):
-                self.nulls.discard(name)  # pandas has a type of its own for it, with nulls or without
-            if name in self.nulls:
-                type = in_pandas_with_nulls(type)
             if name in self.categories:
                 type = pa.dictionary(pa.int32(), self.categories[name].type, type.ordered)
             fields.append(field.with_type(type).with_nullable(True))
         metadata = dict(self.first.schema.metadata or {})
         if described:
             metadata[b"pandas"] = json.dumps(described).encode()
-        return pa.schema(fields, metadata=metadata or None)
+        schema = pa.schema(fields, metadata=metadata or None)
+        return for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
 
     def _selected(self, footer: Footer) -> list[str]:
         names = footer.schema.names
@@ -159,7 +153,7 @@ class Agreement:
                 raise InputError(
                     f"{what}: {quoted(missing)} not found in {footer.path}, whose columns are {quoted(names)}"
                 )
-        index = [name for name in _pandas_metadata(footer.schema).get("index_columns", []) if isinstance(name, str)]
+        index = [name for name in pandas_metadata(footer.schema).get("index_columns", []) if isinstance(name, str)]
         chosen = self._columns or names
         return [*chosen, *(name for name in index if name in names and name not in chosen)]
 
@@ -205,8 +199,3 @@ def _common_type(first: Any, second: Any) -> Any | None:
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return None
-
-
-def _pandas_metadata(schema: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    return found
