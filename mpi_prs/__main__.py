@@ -23,14 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     transport = None
     mpi = import_module("mpi_prs.engine.mpi")
-    place = mpi.launched_as(os.environ)
+    place = mpi.launched_as()
     if place is not None and _runs_under_mpi(arguments):
         try:
             transport = mpi.connect()
         except LaunchError as error:
             if place[0] == 0:
                 print(f"error: {error}", file=sys.stderr)
-                import_module("mpi_prs.slurm.exit_note").leave_word(error.exit_code, os.environ)
+                import_module("mpi_prs.slurm.exit_note").leave_word(error.exit_code)
             return error.exit_code
         if transport.rank != 0:
             return int(import_module("mpi_prs.engine.worker.worker").serve(transport))

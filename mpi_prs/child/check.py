@@ -21,7 +21,7 @@ def main(text: str) -> int:
     settings = json.loads(text)
     prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
     try:
-        prepare_imports(os.environ)
+        prepare_imports()
         import_script(settings["entry_script"])
     except NoRunFunction as error:
         print(error, file=sys.stderr)

@@ -107,7 +107,7 @@ class Host:
         self._slot.write(Phase.INIT, -1, began)
         prepare_interpreter(settings.entry_script, settings.source_directory, settings.arguments)
         try:
-            prepare_imports(os.environ)
+            prepare_imports()
             if settings.tables:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
@@ -386,4 +386,4 @@ if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]))
 elif __name__ == "__mp_main__":  # our package stays known, and is hidden again; it imports what the script does
     del sys.path[0]
-    prepare_imports(os.environ)
+    prepare_imports()

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from mpi_prs.core.azure_names import Surface, SurfaceType
-from mpi_prs.core.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
+from mpi_prs.core.environ import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
 
 LONGEST_PAUSE = 3600.0
 """Seconds: a longer ``Sleep`` is cut to this."""
@@ -66,10 +66,10 @@ class EntryScript(Surface, metaclass=_Singleton):
 
     def _configured(self) -> logging.Logger:
         logger = logging.getLogger(_LOGGER)
-        logger.setLevel(self._level or os.environ.get(LOGGING_LEVEL) or logging.INFO)
+        logger.setLevel(self._level or LOGGING_LEVEL.of() or logging.INFO)
         layout = logging.Formatter("%(asctime)s|%(name)s|%(funcName)s()|%(levelname)s|%(message)s")
         handler: logging.Handler | None = None
-        if LOG_FOLDER in os.environ:
+        if LOG_FOLDER.of() is not None:
             try:
                 os.makedirs(self.log_dir, exist_ok=True)
                 path = os.path.join(self.log_dir, f"{self.agent_name}.log.txt")
@@ -89,12 +89,12 @@ class EntryScript(Surface, metaclass=_Singleton):
 
         It may have to be made. Name files there after :attr:`agent_name`, so that processes do not meet.
         """
-        return os.environ.get(LOG_FOLDER, "logs")
+        return LOG_FOLDER.of() or "logs"
 
     @property
     def output_dir(self) -> str:
         """The job's output folder, which is there; the file of ``append_row`` comes to lie in it."""
-        return os.environ.get(OUTPUT, "output")
+        return OUTPUT.of() or "output"
 
     @property
     def working_dir(self) -> str:
@@ -102,12 +102,12 @@ class EntryScript(Surface, metaclass=_Singleton):
 
         It is shared by all processes, so do not write here: the process's own folder is the current directory.
         """
-        return os.environ.get(SOURCE_DIRECTORY, ".")
+        return SOURCE_DIRECTORY.of() or "."
 
     @property
     def agent_name(self) -> str:
         """The process's name on its node, such as ``process003``."""
-        return os.environ.get(PROCESS_NAME, "process000")
+        return PROCESS_NAME.of() or "process000"
 
 
 class _LogFile(logging.FileHandler):

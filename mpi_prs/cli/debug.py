@@ -21,8 +21,8 @@ from mpi_prs.child.script import import_script, prepare_interpreter, user_traceb
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
+from mpi_prs.core.environ import AZUREML, LOGGING_LEVEL, OUTPUT, SERVICE_RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
-from mpi_prs.core.script_variables import AZUREML, LOGGING_LEVEL, OUTPUT, RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
@@ -84,7 +84,7 @@ def _run_script(
     click.echo(f"init() of {config.entry_script}", err=True)
     try:
         began = time.monotonic()
-        prepare_imports(os.environ)
+        prepare_imports()
         script = import_script(str(config.entry_script))
         script.init()
         click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
@@ -112,11 +112,11 @@ def _run_script(
 def _variables(config: JobConfig) -> dict[str, str]:
     """What a user process is told by us; EntryScript's logger writes to the terminal here."""
     return {
-        OUTPUT: str(config.output),
-        SOURCE_DIRECTORY: str(config.source_directory),
-        LOGGING_LEVEL: config.logging_level,
-        AZUREML: config.azureml,
-        **({} if config.azureml == "never" else {RUN_ID: config.name}),
+        OUTPUT.name: str(config.output),
+        SOURCE_DIRECTORY.name: str(config.source_directory),
+        LOGGING_LEVEL.name: config.logging_level,
+        AZUREML.name: config.azureml,
+        **({} if config.azureml == "never" else {SERVICE_RUN_ID.name: config.name}),
     }
 
 

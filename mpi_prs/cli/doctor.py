@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
 
 import click
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, LaunchError
 from mpi_prs.doctor.exchange import answer, dismiss, survey_all, survey_alone
 from mpi_prs.doctor.findings import Survey
@@ -34,14 +34,14 @@ def doctor(shared: Path) -> int:
 
 def examine(shared: Path) -> int:
     """The doctor on this rank; the first one prints. Returns 1 where there is something to change."""
-    place = launched_as(os.environ)
+    place = launched_as()
     if place is not None and place[0] != 0:
         try:
             return _assist(_start(look_at_library()))
         except LaunchError:
             return EXIT_COMPLETE  # the first rank says it; some launchers would end that with any other exit code
     began = time.monotonic()
-    launch = look_at_launch(os.environ)
+    launch = look_at_launch(HERE)
     spent = time.monotonic() - began
     click.echo("\n".join(launch_lines(launch)))
     if launch.launcher:
@@ -59,7 +59,7 @@ def examine(shared: Path) -> int:
 
 
 def _start(library: str) -> Transport:
-    check_start(library, os.environ)
+    check_start(library, HERE)
     return connect()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import click
@@ -33,7 +32,7 @@ def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
         click.echo("interrupted", err=True)
     finally:
         if session.transport is None or session.transport.rank == 0:
-            leave_word(exit_code, os.environ)  # before MPI is left, which may end this process
+            leave_word(exit_code)  # before MPI is left, which may end this process
         session.release(exit_code)
     return exit_code
 

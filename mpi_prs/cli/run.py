@@ -17,9 +17,9 @@ import click
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import check_together, options_of_a_run
 from mpi_prs.cli.session import Session
+from mpi_prs.core.environ import AZUREML, HERE
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.core.script_variables import AZUREML
 from mpi_prs.engine.scheduler.states import Phase
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.worker.worker import serve
@@ -75,7 +75,7 @@ def run(
 
 def run_default(context: click.Context) -> int:
     """``run`` of the config that is meant where nothing is said. Raises ConfigError: there is none."""
-    config = default_config(os.environ, Path.cwd())
+    config = default_config(Path.cwd())
     if config is None:
         raise ConfigError(
             "no command, and no job config: give one (mpirun -n 8 python -m mpi_prs run CONFIG), set MPI_PRS_CONFIG, "
@@ -88,7 +88,7 @@ def run_default(context: click.Context) -> int:
 
 def run_job(session: Session, config: JobConfig, options: RunOptions, local: int | None) -> int:
     """Run or resume the job; returns the exit code. A job of Slurm's that is stopped early goes back into the queue."""
-    slurm = SlurmEnvironment.of(os.environ)
+    slurm = SlurmEnvironment.of()
     lead = slurm.signal_lead if slurm else None
     progress = Progress(sys.stderr)
     with StopSignals(knows_the_limit=lead is not None) as signals, _console(progress):
@@ -217,7 +217,7 @@ def _import_script(config: JobConfig) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, AZUREML: config.azureml, **config.environment_variables},
+        env={**HERE, AZUREML.name: config.azureml, **config.environment_variables},
         check=False,
     )
     if done.returncode:

@@ -29,6 +29,8 @@ import os
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional  # noqa: UP035  # Python 3.7
 
+from mpi_prs.core.urls import is_url
+
 LARGEST = 2**31 - 1
 HUGE = 2**63 - 1
 YEAR = 365 * 24 * 3600
@@ -39,7 +41,6 @@ Check = Callable[[Any], Any]
 _WHOLE = re.compile(r"\s*([-+]?[0-9]{1,19})(\.0*)?\s*")
 _NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
 _SIZE = re.compile(r"\s*([0-9]{1,19})\s*(KB|MB|GB|ROWS|)\s*", re.IGNORECASE)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
@@ -255,7 +256,7 @@ def path(value: Any) -> str:
         raise WrongValue("expected a path, not empty text", value)
     if "\0" in found:
         raise WrongValue("expected a path; no path holds the character NUL", value)
-    if _URL.match(found):
+    if is_url(found):
         raise WrongValue("expected a path on a filesystem that all nodes see, not a URL", value)
     return found
 

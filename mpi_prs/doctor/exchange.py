@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EXIT_FAILED
 from mpi_prs.doctor.findings import Found, Journey, Launch, Survey
 from mpi_prs.doctor.look import Note, look_at_rank, seconds_since_start, shared_note
@@ -64,7 +64,7 @@ def answer(transport: Transport) -> int:
             fields = json.loads(body)
             asked = fields["note"]
             note = Note(Path(asked["path"]), asked["token"], asked["problem"])
-            found = look_at_rank(transport.rank, os.environ, note, for_node=fields["for_node"])
+            found = look_at_rank(transport.rank, HERE, note, for_node=fields["for_node"])
             transport.send(MASTER, Tag.FOUND, found.to_json())
         elif tag == Tag.PING:
             transport.send(MASTER, Tag.PONG, _CLOCK.pack(time.time()))
@@ -78,7 +78,7 @@ def answer(transport: Transport) -> int:
 def survey_alone(launch: Launch, shared: Path, launch_problem: str) -> Survey:
     """What this process finds by itself, where there is nobody to ask."""
     with shared_note(shared) as note:
-        here = look_at_rank(MASTER, os.environ, note, for_node=True)
+        here = look_at_rank(MASTER, HERE, note, for_node=True)
     return Survey(launch, launch_problem, str(shared), note.problem, 1, (here,), {}, {}, 0.0, 0.0)
 
 
@@ -105,7 +105,7 @@ def survey_all(transport: Transport, launch: Launch, shared: Path, spent: float 
             request = {"path": str(note.path), "token": note.token, "problem": note.problem}
             transport.send(rank, Tag.LOOK, json.dumps({"note": request, "for_node": node not in asked}).encode())
             asked.add(node)
-        here = look_at_rank(MASTER, os.environ, note, for_node=True)
+        here = look_at_rank(MASTER, HERE, note, for_node=True)
         answers = _collect(transport, Tag.FOUND, set(nodes), seconds)
         found = {rank: Found.from_json(body) for rank, body in answers}
     timed = {found[rank].node: rank for rank in sorted(found, reverse=True)}.values()  # the first one of each node

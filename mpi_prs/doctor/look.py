@@ -18,6 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mpi_prs import __version__
+from mpi_prs.core.environ import (
+    SLURM_GPUS_PER_TASK,
+    SLURM_JOB_GPUS,
+    SLURM_JOB_ID,
+    SLURM_NTASKS_PER_NODE,
+    SLURM_STEP_GPUS,
+    SLURM_STEP_TASKS_PER_NODE,
+)
 from mpi_prs.core.errors import InputError, LaunchError
 from mpi_prs.doctor.findings import Found, Launch, Mpirun
 from mpi_prs.engine.mpi import RIGHT_LAUNCHER, launched_as, library_name, load_mpi, strange_launcher
@@ -27,7 +35,7 @@ from mpi_prs.inputs.near.scratch_folder import scratch_folder
 _PACKAGES = ("mpi4py", "numpy", "pyarrow", "pandas", "pydantic", "PyYAML", "click", "h5py", "fsspec", "adlfs")
 _GPU_VARIABLES = (
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
-    *("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_PER_TASK"),
+    *(variable.name for variable in (SLURM_STEP_GPUS, SLURM_JOB_GPUS, SLURM_GPUS_PER_TASK)),
 )
 _TOOL_SECONDS = 15.0
 _PATIENCE = 10.0  # for what another node wrote; a network filesystem may take some seconds
@@ -51,9 +59,9 @@ def look_at_launch(environ: Mapping[str, str]) -> Launch:
 
 def tasks_per_node_warning(environ: Mapping[str, str]) -> str:
     """MPICH believes what sbatch was told, and waits for ever where srun starts more tasks on a node than that."""
-    told = environ.get("SLURM_NTASKS_PER_NODE", "")
-    started = [int(count) for count in re.findall(r"(?:^|,)(\d+)", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))]
-    if not told.isdecimal() or max(started, default=0) <= int(told):
+    told = SLURM_NTASKS_PER_NODE.of(environ)
+    started = [int(count) for count in re.findall(r"(?:^|,)(\d+)", SLURM_STEP_TASKS_PER_NODE.of(environ) or "")]
+    if told is None or max(started, default=0) <= told:
         return ""
     return (
         f"SLURM_NTASKS_PER_NODE={told} is left from sbatch, and srun has started {max(started)} tasks on a node: MPICH "
@@ -140,7 +148,7 @@ def look_at_rank(rank: int, environ: Mapping[str, str], note: Note, *, for_node:
         gpu_variables={name: environ[name] for name in _GPU_VARIABLES if name in environ},
         gpus=gpus,
         gpu_problem=gpu_problem,
-        in_slurm="SLURM_JOB_ID" in environ,
+        in_slurm=SLURM_JOB_ID.of(environ) is not None,
         scratch=scratch,
         scratch_problem=scratch_problem,
         scratch_free=free,

@@ -10,6 +10,17 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mpi_prs.core.environ import (
+    HERE,
+    OMPI_RANK,
+    OMPI_SIZE,
+    PMI_RANK,
+    PMI_SIZE,
+    PMIX_RANK,
+    SLURM_PROCID,
+    SLURM_STEP_NUM_TASKS,
+    START_TIMEOUT,
+)
 from mpi_prs.core.errors import LaunchError
 from mpi_prs.engine.awake import AwakeClock
 
@@ -17,23 +28,23 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _CLOSE_SECONDS = 20.0
-_START_VARIABLE = "MPI_PRS_START_TIMEOUT"
 _START_SECONDS = 600.0
 """For MPI_Init, which waits for the slowest of all ranks to have read its files."""
 _LAUNCHERS = (
     # rank, size, who sets them
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
-    ("PMI_RANK", "PMI_SIZE", "an MPICH-style launcher (PMI)"),
-    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS", "a PMIx launcher"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "srun"),
+    (OMPI_RANK, OMPI_SIZE, "Open MPI's mpirun"),
+    (PMI_RANK, PMI_SIZE, "an MPICH-style launcher (PMI)"),
+    (PMIX_RANK, SLURM_STEP_NUM_TASKS, "a PMIx launcher"),
+    (SLURM_PROCID, SLURM_STEP_NUM_TASKS, "srun"),
 )
 
 
-def launched_as(environ: Mapping[str, str]) -> tuple[int, int, str] | None:
+def launched_as(environ: Mapping[str, str] = HERE) -> tuple[int, int, str] | None:
     """The rank, the number of ranks and the launcher, as the environment tells; ``None`` when it tells nothing."""
-    for rank, size, launcher in _LAUNCHERS:
-        if environ.get(rank, "").isdigit() and environ.get(size, "").isdigit():
-            return int(environ[rank]), int(environ[size]), launcher
+    for rank_variable, size_variable, launcher in _LAUNCHERS:
+        rank, size = rank_variable.of(environ), size_variable.of(environ)
+        if rank is not None and size is not None:
+            return rank, size, launcher
     return None
 
 
@@ -208,11 +219,11 @@ def connect() -> MpiTransport:
         LaunchError: mpi4py finds no MPI, or the launcher belongs to another MPI than mpi4py.
     """
     mpi = load_mpi()
-    place = launched_as(os.environ)
+    place = launched_as()
     library = library_name(mpi)
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
-    with _not_for_ever(start_seconds(os.environ)):
+    with _not_for_ever(START_TIMEOUT.of() or _START_SECONDS):
         mpi.Init_thread(mpi.THREAD_FUNNELED)
     transport = MpiTransport(mpi)
     if place and place[1] > 1 and transport.size == 1:
@@ -221,22 +232,6 @@ def connect() -> MpiTransport:
             f"launcher belongs to another MPI. {RIGHT_LAUNCHER}"
         )
     return transport
-
-
-def start_seconds(environ: Mapping[str, str]) -> float:
-    """How long MPI may take to start: ``MPI_PRS_START_TIMEOUT``, or ten minutes.
-
-    Raises:
-        LaunchError: the variable is not a number of seconds above 0.
-    """
-    text = environ.get(_START_VARIABLE, "")
-    try:
-        seconds = float(text or _START_SECONDS)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _START_SECONDS * 1000:
-        raise LaunchError(f"{_START_VARIABLE}: got {text!r}, expected seconds for the start of MPI, such as 600")
-    return seconds
 
 
 @contextlib.contextmanager
@@ -261,16 +256,16 @@ RIGHT_LAUNCHER = (
 )
 
 
-def strange_launcher(library: str, environ: Mapping[str, str]) -> str:
+def strange_launcher(library: str, environ: Mapping[str, str] = HERE) -> str:
     """Why MPI may not start at all, in words; empty: no reason is known."""
-    if library.startswith("MPICH") and "PMIX_RANK" in environ and "PMI_RANK" not in environ:
+    if library.startswith("MPICH") and PMIX_RANK.of(environ) is not None and PMI_RANK.of(environ) is None:
         return f"the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}"
     return ""
 
 
 def _warn_of_a_strange_launcher(library: str) -> None:
     """MPICH ends the process in MPI_Init when it does not know the launcher's protocol: say so first."""
-    if what := strange_launcher(library, os.environ):
+    if what := strange_launcher(library):
         print(
             f"note: {what}: if MPI does not start now, the launcher belongs to another MPI. {RIGHT_LAUNCHER}",
             file=sys.stderr,

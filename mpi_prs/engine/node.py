@@ -10,22 +10,33 @@ A GPU here is what one entry of ``CUDA_VISIBLE_DEVICES`` names: an index, a UUID
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_prs.core.environ import (
+    SLURM_CPUS_ON_NODE,
+    SLURM_CPUS_PER_TASK,
+    SLURM_GPUS_PER_TASK,
+    SLURM_JOB_GPUS,
+    SLURM_LOCALID,
+    SLURM_NODE_NAME,
+    SLURM_NTASKS,
+    SLURM_PROCID,
+    SLURM_STEP_GPUS,
+    SLURM_STEP_NUM_TASKS,
+)
 from mpi_prs.wire.settings import Share
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
 """AMD's lower layer, whose devices the upper two count: where one of those is set, it is the one to be narrowed."""
-_ALLOCATED = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+_ALLOCATED = (SLURM_STEP_GPUS, SLURM_JOB_GPUS)
 _NO_DEVICE = ("", "-1", "NoDevFiles")
 _OF_A_RANK = (
     *("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL"),
-    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
+    *(variable.name for variable in (SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS, SLURM_STEP_NUM_TASKS)),
 )
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -58,7 +69,7 @@ class Means:
 
 def node_name() -> str:
     """The node's name: Slurm's where there is one (several Slurm nodes may share a host), else the host's."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return SLURM_NODE_NAME.of() or socket.gethostname()
 
 
 def means_of(environ: Mapping[str, str], cores: Iterable[int]) -> Means:
@@ -67,9 +78,9 @@ def means_of(environ: Mapping[str, str], cores: Iterable[int]) -> Means:
     The GPUs are those that a variable leaves visible, else those that Slurm says it gave to the step or to the job.
     """
     gpus = visible_gpus(environ)
-    per_task = environ.get("SLURM_GPUS_PER_TASK", "").rsplit(":", 1)[-1]  # a number, perhaps after a type
+    per_task = (SLURM_GPUS_PER_TASK.of(environ) or "").rsplit(":", 1)[-1]  # a number, perhaps after a type
     # In a cgroup of its own each task counts its GPUs from 0.
-    narrowed = len(gpus) == 1 < len(_expanded(environ.get("SLURM_JOB_GPUS", "")))
+    narrowed = len(gpus) == 1 < len(_expanded(SLURM_JOB_GPUS.of(environ) or ""))
     return Means(ranges(cores), gpus, own_gpus=narrowed or (bool(gpus) and per_task == str(len(gpus))))
 
 
@@ -78,7 +89,7 @@ def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
     for name in (*_VISIBLE, _VISIBLE_BELOW):
         if name in environ:
             return _names(environ[name])
-    return next((_expanded(environ[name]) for name in _ALLOCATED if environ.get(name)), ())
+    return next((_expanded(given) for each in _ALLOCATED if (given := each.of(environ))), ())
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -165,10 +176,10 @@ def threads(environ: Mapping[str, str], processes: int, share: Share, cores: int
     task; the latter says nothing of a user process where a task has several.
     """
     limits = [cores // max(1, share.core_processes)]
-    if (on_node := environ.get("SLURM_CPUS_ON_NODE", "")).isdecimal():
-        limits.append(int(on_node) // max(1, share.node_processes))
-    if processes == 1 and (of_task := environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
-        limits.append(int(of_task))
+    if (on_node := SLURM_CPUS_ON_NODE.of(environ)) is not None:
+        limits.append(on_node // max(1, share.node_processes))
+    if processes == 1 and (of_task := SLURM_CPUS_PER_TASK.of(environ)) is not None:
+        limits.append(of_task)
     return max(1, min(limits))
 
 

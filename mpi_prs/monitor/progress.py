@@ -17,6 +17,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, TextIO
 
 from mpi_prs.child.shims.finder import resolve
+from mpi_prs.core.environ import HERE, SLURM_JOB_ID
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
@@ -65,7 +66,7 @@ class Progress:
         self._clock = clock
         self._wall = wall
         self._status_seconds = status_seconds
-        self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._terminal = stream.isatty() and HERE.get("TERM") != "dumb"
         self._bar: Bar | None = None
         self._directory: RunDirectory | None = None
         self._output_bytes: Callable[[], int] = lambda: 0
@@ -130,7 +131,7 @@ class Progress:
             updated=iso_time(wall),
             pid=os.getpid(),
             host=socket.gethostname(),
-            slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+            slurm_job_id=str(job_id) if (job_id := SLURM_JOB_ID.of()) is not None else None,
             exit_code=None,
         )
         self._store(self._status, now)

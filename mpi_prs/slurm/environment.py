@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SIGNAL_LEAD = "MPI_PRS_SIGNAL_LEAD"
-"""Exported by the batch script: the seconds before the time limit at which Slurm sends SIGUSR2."""
-
-_LATER_STEP = "MPI_PRS_LATER_STEP"
+from mpi_prs.core.environ import HERE, LATER_STEP, SIGNAL_LEAD, SLURM_JOB_ID, SLURM_RESTART_COUNT
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,17 @@ class SlurmEnvironment:
         return self.signal_lead is not None
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> SlurmEnvironment | None:
-        """From the environment of a process; ``None`` outside Slurm."""
-        job_id = environ.get("SLURM_JOB_ID", "")
-        if not job_id.isdecimal():
+    def of(cls, environ: Mapping[str, str] = HERE) -> SlurmEnvironment | None:
+        """From the environment of a process; ``None`` outside Slurm.
+
+        Raises:
+            LaunchError: what the batch script says of itself is wrong.
+        """
+        job_id = SLURM_JOB_ID.of(environ)
+        if job_id is None:
             return None
-        lead = environ.get(SIGNAL_LEAD, "")
         return cls(
-            job_id=job_id,
-            is_restart=any(environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", _LATER_STEP)),
-            signal_lead=float(lead) if lead.isdecimal() else None,
+            job_id=str(job_id),
+            is_restart=SLURM_RESTART_COUNT.of(environ) not in (None, "0") or LATER_STEP.of(environ) is True,
+            signal_lead=SIGNAL_LEAD.of(environ),
         )

@@ -9,15 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from mpi_prs.core.environ import EXIT_CODE, HERE
 from mpi_prs.engine.mpi import launched_as
 
-_FILE = "MPI_PRS_EXIT_CODE"
 
-
-def leave_word(exit_code: int, environ: Mapping[str, str]) -> None:
+def leave_word(exit_code: int, environ: Mapping[str, str] = HERE) -> None:
     """Write the exit code into the file that the batch script has made for it; nothing where no script asks, nor on any
     other rank than the first."""
-    path = environ.get(_FILE)
+    path = EXIT_CODE.of(environ)
     place = launched_as(environ)
     if not path or (place is not None and place[0] != 0):
         return

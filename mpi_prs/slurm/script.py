@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpi_prs.core.environ import SIGNAL_LEAD
 from mpi_prs.core.errors import SlurmError
 
 
@@ -65,7 +66,7 @@ def render(job: BatchJob) -> str:
             "",
             *(f"#SBATCH {_quoted(option)}" for option in _options(job)),
             "",
-            f"export MPI_PRS_SIGNAL_LEAD={job.signal_lead}",
+            f"export {SIGNAL_LEAD.name}={job.signal_lead}",
             *([] if job.mpi is None else [f"export SLURM_MPI_TYPE={shlex.quote(job.mpi)}"]),
             *job.setup,
             f"workers={job.ranks} # on each node",

@@ -7,13 +7,13 @@ Secrets live in :class:`Storage`, in memory. They are in no text that this modul
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError
 
 ENVIRONMENT = (
@@ -65,7 +65,7 @@ class Storage:
     account_key: str | None = field(default=None, repr=False)
     sas_token: str | None = field(default=None, repr=False)
 
-    def resolved(self, environ: Mapping[str, str] = os.environ) -> Storage:
+    def resolved(self, environ: Mapping[str, str] = HERE) -> Storage:
         """The same with its files read, and the environment asked for what is missing.
 
         Credentials are taken from one place: the environment's only where none are given here.

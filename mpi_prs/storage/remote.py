@@ -22,6 +22,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.storage.accounts import is_azure, parse
 from mpi_prs.storage.azure import AzureStore
@@ -219,7 +220,7 @@ def store_of(url: str, storage: Storage) -> Store:
     """
     of_azure = is_azure(url, storage)
     place = parse(url, storage).account_in_url if of_azure else url.partition("://")[0]
-    environment = [os.environ.get(name) for name in ENVIRONMENT]
+    environment = [HERE.get(name) for name in ENVIRONMENT]
     key = json.dumps([place, of_azure, dataclasses.asdict(storage), environment], default=repr)
     with _stores_lock:
         if key not in _stores:

@@ -18,8 +18,8 @@ from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import this_interpreter
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE
+from mpi_prs.core.environ import TABLES_IN_FILES
 from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.core.script_variables import TABLES_IN_FILES
 from tests.support import stand_ins
 from tests.support.jobs import NAMES_SCRIPT, REPOSITORY, Job, assert_every_row_once, need
 
@@ -54,7 +54,7 @@ def test_an_image_is_pulled_once_and_its_python_is_an_interpreter(ws: Workspace,
     environment.python.conda_dependencies.add_pip_package("no-such-package")
     prepared = prepare(environment, ws, said.append)
     assert prepared.interpreter is not None and os.access(prepared.interpreter, os.X_OK)
-    assert prepared.environment_variables == {TABLES_IN_FILES: "1", "A": "b"}
+    assert prepared.environment_variables == {TABLES_IN_FILES.name: "1", "A": "b"}
     assert prepared.notes == [
         "the environment 'batch' uses the container docker://example.org/python:3 "
         f"(Python {this_interpreter().dotted})",
@@ -268,7 +268,9 @@ def test_tables_reach_a_container_in_a_user_namespace_of_its_own(tmp_path: Path,
     assert_every_row_once(job, [f"{i} {2 * i}" for i in range(1000)])
     without = table_job(new_job, {"environment": prepared.interpreter, "error_threshold": 0})
     done = without.local(processes=1)
-    assert done.returncode == 1 and f"set {TABLES_IN_FILES} to 1 in environment_variables" in done.stdout, done.stdout
+    assert done.returncode == 1 and f"set {TABLES_IN_FILES.name} to 1 in environment_variables" in done.stdout, (
+        done.stdout
+    )
 
 
 HANGING_SCRIPT = """

@@ -16,21 +16,21 @@ import pytest
 from mpi_prs.azureml.environments import building as environment_building
 from mpi_prs.azureml.environments import conda as conda_building
 from mpi_prs.azureml.environments import venv as venv_building
-from mpi_prs.azureml.environments.building import POLICY_VARIABLE, Prepared, policy_of, prepare
+from mpi_prs.azureml.environments.building import Prepared, policy_of, prepare
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.data import DEFAULT_GPU_IMAGE
+from mpi_prs.core.environ import ENVIRONMENT_POLICY, TENSORFLOW1
 from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.core.script_variables import TENSORFLOW1
 from tests.support import stand_ins
 from tests.support.jobs import Job, assert_every_row_once
 
 
 @pytest.fixture(autouse=True)
 def no_policy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (POLICY_VARIABLE, "CONDA_EXE", "MAMBA_EXE", "PYTHONPATH"):
+    for name in (ENVIRONMENT_POLICY.name, "CONDA_EXE", "MAMBA_EXE", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -77,7 +77,7 @@ def has(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int] = (3, 11,
 def test_where_the_policy_comes_from(own: str | None, setting: str | None, variable: str | None, policy: str) -> None:
     environment = environment_of(policy=own)
     settings = {"environment_policy": setting} if setting else {}
-    assert policy_of(environment, settings, {POLICY_VARIABLE: variable} if variable else {}) == policy
+    assert policy_of(environment, settings, {ENVIRONMENT_POLICY.name: variable} if variable else {}) == policy
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_policy_that_does_not_exist_or_contradicts_is_refused() -> None:
         EnvironmentProblem, match=r"setting environment_policy: 'vnev' is no policy; did you mean 'venv'"
     ):
         policy_of(environment_of(), {"environment_policy": "vnev"}, {})
-    with pytest.raises(EnvironmentProblem, match=f"{POLICY_VARIABLE}: 'docker' is no policy"):
-        policy_of(environment_of(), {}, {POLICY_VARIABLE: "docker"})
+    with pytest.raises(EnvironmentProblem, match=f"{ENVIRONMENT_POLICY.name}: 'docker' is no policy"):
+        policy_of(environment_of(), {}, {ENVIRONMENT_POLICY.name: "docker"})
     environment = environment_of(policy="venv")
     environment.python.user_managed_dependencies = True
     with pytest.raises(EnvironmentProblem, match=r"policy venv.*user_managed_dependencies=True"):
@@ -126,7 +126,7 @@ def test_the_seeds_environment_on_the_interpreter_at_hand(
     prepared = prepare(environment, ws, said.append)
     assert prepared == Prepared(
         None,
-        {TENSORFLOW1: "1", "LEVEL": "3"},
+        {TENSORFLOW1.name: "1", "LEVEL": "3"},
         [
             "the environment 'batch' uses the Python at hand (/site/bin/python, 3.11.7)",
             "not installed there: pyarrow",
@@ -249,7 +249,7 @@ def test_an_old_interpreter(ws: Workspace, tmp_path: Path) -> None:
     assert prepare(environment_of("tensorflow==1.15.2", policy=str(real)), ws, print).environment_variables == {}
     new = answering(tmp_path / "new", [3, 12, 1], {"tensorflow": "2.17.0"})
     prepared = prepare(environment_of("tensorflow==1.15.2", policy=str(new)), ws, print)
-    assert prepared.environment_variables == {TENSORFLOW1: "1"}
+    assert prepared.environment_variables == {TENSORFLOW1.name: "1"}
 
 
 # Virtual environments
@@ -413,7 +413,7 @@ def test_tensorflow_1_is_replaced_where_there_is_none_for_this_python(
     environment = environment_of("tensorflow==1.15.2", "pillow", "azureml-dataset-runtime[pandas,fuse]", policy="venv")
     prepared = prepare(environment, ws, print)
     assert given == [["tensorflow>=2", "pillow", "numpy", "pyarrow", "pandas"]]
-    assert prepared.environment_variables == {"PYTHONPATH": "", TENSORFLOW1: "1"}
+    assert prepared.environment_variables == {"PYTHONPATH": "", TENSORFLOW1.name: "1"}
     assert [note.split(":")[0] for note in prepared.notes[1:]] == [
         "tensorflow==1.15.2 is asked for, and TensorFlow 2.17 is here"
     ]

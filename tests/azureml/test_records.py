@@ -15,9 +15,10 @@ import pytest
 
 from mpi_prs.azureml.store import import_files
 from mpi_prs.azureml.store.import_files import copy_into, incoming_folder
-from mpi_prs.child.context.script_context import MODELS, NAMED_INPUTS, WORKSPACE, ScriptContext, script_context
+from mpi_prs.child.context.script_context import ScriptContext, script_context
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.azure_names import NotRegistered, Registered
+from mpi_prs.core.environ import MODELS, NAMED_INPUTS, WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import (
     add_json,
@@ -307,27 +308,27 @@ def test_a_script_context_is_read_as_it_was_written() -> None:
     )
     assert ScriptContext.of(context.variables()) == context
     assert ScriptContext.of({}) is None
-    assert ScriptContext("/ws").variables() == {WORKSPACE: "/ws"}
+    assert ScriptContext("/ws").variables() == {WORKSPACE.name: "/ws"}
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        (MODELS, "{", f"{MODELS} does not hold JSON"),
-        (MODELS, "[]", f"{MODELS} does not hold a JSON object"),
-        (MODELS, '{"mnist": null}', f"{MODELS} has None for the model 'mnist'"),
-        (NAMED_INPUTS, "x", f"{NAMED_INPUTS} does not hold JSON"),
+        (MODELS.name, "{", f"{MODELS.name} does not hold JSON"),
+        (MODELS.name, "[]", f"{MODELS.name} does not hold a JSON object"),
+        (MODELS.name, '{"mnist": null}', f"{MODELS.name} has None for the model 'mnist'"),
+        (NAMED_INPUTS.name, "x", f"{NAMED_INPUTS.name} does not hold JSON"),
     ],
 )
 def test_a_context_that_was_set_wrong_by_hand_is_told(name: str, value: str, message: str) -> None:
     with pytest.raises(WorkspaceError, match=message):
-        ScriptContext.of({WORKSPACE: "/ws", name: value})
+        ScriptContext.of({WORKSPACE.name: "/ws", name: value})
 
 
 def test_the_context_of_this_process_follows_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.delenv(WORKSPACE.name, raising=False)
     assert script_context() is None
-    monkeypatch.setenv(WORKSPACE, "/ws")
+    monkeypatch.setenv(WORKSPACE.name, "/ws")
     found = script_context()
     assert found is not None and found.workspace == "/ws"
     assert script_context() is found

@@ -10,9 +10,9 @@ import pytest
 
 from mpi_prs.azureml.store.settings import slurm_section
 from mpi_prs.azureml.workspace import Workspace
-from mpi_prs.child.context.script_context import WORKSPACE
 from mpi_prs.child.context.workspace import with_defaults
 from mpi_prs.child.context.workspace_paths import layout_of
+from mpi_prs.core.environ import WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
 from tests.support.together import together
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project.mkdir()
     monkeypatch.chdir(project)
     monkeypatch.setenv("MPI_PRS_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.delenv(WORKSPACE.name, raising=False)
     return tmp_path / "home"
 
 
@@ -169,7 +169,7 @@ def test_a_folder_with_other_things_does_not_become_a_workspace(tmp_path: Path) 
 
 
 def test_an_entry_script_finds_the_workspace_of_its_job(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WORKSPACE, str(ws.folder))
+    monkeypatch.setenv(WORKSPACE.name, str(ws.folder))
     assert Workspace.from_config() == ws
 
 

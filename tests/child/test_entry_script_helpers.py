@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.child.parallel_run import _LOGGER, EntryScript, _Singleton
-from mpi_prs.core.script_variables import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
+from mpi_prs.core.environ import LOG_FOLDER, LOGGING_LEVEL, OUTPUT, PROCESS_NAME, SOURCE_DIRECTORY
 from tests.support.jobs import REPOSITORY, Job, Mpi, assert_every_row_once
 
 NewJob = Callable[..., Job]
@@ -25,7 +25,7 @@ NewJob = Callable[..., Job]
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No EntryScript yet, no variables, and a logger that nobody has configured."""
     monkeypatch.setattr(_Singleton, "_made", {})
-    for name in (OUTPUT, LOG_FOLDER, SOURCE_DIRECTORY, PROCESS_NAME, LOGGING_LEVEL):
+    for name in (OUTPUT.name, LOG_FOLDER.name, SOURCE_DIRECTORY.name, PROCESS_NAME.name, LOGGING_LEVEL.name):
         monkeypatch.delenv(name, raising=False)
     logger = logging.getLogger(_LOGGER)
     yield
@@ -36,11 +36,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def in_a_job(monkeypatch: pytest.MonkeyPatch, folder: Path, level: str = "INFO") -> None:
-    monkeypatch.setenv(OUTPUT, str(folder / "out"))
-    monkeypatch.setenv(LOG_FOLDER, str(folder / "logs" / "n1"))
-    monkeypatch.setenv(SOURCE_DIRECTORY, str(folder / "code"))
-    monkeypatch.setenv(PROCESS_NAME, "process003")
-    monkeypatch.setenv(LOGGING_LEVEL, level)
+    monkeypatch.setenv(OUTPUT.name, str(folder / "out"))
+    monkeypatch.setenv(LOG_FOLDER.name, str(folder / "logs" / "n1"))
+    monkeypatch.setenv(SOURCE_DIRECTORY.name, str(folder / "code"))
+    monkeypatch.setenv(PROCESS_NAME.name, "process003")
+    monkeypatch.setenv(LOGGING_LEVEL.name, level)
 
 
 def test_it_is_one_object_in_a_process_and_stays_it_when_pickled() -> None:

@@ -32,6 +32,14 @@ IN_CORE_ALONE = {
         r"A-Za-z0-9\+\.-\]\*://|\"://\" (not )?in\b",
         {"azureml/environments/requirements.py"},  # pip's own grammar
     ),
+    "asking the environment": (
+        r"\bos\.(environ|getenv)\b",
+        {"cli/debug.py", "child/shims/tensorflow1.py"},
+    ),  # they set it
+    "naming what Slurm, a launcher or we put there": (
+        r"[\"'](MPI_PRS|SLURM|SLURMD|PMI|PMIX|OMPI)(_[A-Z0-9]+)+[\"']",
+        set[str](),
+    ),
     "locking": (r"\bfcntl\b|\blockf\b|\bflock\b", set[str]()),
 }
 """What is done in core alone → how it looks, and the modules that may do it all the same."""

@@ -411,6 +411,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"arguments": ["a", None]}, ["arguments.1", "got nothing", "expected text"]),
     ({"arguments": ["a\0b"]}, ["arguments.0", "NUL"]),
     ({"environment_variables": ["A=b"]}, ["environment_variables", "a mapping"]),
+    ({"environment_variables": {"MPI_PRS_TABLES_IN_FILES": "yes"}}, ["'MPI_PRS_TABLES_IN_FILES'", "from 0 to 1"]),
     ({"environment_variables": {"A": None}}, ["environment_variables.A", "got nothing"]),
     ({"environment_variables": {"A=B": "c"}}, ["environment_variables.A=B", "no `=`"]),
     ({"slurm": "gpu"}, ["slurm", "a mapping"]),
@@ -613,15 +614,15 @@ def test_the_default_config_is_the_named_one_else_that_of_the_folder_else_the_ch
     monkeypatch.setattr("mpi_prs.job.config.model.__file__", str(checkout / "mpi_prs" / "job" / "config" / "model.py"))
     work = tmp_path / "work"
     work.mkdir()
-    assert default_config({}, work) is None
+    assert default_config(work, {}) is None
     digits = checkout / "configs" / "digits.yaml"
     digits.parent.mkdir(parents=True)
     digits.touch()
-    assert default_config({"MPI_PRS_CONFIG": ""}, work) == digits
+    assert default_config(work, {"MPI_PRS_CONFIG": ""}) == digits
     (work / "mpi_prs.yaml").touch()
-    assert default_config({}, work) == work / "mpi_prs.yaml"
-    assert default_config({"MPI_PRS_CONFIG": "not/there.yaml"}, work) == work / "not/there.yaml"
-    assert default_config({"MPI_PRS_CONFIG": "/a.yaml"}, work) == Path("/a.yaml")
+    assert default_config(work, {}) == work / "mpi_prs.yaml"
+    assert default_config(work, {"MPI_PRS_CONFIG": "not/there.yaml"}) == work / "not/there.yaml"
+    assert default_config(work, {"MPI_PRS_CONFIG": "/a.yaml"}) == Path("/a.yaml")
 
 
 # The JSON Schema

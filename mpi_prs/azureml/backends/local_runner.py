@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from mpi_prs.azureml.backends.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress
 from mpi_prs.child.context.run_record import RunFolder, RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.core.environ import EXIT_CODE, HERE, LATER_STEP, SIGNAL_LEAD
 from mpi_prs.core.errors import (
     EXIT_COMPLETE,
     EXIT_FAILED,
@@ -64,8 +65,8 @@ _FOREIGN = (
     "PMI_",
     "PMIX_",
     "OMPI_COMM_",
-    "MPI_PRS_SIGNAL_LEAD",
-    "MPI_PRS_LATER",
+    SIGNAL_LEAD.name,
+    LATER_STEP.name,
 )
 """Variables of a job that the notebook may be in: they are not for the steps, which are this machine's alone."""
 
@@ -161,14 +162,14 @@ class Runner:
         folder = self._folder_of(record)
         folder.logs.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix="mpi_prs-exit-code-") as word, open(folder.console_log, "ab") as log:
-            environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+            environment = {name: value for name, value in HERE.items() if not name.startswith(_FOREIGN)}
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder.root,
-                env={**environment, "MPI_PRS_EXIT_CODE": word.name},
+                env={**environment, EXIT_CODE.name: word.name},
                 start_new_session=True,
                 preexec_fn=_in_child(os.getpid()),  # noqa: PLW1509  # this process has one thread
             )

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.environments.requirements import without_login
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
 from mpi_prs.core.locks import among_threads, read_holder, this_process, try_lock, write_holder
 from mpi_prs.core.records import read_json, write_json
@@ -170,7 +171,7 @@ def _lock(descriptor: int, what: str, say: Say) -> bool:
 
 
 def _ours() -> dict[str, Any]:
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"user {os.getuid()}"
+    user = HERE.get("USER") or HERE.get("LOGNAME") or f"user {os.getuid()}"
     return {"user": user, **this_process()}
 
 

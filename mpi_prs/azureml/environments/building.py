@@ -49,10 +49,8 @@ from mpi_prs.azureml.environments.sections import (
 )
 from mpi_prs.azureml.environments.venv import base_interpreter, fits, refuse_conda_packages, virtual_environment
 from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.core.environ import ENVIRONMENT_POLICY, HERE, TABLES_IN_FILES, TENSORFLOW1
 from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.core.script_variables import TABLES_IN_FILES, TENSORFLOW1
-
-POLICY_VARIABLE = "MPI_PRS_ENVIRONMENT_POLICY"
 
 
 class Definition(Protocol):
@@ -132,7 +130,7 @@ def policy_of(environment: Definition, settings: Mapping[str, Any], environ: Map
         EnvironmentProblem: the workspace or the variable names a policy that does not exist.
     """
     general = check_policy("the workspace's setting environment_policy", settings.get("environment_policy"))
-    general = general or check_policy(POLICY_VARIABLE, environ.get(POLICY_VARIABLE))
+    general = general or check_policy(ENVIRONMENT_POLICY.name, ENVIRONMENT_POLICY.of(environ))
     policy = environment.policy or general or "current"
     if not environment.python.user_managed_dependencies or policy == "container" or "/" in policy:
         return policy
@@ -159,9 +157,9 @@ def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> P
     settings = workspace.settings
     if environment is None:
         environment = _Default()
-        if policy_of(environment, settings, os.environ) in POLICIES:  # nothing is asked for
+        if policy_of(environment, settings, HERE) in POLICIES:  # nothing is asked for
             return Prepared(None)
-    policy = policy_of(environment, settings, os.environ)
+    policy = policy_of(environment, settings, HERE)
     wish = _Wish.of(environment)
     folder = workspace.layout.built
     isolation = {"PYTHONPATH": ""}  # it may name the packages of another interpreter, of a module system say
@@ -175,7 +173,7 @@ def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> P
         path, found = virtual_environment(folder, base, lines, wish.who, say)
         chosen, how = str(path), f"the virtual environment {path.parent.parent} (Python {found.dotted})"
     elif policy == "conda":
-        program = conda_program(settings.get("conda"), os.environ)
+        program = conda_program(settings.get("conda"), HERE)
         python = _release(wish.python)
         lines = for_tensorflow2(without_azure(wish.pip_lines), python)
         channels = environment.python.conda_dependencies.conda_channels
@@ -184,14 +182,14 @@ def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> P
         chosen, how = str(path), f"the conda environment {path.parent.parent} (Python {found.dotted})"
     elif policy == "container":
         path, found, image = _container(environment, workspace, wish, say)
-        chosen, isolation = str(path), {TABLES_IN_FILES: "1"}  # and the wrapper sees to the Python path
+        chosen, isolation = str(path), {TABLES_IN_FILES.name: "1"}  # and the wrapper sees to the Python path
         how = f"the container {image} (Python {found.dotted})"
     else:
         chosen = _own_interpreter(policy, wish.who)
         found, isolation = ask(chosen), {}
         how = f"{chosen} (Python {found.dotted})"
     tensorflow = _tensorflow1_note(wish, found)
-    variables = {TENSORFLOW1: "1"} if tensorflow else {}
+    variables = {TENSORFLOW1.name: "1"} if tensorflow else {}
     notes = [f"{wish.who} uses {how}", *_differences(wish, found, policy), *([tensorflow] if tensorflow else [])]
     if policy == "current" and environment.docker.enabled and environment.docker.base_image:
         notes.append(f"the image {environment.docker.base_image} is not used: that takes the policy container")

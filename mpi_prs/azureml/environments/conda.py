@@ -15,6 +15,7 @@ from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, outs
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml
 
@@ -73,7 +74,7 @@ def conda_environment(
         verb = ["create"] if Path(program).name.startswith("micromamba") else ["env", "create"]
         target.rmdir()  # conda makes it, and refuses one that is there
         command = [program, *verb, "--prefix", str(target), "--file", str(file)]
-        environ = {**outside(os.environ), **_ANSWERS}
+        environ = {**outside(HERE), **_ANSWERS}
         run_builder(command, f"{who}: {Path(program).name}", log, say, environ=environ, telling=_telling)
 
     def check(target: Path) -> None:
@@ -108,7 +109,7 @@ def exported(name: str) -> CondaDependencies:
     """
     import yaml
 
-    program = conda_program(None, os.environ)
+    program = conda_program(None, HERE)
     which = ["--prefix", name] if "/" in name else ["--name", name]
     command = [program, "env", "export", *which, "--no-builds"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True)

@@ -18,7 +18,6 @@ such a name, ``/workspace`` say, is hidden where the node has it, too.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, run_builder
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.urls import is_url
 
@@ -235,7 +235,7 @@ def container(
 def _pulled(folder: Path, program: str, url: str, say: Say) -> Path:
     def make(target: Path, log: Path) -> None:
         command = [program, "pull", str(target / "image.sif"), url]
-        run_builder(command, f"{Path(program).name} pull {url}", log, say, environ=os.environ, telling=_telling)
+        run_builder(command, f"{Path(program).name} pull {url}", log, say, environ=HERE, telling=_telling)
 
     def check(target: Path) -> None:
         if not (target / "image.sif").exists():

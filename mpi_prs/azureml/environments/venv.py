@@ -14,6 +14,7 @@ from typing import Any
 from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, outside, run_builder
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name, is_option, local_path
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EnvironmentProblem
 from mpi_prs.core.files import walk
 
@@ -95,7 +96,7 @@ def virtual_environment(
     found: list[Interpreter] = []
 
     def make(target: Path, log: Path) -> None:
-        environ = outside(os.environ)
+        environ = outside(HERE)
         run_builder([base.path, "-m", "venv", str(target)], "python -m venv", log, say, environ=environ)
         if lines:
             requirements = target / "requirements.txt"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from mpi_prs.core.environ import HERE, SLURM_CONF
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
@@ -108,7 +108,7 @@ def backend(settings: Mapping[str, Any]) -> str:
     if wanted not in _BACKENDS:
         raise WorkspaceError(f"the setting backend is one of {', '.join(_BACKENDS)}, but got {wanted!r}")
     if wanted == "auto":
-        return "slurm" if _has_slurm(os.environ.get("PATH"), os.environ.get("SLURM_CONF")) else "local"
+        return "slurm" if _has_slurm(HERE.get("PATH"), SLURM_CONF.of()) else "local"
     return str(wanted)
 
 

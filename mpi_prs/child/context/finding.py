@@ -14,6 +14,7 @@ from typing import Any
 
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.core.environ import HOME
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.records import check_name, names_of, parse_json
 
@@ -114,7 +115,7 @@ GROUP = "default"
 
 def home() -> Path:
     """HOME, absolute; it need not be there."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("MPI_PRS_HOME") or "~/.mpi_prs/workspaces")))
+    return Path(os.path.abspath(os.path.expanduser(HOME.of() or "~/.mpi_prs/workspaces")))
 
 
 def below_home(subscription: str, group: str, name: str) -> WorkspaceFolder:

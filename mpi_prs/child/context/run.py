@@ -23,6 +23,7 @@ from mpi_prs.child.context.slice import Slice, at_hand
 from mpi_prs.child.context.tags import text_pairs
 from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import AnyWorkspace, WorkspaceFolder, layout_of
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.records import names_of
 from mpi_prs.core.words import near
@@ -602,8 +603,8 @@ class _InputDatasets(typing.Mapping[str, Any]):  # that of collections.abc takes
             raise KeyError(f"the step has no input {name!r}{near(name, self._told)}")
         told = self._told[name]
         variable = told.get("variable")
-        if variable and variable in os.environ:
-            return os.environ[variable]
+        if variable and variable in HERE:
+            return HERE[variable]
         if told.get("definition") is None:
             raise WorkspaceError(f"the input {name!r} is too long, or no dataset: it is not told to entry scripts")
         return data.dataset_of(self._experiment.workspace, told["definition"])

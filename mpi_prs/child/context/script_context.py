@@ -7,19 +7,13 @@ submission is in the environment, and costs no look at a shared filesystem. Stan
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from mpi_prs.core.environ import EXPERIMENT, HERE, MODELS, NAMED_INPUTS, RUN_ID, WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
-
-WORKSPACE = "MPI_PRS_WORKSPACE"
-EXPERIMENT = "MPI_PRS_EXPERIMENT"
-RUN_ID = "MPI_PRS_RUN_ID"
-MODELS = "MPI_PRS_MODELS"
-NAMED_INPUTS = "MPI_PRS_NAMED_INPUTS"
 
 
 @dataclass(frozen=True)
@@ -48,35 +42,35 @@ class ScriptContext:
         Raises:
             WorkspaceError: a variable does not hold what it should.
         """
-        workspace = environ.get(WORKSPACE, "")
+        workspace = WORKSPACE.of(environ)
         if not workspace:
             return None
         return cls(
             workspace=workspace,
-            experiment=environ.get(EXPERIMENT, ""),
-            run_id=environ.get(RUN_ID, ""),
-            models=_models(environ.get(MODELS, "")),
-            named_inputs=_object(NAMED_INPUTS, environ.get(NAMED_INPUTS, "")),
+            experiment=EXPERIMENT.of(environ) or "",
+            run_id=RUN_ID.of(environ) or "",
+            models=_models(MODELS.of(environ) or ""),
+            named_inputs=_object(NAMED_INPUTS.name, NAMED_INPUTS.of(environ) or ""),
         )
 
     def variables(self) -> dict[str, str]:
         """The environment variables that :meth:`of` reads; what is empty has none."""
         values = {
-            WORKSPACE: self.workspace,
-            EXPERIMENT: self.experiment,
-            RUN_ID: self.run_id,
-            MODELS: _compact(self.models) if self.models else "",
-            NAMED_INPUTS: _compact(self.named_inputs) if self.named_inputs else "",
+            WORKSPACE.name: self.workspace,
+            EXPERIMENT.name: self.experiment,
+            RUN_ID.name: self.run_id,
+            MODELS.name: _compact(self.models) if self.models else "",
+            NAMED_INPUTS.name: _compact(self.named_inputs) if self.named_inputs else "",
         }
         return {name: value for name, value in values.items() if value}
 
 
 def script_context() -> ScriptContext | None:
     """The context of this process; ``None``: it has none. Parsed once, unless it changes. Raises WorkspaceError."""
-    return _context(tuple(os.environ.get(name, "") for name in _NAMES))
+    return _context(tuple(HERE.get(name, "") for name in _NAMES))
 
 
-_NAMES = (WORKSPACE, EXPERIMENT, RUN_ID, MODELS, NAMED_INPUTS)
+_NAMES = tuple(variable.name for variable in (WORKSPACE, EXPERIMENT, RUN_ID, MODELS, NAMED_INPUTS))
 
 
 @lru_cache(maxsize=1)
@@ -101,11 +95,11 @@ def _object(name: str, text: str) -> dict[str, Any]:
 
 
 def _models(text: str) -> dict[str, int | str]:
-    found = _object(MODELS, text)
+    found = _object(MODELS.name, text)
     for name, value in found.items():
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise WorkspaceError(
-                f"the environment variable {MODELS} has {value!r} for the model {name!r}, and should have a version. "
-                "Is it set by hand?"
+                f"the environment variable {MODELS.name} has {value!r} for the model {name!r}, and should have a "
+                "version. Is it set by hand?"
             )
     return found

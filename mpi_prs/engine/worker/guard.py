@@ -19,13 +19,14 @@ import shutil
 import signal
 import sys
 
-MARK = "MPI_PRS_PROCESS_FOLDER"
+from mpi_prs.core.environ import PROCESS_FOLDER
+
 """Environment variable of a user process: its private folder, with a slash at the end."""
 
 
 def kill_marked(folder: str) -> None:
     """Kill every process whose mark lies in ``folder``, until there is none. Some 10 µs a process of the node."""
-    mark = os.fsencode(f"\0{MARK}={folder.rstrip('/')}/")
+    mark = os.fsencode(f"\0{PROCESS_FOLDER.name}={folder.rstrip('/')}/")
     killed: set[int] = set()
     found = _marked(mark)
     while found:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.core.script_variables import (
+from mpi_prs.core.environ import (
     AZUREML,
+    HERE,
     LOG_FOLDER,
     LOGGING_LEVEL,
     OUTPUT,
     PROCESS_NAME,
     RUN_ID,
+    SERVICE_RUN_ID,
     SOURCE_DIRECTORY,
 )
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import ProcessPlace
@@ -32,15 +34,15 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
     for index in range(settings.processes):
         number = settings.share.first_process + index
         environment = {
-            **user_environment(os.environ),
-            **placement(os.environ, index, settings.processes, settings.share, len(cores), settings.gpus_per_process),
-            AZUREML: settings.azureml,
-            OUTPUT: settings.run_root,
-            LOG_FOLDER: str(directory.entry_script_logs(node)),
-            SOURCE_DIRECTORY: settings.process.source_directory,
-            PROCESS_NAME: f"process{number:03d}",
-            LOGGING_LEVEL: settings.process.logging_level,
-            **({} if settings.azureml == "never" else {RUN_ID: _run_id(settings)}),
+            **user_environment(HERE),
+            **placement(HERE, index, settings.processes, settings.share, len(cores), settings.gpus_per_process),
+            AZUREML.name: settings.azureml,
+            OUTPUT.name: settings.run_root,
+            LOG_FOLDER.name: str(directory.entry_script_logs(node)),
+            SOURCE_DIRECTORY.name: settings.process.source_directory,
+            PROCESS_NAME.name: f"process{number:03d}",
+            LOGGING_LEVEL.name: settings.process.logging_level,
+            **({} if settings.azureml == "never" else {SERVICE_RUN_ID.name: _run_id(settings)}),
             **settings.environment_variables,
         }
         places[number] = ProcessPlace(
@@ -57,4 +59,4 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
 
 def _run_id(settings: WorkerSettings) -> str:
     """The step run's, or what names a job that is no step: its output folder."""
-    return settings.environment_variables.get("MPI_PRS_RUN_ID") or Path(settings.run_root).name
+    return RUN_ID.of(settings.environment_variables) or Path(settings.run_root).name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
@@ -43,7 +43,7 @@ def look(settings: WorkerSettings, node: str) -> Sight:
             "nodes share"
         ) from error
     try:
-        return Sight(manifest, scratch_folder(settings.scratch, os.environ))
+        return Sight(manifest, scratch_folder(settings.scratch, HERE))
     except InputError as error:
         raise NotUsable(f"node {node}: {error}") from error
 

@@ -29,8 +29,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpi_prs.core.environ import PROCESS_FOLDER
 from mpi_prs.engine.awake import AwakeClock
-from mpi_prs.engine.worker.guard import MARK, kill_marked
+from mpi_prs.engine.worker.guard import kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
@@ -120,7 +121,7 @@ class UserProcess:
                     stdout=stdout,
                     stderr=stderr,
                     cwd=place.scratch,
-                    env={**place.environment, MARK: f"{place.scratch}/"},
+                    env={**place.environment, PROCESS_FOLDER.name: f"{place.scratch}/"},
                     pass_fds=(theirs.fileno(), slot_descriptor),
                     start_new_session=True,
                 )

@@ -23,8 +23,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from mpi_prs.child.shims.finder import resolve
+from mpi_prs.core.environ import TABLES_IN_FILES
 from mpi_prs.core.errors import MpiPrsError
-from mpi_prs.core.script_variables import TABLES_IN_FILES
 from mpi_prs.inputs.manifest import Loaded, Manifest
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.wire.settings import WorkerSettings
@@ -101,7 +101,7 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     if not manifest.needs_loading:
         return FromManifest(manifest)
     storages = [Storage.from_secret(secret) for secret in settings.storages]
-    in_files = settings.environment_variables.get(TABLES_IN_FILES) == "1"
+    in_files = TABLES_IN_FILES.of(settings.environment_variables) is True
     # Not for ten thousand ranks that have only paths to hand on
     make_loader = resolve("mpi_prs.inputs.loading:MiniBatchLoader")
     loader: MiniBatchLoader = make_loader(manifest, scratch / "staged", settings.scratch_limit, storages, in_files)

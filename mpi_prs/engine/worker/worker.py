@@ -24,6 +24,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EXIT_RESUMABLE
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
@@ -84,7 +85,7 @@ class Worker:
         """Work until the master says stop; returns the exit code that the master asked for."""
         if self._transport.wake_descriptor is not None:
             self._selector.register(self._transport.wake_descriptor, selectors.EVENT_READ)
-        means = asdict(means_of(os.environ, os.sched_getaffinity(0)))
+        means = asdict(means_of(HERE, os.sched_getaffinity(0)))
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), means=means))
         settings = self._wait_for_start()
         if settings is None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from mpi_prs.core.environ import SLURM_TMPDIR
 from mpi_prs.core.errors import InputError
 
 
@@ -40,7 +41,7 @@ def scratch_folder(configured: str | None, environ: Mapping[str, str]) -> Path:
                 f"scratch: the folder {folder} cannot be written to; give a folder on each node's own disk"
             )
         return folder
-    tried = [Path(environ[name]) for name in ("SLURM_TMPDIR", "TMPDIR") if environ.get(name)] + [Path("/tmp")]
+    tried = [Path(folder) for folder in (SLURM_TMPDIR.of(environ), environ.get("TMPDIR"), "/tmp") if folder]
     for folder in tried:
         if _usable(folder):
             return folder

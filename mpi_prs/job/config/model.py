@@ -22,6 +22,8 @@ from typing import Any, Literal, cast
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mpi_prs.child.rows.row_format import Form, default_to_csv, form_of
+from mpi_prs.core import values
+from mpi_prs.core.environ import CONFIG, HERE, OF_USER_PROCESSES
 from mpi_prs.core.errors import ConfigError, ScriptError
 from mpi_prs.core.words import did_you_mean
 from mpi_prs.inputs.datasets import Dataset
@@ -304,6 +306,11 @@ class JobConfig(Section):
     @classmethod
     def _name_known_side_inputs(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         substitute(list(value.values()), dict.fromkeys(info.data.get("side_inputs", ()), ""))
+        for name in value.keys() & OF_USER_PROCESSES.keys():
+            try:
+                OF_USER_PROCESSES[name].check(value[name])
+            except values.WrongValue as wrong:
+                raise wrong.at(name) from None
         return value
 
     def datasets(self) -> tuple[Dataset, ...]:
@@ -406,13 +413,13 @@ def _check_code_is_there(config: JobConfig, source: str, document: Document) -> 
     raise ScriptError(f"{at('entry_script')}: there is no file {script} (relative to {based_on}); {hint}")
 
 
-def default_config(environ: Mapping[str, str], cwd: Path) -> Path | None:
+def default_config(cwd: Path, environ: Mapping[str, str] = HERE) -> Path | None:
     """The job config to use when none is named, or None where there is none.
 
     ``MPI_PRS_CONFIG`` (relative to ``cwd``; not checked to exist), else ``mpi_prs.yaml`` in ``cwd``, else the digits
     config of the checkout that this package is in.
     """
-    if named := environ.get("MPI_PRS_CONFIG"):
+    if named := CONFIG.of(environ):
         return cwd / Path(named).expanduser()
     digits = Path(__file__).resolve().parents[3] / "configs" / "digits.yaml"
     return next((path for path in (cwd / "mpi_prs.yaml", digits) if path.is_file()), None)

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from mpi_prs.core import values
+from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.urls import escape, is_glob, is_url
 from mpi_prs.storage.credentials import check_url
@@ -37,9 +38,9 @@ def expand(text: str) -> str:
         if match[0] == "$$":
             return "$"
         name = match[1] or match[2]
-        if name not in os.environ:
+        if name not in HERE:
             raise ValueError(f"the environment variable {name} is not set; set it, or write the path out")
-        return os.environ[name]
+        return HERE[name]
 
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):

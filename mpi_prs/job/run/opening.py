@@ -142,7 +142,7 @@ def _needs_no_work(ledger: Ledger, options: RunOptions) -> bool:
 def _was_begun_by_this_job(directory: RunDirectory) -> bool:
     """Whether an earlier start of the same batch job began this run: the job was requeued, or lost its MPI. Its script
     gives the same options each time, and ``--overwrite`` must not throw away what the job itself has done."""
-    slurm = SlurmEnvironment.of(os.environ)
+    slurm = SlurmEnvironment.of()
     if slurm is None or not slurm.by_batch_script:
         return False
     try:
@@ -153,7 +153,7 @@ def _was_begun_by_this_job(directory: RunDirectory) -> bool:
 
 def _patience() -> float:
     """Seconds to wait for the lock: only one that a lost node has left goes away by itself."""
-    slurm = SlurmEnvironment.of(os.environ)
+    slurm = SlurmEnvironment.of()
     return _LOCK_SECONDS if slurm is not None and slurm.is_restart else 0.0
 
 
@@ -206,7 +206,7 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
         "name": config.name,
         "version": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "slurm_job_id": slurm.job_id if (slurm := SlurmEnvironment.of(os.environ)) else None,
+        "slurm_job_id": slurm.job_id if (slurm := SlurmEnvironment.of()) else None,
         "fingerprint": fingerprint(config),
     }
     _describe(directory, description)
