@@ -21,6 +21,7 @@ _OPTIONS_OF_A_RUN = (
     click.option("--overwrite", is_flag=True, help="Throw away an earlier run in the output folder and start anew."),
     click.option("--only-failed", is_flag=True, help="Try the failed mini-batches of the earlier run again, too."),
     click.option("--accept-changes", is_flag=True, help="Resume although the script or its arguments have changed."),
+    click.option("--accept-owner", is_flag=True, help="Go on with a run that was begun by another user."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on the first N mini-batches only."),
 )
 

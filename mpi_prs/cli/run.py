@@ -55,6 +55,7 @@ def run(
     overwrite: bool = False,
     only_failed: bool = False,
     accept_changes: bool = False,
+    accept_owner: bool = False,
     limit: int | None = None,
     dry_run: bool = False,
 ) -> int:
@@ -67,7 +68,7 @@ def run(
         session.workers_told = True
         sys.exit(serve(session.ranks()))
     job = load_job(config, overrides, output, step, makes_folders=not dry_run)
-    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    options = RunOptions(overwrite, only_failed, accept_changes, accept_owner, limit)
     if dry_run:
         return show_plan(job, limit)
     return run_job(session, job, options, local)

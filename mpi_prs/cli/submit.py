@@ -42,13 +42,14 @@ def submit(
     overwrite: bool,
     only_failed: bool,
     accept_changes: bool,
+    accept_owner: bool,
     limit: int | None,
     dry_run: bool,
     wait: bool,
 ) -> int:
     """Submit the job CONFIG to Slurm, as a batch job of its own."""
     check_together(overwrite, only_failed)
-    options = RunOptions(overwrite, only_failed, accept_changes, limit)
+    options = RunOptions(overwrite, only_failed, accept_changes, accept_owner, limit)
     submission = Submission(config, overrides, output, step, options)
     return submit_job(load_job(config, overrides, output, step), submission, dry_run, wait)
 
@@ -81,6 +82,7 @@ class Submission:
             "--overwrite": self.options.overwrite,
             "--only-failed": self.options.only_failed,
             "--accept-changes": self.options.accept_changes,
+            "--accept-owner": self.options.accept_owner,
         }
         words += [flag for flag, is_set in flags.items() if is_set]
         return words if self.options.limit is None else [*words, "--limit", str(self.options.limit)]

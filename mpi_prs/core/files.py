@@ -3,6 +3,7 @@
 ::
 
     walk                what is below a folder: linked folders too, once
+    own_file            opened where a file of ours is or will be, never through a link; empty_folder: nor emptied
     copy_atomically     a copy that has its name when it is complete
     beside              a place for a finished file, removed at the end unless it was moved ─► move, claim, claim_folder
     arriving            the same, and it takes its name when the block ends well; replacing: opened for writing
@@ -20,7 +21,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import AnyStr, BinaryIO
@@ -114,6 +115,64 @@ def leads_back(link: AnyStr) -> bool:
             return False
         above = os.path.dirname(above)
     return True
+
+
+# Where strangers may have been
+
+
+class NoRegularFile(OSError):
+    """Something that is no regular file stands where one of ours should: a link, a folder, a pipe."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} is {self.strerror}: expected a file, and no link to one. Remove it"
+
+
+def own_file(path: str, flags: int, mode: int = 0o666) -> int:
+    """An ``opener`` for :func:`open` and for files of ours: through no link in their place, and waiting for no pipe.
+
+    Raises:
+        NoRegularFile: something else is there.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        what = _STRANGE.get(error.errno or 0)
+        raise NoRegularFile(error.errno, what, os.fspath(path)) if what else error from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NoRegularFile(errno.EINVAL, "no regular file", os.fspath(path))
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+_STRANGE = {errno.ELOOP: "a link", errno.EISDIR: "a folder", errno.ENXIO: "a pipe or a socket"}
+
+
+def empty_folder(folder: Path, keep: Container[str] = ()) -> None:
+    """Remove all that is in a folder, but for some names. Links are removed and not followed, ``folder`` neither.
+
+    Raises:
+        OSError: something cannot be removed, or ``folder`` is a link or no folder.
+    """
+    _empty(os.open(folder, _FOLDER), keep)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _empty(descriptor: int, keep: Container[str]) -> None:
+    try:
+        for name in os.listdir(descriptor):
+            if name in keep:
+                continue
+            if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                _empty(os.open(name, _FOLDER, dir_fd=descriptor), ())
+                os.rmdir(name, dir_fd=descriptor)
+            else:
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # Copying

@@ -6,6 +6,9 @@ with a leading underscore keeps readers of whole folders, such as pandas, pyarro
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,15 @@ class RunDirectory:
     def root(self) -> Path:
         """The run directory: everything the run knows about itself."""
         return self.output / RUN_FOLDER
+
+    def links(self) -> Iterator[Path]:
+        """The links in it, where none of ours is: somebody would have us write elsewhere. In the folders that scripts
+        fill there may be some, and none of ours writes there. Raises OSError: a folder cannot be read."""
+        user, system = self.logs / "user", self.logs / "sys"
+        streams = [user / name for name in ("stdout", "stderr", "error")]
+        for folder in (self.root, self.slurm, self.logs, user, *streams, system, system / "node"):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                yield from sorted(Path(entry.path) for entry in entries if entry.is_symlink())
 
     # What decides what is left to do
 

@@ -6,6 +6,9 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from mpi_prs.core.files import own_file
 
 
 @contextlib.contextmanager
@@ -30,5 +33,8 @@ def log_file(logger: logging.Logger, path: Path, level: str) -> Iterator[None]:
 
 
 class _Handler(logging.FileHandler):
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=own_file)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: of a full disk the job itself speaks."""

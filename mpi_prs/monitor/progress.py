@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.environ import HERE, SLURM_JOB_ID
+from mpi_prs.core.files import own_file
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
@@ -278,7 +279,7 @@ class Progress:
             path = self._directory.progress_overview
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with open(path, "a", encoding="utf-8") as file:
+                with open(path, "a", encoding="utf-8", opener=own_file) as file:
                     file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', wall)}  {text}\n")
             except OSError as error:
                 self._warn(f"cannot write {path}: {error.strerror}")

@@ -122,6 +122,8 @@ def run_directory_of(folder: Path) -> RunDirectory:
     if output.name == "_run" and os.path.isdir(output):
         output = output.parent
     run = RunDirectory(output)
+    if os.path.islink(run.root):
+        raise OutputError(f"{run.root} is a link, and so no run directory: expected a folder")
     if not os.path.isdir(run.root):
         raise OutputError(
             f"there is no run in {folder}: expected the folder {run.root}. RUN is the output folder of a job, "

@@ -24,7 +24,7 @@ from pathlib import Path
 from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import JobStopped, OutputError
-from mpi_prs.core.files import move, sync_folder
+from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
 from mpi_prs.core.units import many
 from mpi_prs.output.journal import Journal, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
@@ -48,10 +48,13 @@ def storage_errors(folder: Path) -> Iterator[None]:
     """Turn what a full disk, or a filesystem that is gone, raises into an error that says so and what to do.
 
     Raises:
-        JobStopped: for every OSError.
+        OutputError: something else stands where a file of ours should.
+        JobStopped: for every other OSError.
     """
     try:
         yield
+    except NoRegularFile as error:
+        raise OutputError(str(error)) from error
     except OSError as error:
         cause = _STORAGE_ERRORS.get(error.errno or 0, "the filesystem refuses it")
         cure = "make room" if error.errno in _STORAGE_ERRORS else "see to it"
@@ -93,8 +96,7 @@ class AppendRow:
                         f"{path} is gone, and with it the rows of {many(len(ledger.done), 'mini-batch')}: put it back, "
                         "or start the run anew with --overwrite"
                     )
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._descriptor = os.open(path, flags, 0o666)
+                self._descriptor = own_file(str(path), os.O_RDWR | os.O_CREAT)
                 os.ftruncate(self._descriptor, self._end)
                 os.lseek(self._descriptor, self._end, os.SEEK_SET)
                 sync_folder(path.parent)

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import own_file
 from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
 
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
@@ -86,7 +87,7 @@ class Journal:
     def __init__(self, path: Path, size: int, run: str = "") -> None:
         """Open it and cut off what lies behind ``size``; 0 starts a new one, of the run with this id."""
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._descriptor = own_file(str(path), os.O_RDWR | os.O_CREAT)
         if size:
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
@@ -128,7 +129,7 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[Entry]:
         OutputError: the file is not a journal of this version, or of another run.
         FileNotFoundError: there is none.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=own_file) as file:
         head = file.read(_HEAD_BYTES)
         found = _HEAD.match(head)
         end = _HEAD_BYTES if found else len(_NAMELESS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from mpi_prs.core.files import own_file
 from mpi_prs.core.units import many
 from mpi_prs.output.journal import Entry, read_journal
 from mpi_prs.output.verification import first_damaged
@@ -148,7 +149,7 @@ class Replay:
         Without an output it is what certainly was on disk: whoever opens it will miss that.
         """
         try:
-            descriptor = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = own_file(str(output), os.O_RDONLY)
         except FileNotFoundError:
             return self._with(_before(self._doubtful, next(filter(_end_of_rows, self._doubtful), None)))
         try:

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import os
+
 from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import own_file, replacing
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.monitor.status import read_status
 from mpi_prs.slurm.control import cancel, job_state, submit
@@ -23,8 +26,8 @@ def hand_in(run: RunDirectory, script: str) -> str:
         OutputError: the run directory cannot be written.
     """
     try:
-        run.slurm.mkdir(parents=True, exist_ok=True)
-        run.slurm_script.write_text(script, encoding="utf-8")
+        with replacing(run.slurm_script) as file:
+            file.write(script.encode())
         job_id = submit(script)
         keep_submitted_job(run, job_id)
     except OSError as error:
@@ -51,7 +54,7 @@ def call_off(run: RunDirectory) -> tuple[str | None, bool]:
     if state is None or state.is_over:
         return job_id, False
     try:
-        run.cancelled.touch()
+        os.close(own_file(str(run.cancelled), os.O_WRONLY | os.O_CREAT))
     except OSError as error:
         raise OutputError(f"cannot write to {run.root}: {error.strerror}. Is it your run?") from error
     cancel(job_id)

@@ -17,7 +17,17 @@ from mpi_prs.azureml.submit.reuse import _below
 from mpi_prs.azureml.submit.snapshot import source_files
 from mpi_prs.child.context.run_files import all_files, put_folder
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
-from mpi_prs.core.files import beside, claim, claim_folder, copy_atomically, replacing, walk
+from mpi_prs.core.files import (
+    NoRegularFile,
+    beside,
+    claim,
+    claim_folder,
+    copy_atomically,
+    empty_folder,
+    own_file,
+    replacing,
+    walk,
+)
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.near.side_inputs import SideInput, provide
@@ -198,3 +208,37 @@ def test_of_two_folders_that_claim_a_name_one_gets_it(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "full").touch()
     assert [claim_folder(tmp_path / name, tmp_path / "1") for name in "ab"] == [True, False]
+
+
+# Where strangers may have been
+
+
+def test_a_folder_is_emptied_and_what_its_links_lead_to_stays(tree: Path, tmp_path: Path) -> None:
+    (tree / "keep").mkdir()
+    (tree / "keep" / "a").touch()
+    outside = sorted((tmp_path / "outside").iterdir())
+
+    empty_folder(tree, keep={"keep"})
+
+    assert sorted(tree.rglob("*")) == [tree / "keep", tree / "keep" / "a"]
+    assert sorted((tmp_path / "outside").iterdir()) == outside
+    (tmp_path / "link").symlink_to(tree)
+    with pytest.raises(OSError, match="Not a directory"):
+        empty_folder(tmp_path / "link")
+    assert (tree / "keep" / "a").exists()
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC])
+def test_an_own_file_is_a_regular_file_in_its_place(tmp_path: Path, flags: int) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+
+    for name in ("link", "dangling", "folder", "pipe"):
+        with pytest.raises(NoRegularFile, match=rf"{name} is (a link|a folder|a pipe|no regular file)"):
+            own_file(str(tmp_path / name), flags)
+    assert (tmp_path / "file").read_text() == "x"
+    assert not (tmp_path / "nowhere").exists()
+    os.close(own_file(str(tmp_path / "file"), flags))

@@ -504,6 +504,8 @@ def test_an_output_that_may_not_be_written_is_refused(public_folder: Path, close
     job.root.mkdir(parents=True)
     for path in (job.output, job.root):
         path.chmod(0o777)
+        if os.getuid() == 0:
+            os.chown(path, NOBODY, NOBODY)
     closed_folder = {"the folder above": job.folder, "the folder": job.output, "the run directory": job.root}[closed]
     if closed == "the folder above":
         job.root.rmdir()
@@ -523,7 +525,7 @@ def test_an_output_that_may_not_be_written_is_refused(public_folder: Path, close
     assert str(caught.value) == expected[closed]
 
 
-def test_a_run_directory_of_another_user_is_refused(public_folder: Path) -> None:
+def test_a_run_directory_of_another_user_is_refused_unless_it_is_accepted(public_folder: Path) -> None:
     if os.getuid() != 0:
         need("two users")
     job = Job(public_folder)
@@ -531,14 +533,92 @@ def test_a_run_directory_of_another_user_is_refused(public_folder: Path) -> None
         config = job.config()
     for path in (job.output, job.root):
         path.chmod(0o777)
+    before = snapshot(job.output)
 
-    with without_privileges(), pytest.raises(OutputError) as caught:
-        open_run(config, RunOptions())
+    for overwrite in (False, True):
+        with without_privileges(), pytest.raises(OutputError) as caught:
+            open_run(config, RunOptions(overwrite=overwrite))
+        assert str(caught.value) == (
+            f"the run directory {job.root} belongs to the user root: choose another output, or take it over with "
+            "--accept-owner if you trust what is in it"
+        )
+    assert snapshot(job.output) == before
+    with without_privileges(), pytest.raises(OutputError, match=r"cannot write to .*lock: Permission"):
+        open_run(config, RunOptions(accept_owner=True))
 
-    assert str(caught.value) == (
-        f"cannot write to {job.root / 'lock'}: Permission denied. The run belongs to somebody else; "
-        "choose another folder with --output"
-    )
+    os.chown(job.root, NOBODY, NOBODY)
+    with pytest.raises(OutputError, match="belongs to the user nobody"), job.open():
+        pass
+    with job.open(accept_owner=True) as run:
+        finish(run)
+
+
+# Strangers
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """What is in a folder, links and folders among it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def precious(job: Job) -> Path:
+    """A folder with names that a run directory has, and others."""
+    folder = job.folder / "precious"
+    for name in ("thesis/t.tex", "spill/mine", "logs/sys/node", "journal", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("how", ["a link", "a copy"])
+def test_a_folder_that_is_no_run_directory_is_left_alone(job: Job, precious: Path, how: str, overwrite: bool) -> None:
+    job.output.mkdir()
+    job.root.symlink_to(precious) if how == "a link" else shutil.copytree(precious, job.root)
+    before = snapshot(job.folder)
+    config = job.config()
+
+    said = {
+        "a link": f"{job.root} is a link: a run directory is a folder of its own",
+        "a copy": f"{job.root} is not the run directory of a run (journal, logs, notes.txt, …): it is left alone",
+    }
+    assert job.refusal(overwrite=overwrite).startswith(said[how])
+    with pytest.raises(OutputError) as caught:
+        is_complete_already(config, RunOptions(overwrite=overwrite))
+    assert str(caught.value).startswith(said[how])
+    before["job.yaml"] = (job.folder / "job.yaml").read_bytes()
+    assert snapshot(job.folder) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["lock", "token", "journal", "run.json", "manifest.arrow", "status.json", "spill", "slurm", "slurm/job.json"],
+        *["logs", "logs/user", "logs/user/stdout", "logs/user/stderr/n1", "logs/sys", "logs/sys/node/n1"],
+        "rows.txt.part",
+    ],
+)
+def test_nothing_is_written_through_links(job: Job, precious: Path, name: str) -> None:
+    with job.open() as run:
+        assert run.output is not None
+        append(run.output, 0)
+    path = job.part if name == "rows.txt.part" else job.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.symlink_to(precious / ("journal" if path.suffix or name in ("lock", "token", "journal") else "."))
+    before = snapshot(precious)
+
+    assert f"{path} is " in job.refusal()
+    assert snapshot(precious) == before
+
+
+# The rest of what is in the way
 
 
 def test_inputs_that_cannot_be_listed_let_the_next_start_in(job: Job) -> None:

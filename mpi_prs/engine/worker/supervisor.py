@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpi_prs.core.environ import PROCESS_FOLDER
+from mpi_prs.core.files import own_file
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.worker.guard import kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
@@ -112,7 +113,10 @@ class UserProcess:
         ours, theirs = socket.socketpair()
         self._slot, slot_descriptor = Slot.create()
         try:
-            with open(place.stdout, "ab") as stdout, open(place.stderr, "ab") as stderr:
+            with (
+                open(place.stdout, "ab", opener=own_file) as stdout,
+                open(place.stderr, "ab", opener=own_file) as stderr,
+            ):
                 self._stderr_start = stderr.tell()
                 command = [self.settings.interpreter, "-u", str(_HOST), str(theirs.fileno()), str(slot_descriptor)]
                 self._child = subprocess.Popen(
@@ -433,7 +437,10 @@ class UserProcess:
         self._log(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {where}: {failure.message}\n{failure.traceback}\n")
 
     def _log(self, text: str) -> None:
-        with contextlib.suppress(OSError), open(self.place.error, "a", encoding="utf-8", errors="replace") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(self.place.error, "a", encoding="utf-8", errors="replace", opener=own_file) as file,
+        ):
             file.write(text)
 
     def _stderr_tail(self) -> str:

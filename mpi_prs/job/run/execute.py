@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
+from mpi_prs.core.files import replacing
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import node_name
@@ -301,6 +302,6 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
         directory=directory,
         output_file=config.append_row_file_name if config.output_action == "append_row" else None,
     )
-    with contextlib.suppress(OSError):
-        directory.job_result.write_text(summary.text() + "\n", encoding="utf-8")
+    with contextlib.suppress(OSError), replacing(directory.job_result) as file:
+        file.write((summary.text() + "\n").encode("utf-8", "backslashreplace"))
     return summary

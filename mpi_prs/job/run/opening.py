@@ -7,11 +7,9 @@ mix. A run of a version that knew none of these has empty ones, and goes on.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -21,13 +19,14 @@ from typing import Any
 
 from mpi_prs import __version__
 from mpi_prs.core.errors import OutputError, WorkspaceError
-from mpi_prs.core.files import replacing
+from mpi_prs.core.files import empty_folder, own_file, replacing
 from mpi_prs.core.records import read_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
 from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.run.ownership import check_ownership, refuse_links
 from mpi_prs.job.run.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, Replay, read_ledger
@@ -51,12 +50,14 @@ class RunOptions:
         overwrite: throw away what an earlier run has left.
         only_failed: try the failed mini-batches of an earlier run again, too.
         accept_changes: resume although the script or its arguments are others than before.
+        accept_owner: go on in a run directory of another user.
         limit: work on the first so many mini-batches only.
     """
 
     overwrite: bool = False
     only_failed: bool = False
     accept_changes: bool = False
+    accept_owner: bool = False
     limit: int | None = None
 
 
@@ -98,12 +99,14 @@ def open_run(config: JobConfig, options: RunOptions, listed: Callable[[int], Non
     """
     directory = RunDirectory(config.output)
     with storage_errors(directory.output):
+        check_ownership(directory, options.accept_owner)
         _make_folders(directory)
         lock = RunLock(directory.lock, _patience())
         try:
             directory.cancelled.unlink(missing_ok=True)
             if options.overwrite and not _was_begun_by_this_job(directory):
                 _remove_run(directory, config)
+            refuse_links(directory)
             if directory.description.exists():
                 _accept_or_refuse(directory, config, options)
             else:
@@ -121,8 +124,10 @@ def is_complete_already(config: JobConfig, options: RunOptions) -> bool:
         OutputError: it would refuse, because of another run's settings or of files that are not from a run.
     """
     directory = RunDirectory(config.output)
+    check_ownership(directory, options.accept_owner)
     if options.overwrite:
         return False
+    refuse_links(directory)
     if not directory.description.exists():
         _check_nothing_is_there(directory, config)
         return False
@@ -179,9 +184,7 @@ def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
         part = directory.partial_output_file(name)
         for path in (directory.output_file(name), part, finishing_file(part)):
             path.unlink(missing_ok=True)
-    for entry in directory.root.iterdir():
-        if entry not in (directory.lock, directory.slurm):
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    empty_folder(directory.root, keep=(directory.lock.name, directory.slurm.name))
 
 
 def _old_output_name(directory: RunDirectory) -> str | None:
@@ -293,12 +296,12 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
         if replay is not None:
             ledger = replay.checked(part)
     token = uuid.uuid4().hex
-    shutil.rmtree(directory.spill, ignore_errors=True)
-    with contextlib.suppress(FileExistsError):
-        directory.spill.mkdir()
+    directory.spill.mkdir(exist_ok=True)
+    empty_folder(directory.spill)
     if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
         directory.header.unlink(missing_ok=True)
-    directory.token.write_text(token)
+    with open(directory.token, "w", encoding="ascii", opener=own_file) as file:  # in place: a node may cache the name
+        file.write(token)
     output = AppendRow(part, directory.journal, ledger, run)
     if options.only_failed and ledger.failed:
         output.event("reopened", time=time.time())

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import own_file
 from mpi_prs.core.locks import read_holder, this_process, try_lock, write_holder
 
 _log = logging.getLogger("mpi_prs.job")
@@ -32,7 +33,7 @@ class RunLock:
             OutputError: another run holds it (the message says where and since when), or another user owns it.
         """
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = own_file(str(path), os.O_RDWR | os.O_CREAT)
         except PermissionError as error:
             raise OutputError(
                 f"cannot write to {path}: {error.strerror}. The run belongs to somebody else; choose another folder "
