@@ -15,6 +15,7 @@ from typing import Any
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.secrecy import looks_secret
 
 ENVIRONMENT = (
     "AZURE_STORAGE_ACCOUNT_NAME",
@@ -27,7 +28,6 @@ ENVIRONMENT = (
 )
 """Variables that say how to get at Azure, where the job does not."""
 
-_SECRET_OPTION = re.compile(r"key|token|secret|passw|credential|connection_string|sas", re.IGNORECASE)
 _SIGNED = re.compile(r"[?&](sig|X-Amz-Signature|X-Goog-Signature)=", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _IN_TEXT = (
@@ -146,7 +146,7 @@ def _secret_options(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _secret_options(value)
-        elif isinstance(value, str) and _SECRET_OPTION.search(name):
+        elif isinstance(value, str) and looks_secret(name):
             yield value
 
 

@@ -25,10 +25,10 @@ from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.core.errors import PipelineError, WorkspaceError
+from mpi_prs.core.yaml import Document
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.job.config.model import make_config as make_job_config
-from mpi_prs.job.config.yaml_reader import Document
 from tests.support.pipelines import make_config, make_files, make_source, make_step, make_table, make_workspace
 
 

@@ -418,7 +418,7 @@ def test_what_is_no_path_is_named() -> None:
     [
         (None, "there is no conda environment file"),
         (b"\xff\xfe\0", "not UTF-8 text"),
-        ("dependencies: [", "line 1.*not YAML"),
+        ("dependencies: [", "line 1.*not valid YAML"),
         ("- numpy", "expected a conda environment file"),
         ("dependencies: numpy", "dependencies: expected a list"),
         ("dependencies: [{pip: numpy}]", "pip: expected a list"),

@@ -14,10 +14,10 @@ from mpi_prs.azureml.v2.mltable import read_mltable, section_of
 from mpi_prs.azureml.v2.nodes import YamlFile, YamlNode
 from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.yaml import Document
 from mpi_prs.inputs.datasets import TabularDataset
 from mpi_prs.inputs.reading import read_tables
 from mpi_prs.job.config.inputs import InputSection
-from mpi_prs.job.config.yaml_reader import Document
 from mpi_prs.storage.credentials import Storage
 from tests.support.azurite import Azurite
 

@@ -280,6 +280,16 @@ def test_a_yaml_file_by_hand_names_a_registered_environment(ws: Workspace, tmp_p
     assert loaded.partition_keys == ["store"]
     path.write_text(text + "node_count: 2\nenvironment: {name: batch, version: 1}\n")
     assert ParallelRunConfig.load_yaml(ws, path).environment.version == "1"  # type: ignore[union-attr]
+    Environment("1.10").register(ws)
+    for given in ("1.10", "{name: 1.10, version: 1}"):
+        path.write_text(text + f"node_count: 2\nenvironment: {given}\n")
+        assert ParallelRunConfig.load_yaml(ws, path).environment.name == "1.10"  # type: ignore[union-attr]
+    variables = "environmentVariables: {LEVEL: 1.10, FAST: true}"
+    path.write_text(text + f"node_count: 2\nenvironment: {{name: x, {variables}, docker: {{enabled: true}}}}\n")
+    environment = ParallelRunConfig.load_yaml(ws, path).environment
+    assert isinstance(environment, Environment)
+    assert environment.environment_variables == {"LEVEL": "1.10", "FAST": "true"}
+    assert environment.docker.enabled is True
     path.write_text(text + "node_count: 2\nenvironment: bath\n")
     with pytest.raises(WorkspaceError, match="'bath'; did you mean 'batch'"):
         ParallelRunConfig.load_yaml(ws, path)
@@ -294,7 +304,7 @@ def test_a_yaml_file_by_hand_names_a_registered_environment(ws: Workspace, tmp_p
         ("entry_script: a.py\n", ["error_threshold is missing"]),
         ("mini_batch_size: {pipeline_parameter: x}\n", ["mini_batch_size", "default_value"]),
         ("mini_batch_size: {pipeline_parameter: a b, default_value: 1}\n", ["mini_batch_size", "'a b'"]),
-        ("environment: 3\n", ["environment", "name of a registered environment"]),
+        ("environment: [3]\n", ["environment", "name of a registered environment"]),
     ],
 )
 def test_a_broken_yaml_file_is_named_with_what_is_wrong(

@@ -207,12 +207,14 @@ def test_overrides_are_azures_or_ours(folder: Path) -> None:
 
 def test_our_own_section_has_the_last_word(folder: Path) -> None:
     text = PIPELINE + "    mpi_prs:\n      scratch: /tmp\n      to_csv: {sep: ';'}\n      stop_grace: 5\n"
+    text += "      environment_variables: {LEVEL: 1.10, FAST: true}\n"
     write(folder, text)
     (folder / "src" / "parallel_run_step.settings.json").write_text(
         '{"append_row": {"pandas.DataFrame.to_csv": {"sep": "|", "index": true}}}'
     )
     config = config_of(folder)
     assert (config.scratch, config.stop_grace) == ("/tmp", 5)
+    assert (config.environment_variables["LEVEL"], config.environment_variables["FAST"]) == ("1.10", "true")
     assert config.to_csv.model_dump() == {"sep": ";", "header": True, "index": True}
     write(folder, text.replace("stop_grace: 5", "stop_grce: 5"))
     assert refusal(folder).startswith("line 64: mpi_prs.stop_grce: stop_grce: unknown key; did you mean stop_grace")

@@ -97,7 +97,10 @@ def test_what_the_users_python_imports_needs_nothing_else(room: str) -> None:
     ours = {name.split(".")[1] for name in found if name.startswith("mpi_prs.")}
     assert ours <= {"core", "wire", "child"}
     packages = {name.split(".")[0] for name in found} - sys.stdlib_module_names - {"mpi_prs"}
-    assert packages <= (OF_THE_SCRIPT if room == "child" else set())
+    assert packages <= {"child": OF_THE_SCRIPT, "core": {"yaml"}}.get(room, set())
+    if room != "child":
+        names = [path.stem for path in (PACKAGE / room).glob("[a-z]*.py")]
+        assert_standard_library_alone(f"import {', '.join(f'mpi_prs.{room}.{name}' for name in names)}")
 
 
 LAYERS = [

@@ -40,6 +40,7 @@ IN_CORE_ALONE = {
         r"[\"'](MPI_PRS|SLURM|SLURMD|PMI|PMIX|OMPI)(_[A-Z0-9]+)+[\"']",
         set[str](),
     ),
+    "YAML": (r"\b(import|from) yaml\b", set[str]()),
     "locking": (r"\bfcntl\b|\blockf\b|\bflock\b", set[str]()),
 }
 """What is done in core alone → how it looks, and the modules that may do it all the same."""

@@ -26,7 +26,7 @@ from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import ConfigError, PipelineError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.words import near
-from mpi_prs.job.config.yaml_reader import as_yaml, read_document
+from mpi_prs.core.yaml import as_yaml, read_document
 
 DEFAULT_FILE_NAME = "parallel_run_step.txt"
 
@@ -266,7 +266,8 @@ def _value(name: str, value: Any, whose: str) -> Any:
 
 
 _STANDS_FOR = "pipeline_parameter"
-_TEXT_KEYS = ("description", "environment_variables")
+_VARIABLES = [f"environment.{key}" for key in ("environmentVariables", "environment_variables")]
+_TEXT_KEYS = ("description", "environment_variables", *_VARIABLES)
 """Below these keys ``1.10`` and ``true`` mean the text, as in the job config."""
 
 
@@ -294,7 +295,7 @@ def _plain(value: Any) -> Any:
 def _load(workspace: Any, path: Path) -> ParallelRunConfig:
     """Read it. Raises PipelineError."""
     try:
-        data = read_document(path, (), _TEXT_KEYS, "configuration").data
+        data = read_document(path, (), _TEXT_KEYS, "configuration", no_numbers=["environment"]).data
     except ConfigError as error:
         raise PipelineError(str(error)).at(key="ParallelRunConfig.load_yaml") from None
     for key in data:

@@ -16,8 +16,8 @@ from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name
 from mpi_prs.core.environ import HERE
-from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml
+from mpi_prs.core.errors import ConfigError, EnvironmentProblem
+from mpi_prs.core.yaml import as_yaml, parse_yaml
 
 _PROGRAMS = ("mamba", "micromamba", "conda")
 _PROGRESS = re.compile(
@@ -107,8 +107,6 @@ def exported(name: str) -> CondaDependencies:
     Raises:
         EnvironmentProblem: there is no conda here, or no such environment.
     """
-    import yaml
-
     program = conda_program(None, HERE)
     which = ["--prefix", name] if "/" in name else ["--name", name]
     command = [program, "env", "export", *which, "--no-builds"]
@@ -117,9 +115,9 @@ def exported(name: str) -> CondaDependencies:
         said = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise EnvironmentProblem(f"{' '.join(command)} failed (exit code {done.returncode}): {' '.join(said)}")
     try:
-        data = parse_yaml(done.stdout)
-    except yaml.YAMLError as error:
-        raise EnvironmentProblem(f"{' '.join(command)} did not answer with YAML: {error}") from None
+        data = parse_yaml(done.stdout, f"the answer of {' '.join(command)}")
+    except ConfigError as error:
+        raise EnvironmentProblem(str(error)) from None
     if isinstance(data, dict):
         data.pop("variables", None)
     return CondaDependencies.from_definition(data, f"the conda environment {name!r}")

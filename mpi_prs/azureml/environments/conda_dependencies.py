@@ -18,8 +18,8 @@ from mpi_prs.azureml.environments.requirements import (
 )
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.azure_names import Surface
-from mpi_prs.core.errors import EnvironmentProblem
-from mpi_prs.job.config.yaml_reader import as_yaml, parse_yaml
+from mpi_prs.core.errors import ConfigError, EnvironmentProblem
+from mpi_prs.core.yaml import as_yaml, parse_yaml
 
 DEFAULT_CHANNELS = ("conda-forge",)
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -326,12 +326,7 @@ def _listed(label: str, value: Any) -> list[Any]:
 
 
 def _read_yaml(path: Path) -> tuple[Any, str]:
-    import yaml
-
-    content = read_text(path, "conda environment file")
     try:
-        return parse_yaml(content), str(path)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise EnvironmentProblem(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from None
+        return parse_yaml(read_text(path, "conda environment file"), str(path)), str(path)
+    except ConfigError as error:
+        raise EnvironmentProblem(str(error)) from None

@@ -22,8 +22,8 @@ from mpi_prs.azureml.submit.snapshot import take_snapshot
 from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.child.context.run_record import STEP, Output, Registration, Reused, RunFolder, RunRecord, StepPart, utc_now
 from mpi_prs.core.errors import InputError, PipelineError, ScriptError
+from mpi_prs.core.yaml import Document
 from mpi_prs.job.config.model import JobConfig, check_entry_script, make_config
-from mpi_prs.job.config.yaml_reader import Document
 
 if TYPE_CHECKING:
     from mpi_prs.azureml.datastores.datastore import Datastore

@@ -18,9 +18,9 @@ from mpi_prs.azureml.v2.resolving import Resolver
 from mpi_prs.azureml.v2.translate import translate
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
+from mpi_prs.core.yaml import Document, read_document
 from mpi_prs.job.config.model import JobConfig, make_config
 from mpi_prs.job.config.types import absolute
-from mpi_prs.job.config.yaml_reader import Document, read_document
 
 _TYPES = (
     *("pipeline", "parallel", "command", "sweep", "automl", "spark", "import", "pipeline_component", "finetuning"),

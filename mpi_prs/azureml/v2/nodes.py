@@ -13,8 +13,9 @@ from typing import Any
 
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
+from mpi_prs.core.yaml import Document, KeyPath, Place, read_document
+from mpi_prs.job.config.model import TEXT_KEYS
 from mpi_prs.job.config.types import absolute
-from mpi_prs.job.config.yaml_reader import Document, KeyPath, Place, read_document
 
 OURS = "mpi_prs"
 """The top-level key of our own settings, which Azure ignores."""
@@ -153,5 +154,6 @@ def read_nodes(
         ConfigError: it cannot be read.
     """
     keys = [str(key) for key in read_document(path, overrides, ()).data if key != OURS]
+    keys += [f"{OURS}.{key}" for key in TEXT_KEYS]
     document = read_document(path, overrides, keys)
     return YamlNode(document.data, YamlFile(name or str(path), folder or str(path.absolute().parent), document))

@@ -40,7 +40,7 @@ from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.urls import is_url
 from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
-from mpi_prs.job.config.yaml_reader import KeyPath, Place
+from mpi_prs.core.yaml import KeyPath, Place
 
 _NUMBERS = {
     "error_threshold": "error_threshold",

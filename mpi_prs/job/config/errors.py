@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.job.config.yaml_reader import Document, Place
+from mpi_prs.core.yaml import Document, Place
 from mpi_prs.storage.credentials import scrub
 
 _EXPECTED = {

@@ -26,6 +26,7 @@ from mpi_prs.core import values
 from mpi_prs.core.environ import CONFIG, HERE, OF_USER_PROCESSES
 from mpi_prs.core.errors import ConfigError, ScriptError
 from mpi_prs.core.words import did_you_mean
+from mpi_prs.core.yaml import Document, read_document
 from mpi_prs.inputs.datasets import Dataset
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.near.side_inputs import SideInput, substitute
@@ -58,13 +59,12 @@ from mpi_prs.job.config.types import (
     folder_of,
     path_text,
 )
-from mpi_prs.job.config.yaml_reader import Document, read_document
 
 _NOT_IN_YAML = re.compile("[\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 """What JSON leaves as it is and YAML has as an escape alone."""
 
-# Below these keys `1.10` and `007` mean the text, not the number.
-_TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")
+TEXT_KEYS = ("arguments", "description", "environment_variables", "slurm")
+"""Below these keys ``1.10`` and ``007`` mean the text, not the number."""
 
 
 class CsvSection(Section):
@@ -355,7 +355,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: str | None = 
         ConfigError: with all that is wrong, each with its line, key and value.
         ScriptError: the entry script is not there.
     """
-    document = read_document(path, overrides, _TEXT_KEYS)
+    document = read_document(path, overrides, TEXT_KEYS)
     data = dict(document.data)
     if output is not None:
         if not output.strip():

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.secrecy import looks_secret
+from mpi_prs.core.yaml import KeyPath, read_document
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.config.secrecy import looks_secret
-from mpi_prs.job.config.yaml_reader import KeyPath, read_document
 from mpi_prs.job.run.fingerprint import without_secrets
 
 _HOLDERS = ("environment_variables", "storage", "options")

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mpi_prs.core.secrecy import DIGEST_PREFIX, digest, looks_secret
 from mpi_prs.job.config.entry_script_check import read_script
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.config.secrecy import DIGEST_PREFIX, digest, looks_secret
 
 _CONTENT = "entry_script_sha256"
 _LONGEST = 70  # characters of a value in a message

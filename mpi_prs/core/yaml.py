@@ -5,66 +5,99 @@ Python values; so one map of key paths to places serves the file and the command
 
 Scalars follow YAML 1.2 where YAML 1.1 surprises: ``02:00:00`` and ``2024-01-01`` are text, ``yes``, ``no``, ``on`` and
 ``off`` are text, ``010`` is not octal and ``1e-3`` is a number.
+
+At its import standard library only, and for Python 3.7 as well; whoever reads or writes needs PyYAML.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, NamedTuple, Tuple, Union  # noqa: UP035  # Python 3.7
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.job.config.secrecy import looks_secret
+from mpi_prs.core.secrecy import looks_secret
 
-KeyPath = tuple[str | int, ...]
+KeyPath = Tuple[Union[str, int], ...]  # noqa: UP006, UP007  # Python 3.7
+_Node = Any  # of PyYAML, which is imported when it is needed
 
+_INT = "tag:yaml.org,2002:int"
+_FLOAT = "tag:yaml.org,2002:float"
 _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's idea of what an unquoted scalar is."""
+class _Dialect(NamedTuple):
+    """PyYAML's reader and writer with YAML 1.2's idea of what an unquoted scalar is.
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own protocol)
+    Attributes:
+        library: the module ``yaml``.
+        loader: its SafeLoader.
+        dumper: its SafeDumper, which quotes whatever either of YAML 1.1 and 1.2 would not take for text.
+    """
+
+    library: Any
+    loader: Any
+    dumper: Any
 
 
-for _tag, _pattern, _first in (
+@functools.cache
+def _dialect() -> _Dialect:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {}  # noqa: RUF012  # PyYAML's own protocol
+
+    for tag, pattern, first in _SCALARS:
+        Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), first)
+
+    class Dumper(yaml.SafeDumper):
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [*resolvers, *Loader.yaml_implicit_resolvers.get(first, [])]
+            for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+        }
+
+    return _Dialect(yaml, Loader, Dumper)
+
+
+_SCALARS = (
     (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    (_INT, r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     (
-        "tag:yaml.org,2002:float",
+        _FLOAT,
         r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+0123456789."),
     ),
     (_MERGE, "<<", ["<"]),
-):
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+)
 
 
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes whatever either of YAML 1.1 and 1.2 would not take for text."""
+def parse_yaml(text: str, source: str) -> Any:
+    """The values in a YAML text that is no config file, such as a program's answer.
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
-        first: [*resolvers, *_Loader.yaml_implicit_resolvers.get(first, [])]
-        for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
-    }
+    Args:
+        source: where it comes from, for messages.
 
-
-def parse_yaml(text: str) -> Any:
-    """The values in a YAML 1.2 text that is no config file, such as a program's answer. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+    Raises:
+        ConfigError: it is no YAML, or has a key twice.
+    """
+    root = _compose(text, source, "")
+    if root is None:
+        return None
+    _check_nodes(root, source)
+    return _construct(root, source)
 
 
 def as_yaml(value: Any) -> str:
-    """A value as YAML that reads the same in every version. Raises yaml.YAMLError: it is none of plain values."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """A plain value as YAML that reads the same in every version."""
+    dialect = _dialect()
+    text: str = dialect.library.dump(value, Dumper=dialect.dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -103,30 +136,40 @@ class Document:
 
 
 def read_document(
-    path: Path, overrides: Sequence[str], text_keys: Collection[str], what: str = "job config"
+    path: Path,
+    overrides: Sequence[str],
+    text_keys: Collection[str],
+    what: str = "job config",
+    *,
+    no_numbers: Collection[str] = (),
 ) -> Document:
-    """Read ``path`` and lay the overrides (``key=value``, dotted keys, YAML values) over it.
+    """Read a file and lay overrides over it.
 
-    Below each of ``text_keys`` (top-level keys) scalars stay text exactly as written: ``1.10`` does not become 1.1.
-    Messages call the file ``what``.
+    Args:
+        path: the file.
+        overrides: ``key=value`` each: dotted keys, YAML values.
+        text_keys: dotted keys below which scalars stay text exactly as written: ``1.10`` does not become 1.1.
+        what: what messages call the file.
+        no_numbers: dotted keys below which no scalar is a number, but ``true`` is true.
 
-    Raises ConfigError for a file that cannot be read, is not a YAML mapping or has a key twice, and for an override
-    that cannot be applied.
+    Raises:
+        ConfigError: the file cannot be read, is not a YAML mapping or has a key twice, or an override cannot be
+            applied.
     """
     source = str(path)
     root = _compose(_read_text(path, what), source, "")
     if root is None or root.tag == _NULL:
         raise ConfigError(f"{source}: the {what} is empty; expected keys such as `name: my-job`, one on a line")
-    if not isinstance(root, yaml.MappingNode):
+    if root.id != "mapping":
         raise ConfigError(
             f"{source}: expected a mapping (keys such as `name: my-job`, one on a line), found {_kind(root)}"
         )
     _check_nodes(root, source)
     for override in overrides:
         _apply(root, override)
-    for key, value in root.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in text_keys:
-            _keep_as_text(value)
+    for keys, is_text in ((text_keys, _is_text_as_written), (no_numbers, _is_number)):
+        for node in [each for key in keys for each in _at(root, key.split("."))]:
+            _keep_as_text(node, is_text)
     places: dict[KeyPath, Place] = {}
     for key_path, mark in _walk(root, (), set()):
         line = mark.line + 1
@@ -152,25 +195,25 @@ def _read_text(path: Path, what: str) -> str:
 def _compose(text: str, source: str, mark_name: str) -> Any:
     """The root node of ``text``, or None; the marks of the nodes bear ``mark_name``."""
     try:
-        loader = _Loader(text)
+        loader = _dialect().loader(text)
         loader.name = mark_name
         return loader.get_single_node()
-    except yaml.YAMLError as error:
+    except _dialect().library.YAMLError as error:
         raise _syntax_error(error, text, source) from None
     except RecursionError:
         raise ConfigError(f"{source}: the YAML is nested too deeply to be read") from None
 
 
-def _construct(root: yaml.Node, source: str) -> Any:
+def _construct(root: _Node, source: str) -> Any:
     try:
-        return _Loader("").construct_document(root)
-    except yaml.YAMLError as error:
+        return _dialect().loader("").construct_document(root)
+    except _dialect().library.YAMLError as error:
         raise _syntax_error(error, "", source) from None
     except (ValueError, RecursionError) as error:  # such as `!!int abc`, or an integer of 5,000 digits
         raise ConfigError(f"{source}: a value cannot be read: {error}") from None
 
 
-def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> ConfigError:
+def _syntax_error(error: Any, text: str, source: str) -> ConfigError:
     advice = "Put text that holds ': ' or '#' in quotes, close what is open, and indent with spaces, not tabs."
     parts = [getattr(error, name, None) for name in ("context", "problem", "reason")]
     problem = ", ".join(part for part in parts if part) or "it cannot be read"
@@ -188,7 +231,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> ConfigError:
     return ConfigError(message)
 
 
-def _apply(root: yaml.MappingNode, override: str) -> None:
+def _apply(root: _Node, override: str) -> None:
     dotted, equals, text = override.partition("=")
     parts = dotted.strip().split(".")
     if not equals or not all(parts):
@@ -197,13 +240,14 @@ def _apply(root: yaml.MappingNode, override: str) -> None:
             "such as mini_batch_size=5 or slurm.partition=gpu"
         )
     name = f"--set {dotted.strip()}"
+    yaml = _dialect().library
     mark = yaml.Mark(name, 0, 0, 0, None, 0)
     value = _compose(text, name, name) or yaml.ScalarNode(_NULL, "", mark, mark)
     _check_nodes(value, name)
-    node: yaml.Node = root
+    node: _Node = root
     for depth, part in enumerate(parts):
         is_last = depth == len(parts) - 1
-        if isinstance(node, yaml.MappingNode):
+        if node.id == "mapping":
             child = next((child for key, child in node.value if key.value == part), None)
             if is_last or child is None or child.tag == _NULL:
                 new = value if is_last else yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)
@@ -212,7 +256,7 @@ def _apply(root: yaml.MappingNode, override: str) -> None:
                 node = new
             else:
                 node = child
-        elif isinstance(node, yaml.SequenceNode):
+        elif node.id == "sequence":
             if not part.isdecimal() or int(part) >= len(node.value):
                 raise ConfigError(
                     f"{name}: {'.'.join(parts[:depth])} is a list of {len(node.value)}; "
@@ -226,7 +270,7 @@ def _apply(root: yaml.MappingNode, override: str) -> None:
             raise ConfigError(f"{name}: {above} is {_kind(node)} and has no keys; set {above} itself")
 
 
-def _check_nodes(root: yaml.Node, source: str) -> None:
+def _check_nodes(root: _Node, source: str) -> None:
     """Raise ConfigError for what PyYAML lets pass: a key twice (the last would win), and text that is not Unicode."""
     pending, seen = [root], set()
     while pending:
@@ -234,9 +278,9 @@ def _check_nodes(root: yaml.Node, source: str) -> None:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+        if node.id == "sequence":
             pending.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
+        elif node.id == "mapping":
             pending.extend(part for pair in node.value for part in pair)
             _refuse_duplicates(node, source)
         else:
@@ -249,10 +293,10 @@ def _check_nodes(root: yaml.Node, source: str) -> None:
                 ) from None
 
 
-def _refuse_duplicates(mapping: yaml.MappingNode, source: str) -> None:
+def _refuse_duplicates(mapping: _Node, source: str) -> None:
     first: dict[tuple[str, str], int] = {}
     for key, _ in mapping.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+        if key.id != "scalar" or key.tag == _MERGE:
             continue
         line = key.start_mark.line + 1
         if (key.tag, key.value) in first:
@@ -263,38 +307,56 @@ def _refuse_duplicates(mapping: yaml.MappingNode, source: str) -> None:
         first[key.tag, key.value] = line
 
 
-def _keep_as_text(node: yaml.Node) -> None:
+def _at(node: _Node, keys: Sequence[str]) -> Iterator[_Node]:
+    """The node at a dotted key, if there is one."""
+    if not keys:
+        yield node
+    elif node.id == "mapping":
+        for key, value in node.value:
+            if key.id == "scalar" and key.value == keys[0]:
+                yield from _at(value, keys[1:])
+
+
+def _is_text_as_written(node: _Node) -> bool:
+    return node.tag not in (_NULL, _MERGE)
+
+
+def _is_number(node: _Node) -> bool:
+    return node.tag in (_INT, _FLOAT)
+
+
+def _keep_as_text(node: _Node, is_text: Callable[[_Node], bool]) -> None:
     pending, seen = [node], set()
     while pending:
         node = pending.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+        if node.id == "sequence":
             pending.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
+        elif node.id == "mapping":
             pending.extend(part for pair in node.value for part in pair)
-        elif node.tag not in (_NULL, _MERGE):
+        elif is_text(node):
             node.tag = _STR
 
 
-def _walk(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, yaml.Mark]]:
+def _walk(node: _Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, Any]]:
     """Each key path below ``node`` with the mark of its key; what an alias repeats is visited once."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
+    if node.id == "mapping":
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
+            if key.id == "scalar":
                 yield (*path, key.value), key.start_mark
                 yield from _walk(value, (*path, key.value), seen)
-    elif isinstance(node, yaml.SequenceNode):
+    elif node.id == "sequence":
         for index, item in enumerate(node.value):
             yield (*path, index), item.start_mark
             yield from _walk(item, (*path, index), seen)
 
 
-def _kind(node: yaml.Node) -> str:
-    if isinstance(node, yaml.MappingNode):
+def _kind(node: _Node) -> str:
+    if node.id == "mapping":
         return "a mapping"
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+    return "a list" if node.id == "sequence" else "a single value"
