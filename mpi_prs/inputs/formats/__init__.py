@@ -51,7 +51,14 @@ _ENTRIES = (
         (".csv", ".tsv", ".txt"),
         (
             *("separator", "header", "encoding", "quote", "support_multi_line", "decimal", "na_values", "columns"),
-            *("column_types", "on_bad_record", "infer_column_types", "empty_as_string", "numpy_types"),
+            *(
+                "column_types",
+                "on_bad_record",
+                "max_record_size",
+                "infer_column_types",
+                "empty_as_string",
+                "numpy_types",
+            ),
         ),
         in_rows=False,
     ),
@@ -66,7 +73,7 @@ _ENTRIES = (
         "json_lines",
         "mpi_prs.inputs.formats.json_lines.reading:JsonLines",
         (".jsonl", ".ndjson"),
-        ("columns", "column_types", "on_bad_record", "numpy_types"),
+        ("columns", "column_types", "on_bad_record", "max_record_size", "numpy_types"),
         in_rows=False,
     ),
     FormatEntry(

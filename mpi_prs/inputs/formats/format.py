@@ -24,6 +24,8 @@ from mpi_prs.storage.remote import RemoteFiles
 
 TOLD = 10
 """Bad records that a batch tells of."""
+MAX_RECORD_SIZE = 64 * 2**20
+"""A record of text that goes on for longer, in bytes, is rather a quote or a line break that is missing."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,27 @@ def reading(path: str) -> Iterator[None]:
 def length_of(file: BinaryIO) -> int:
     """The bytes of an open file, which then stands at its end; asks a remote store for nothing."""
     return file.seek(0, os.SEEK_END)
+
+
+def check_record_size(value: int) -> None:
+    """Raises InputError: a ``max_record_size`` is no number of bytes, at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"max_record_size: {value!r}: expected a number of bytes, at least 1")
+
+
+def record_too_long(path: str, line: int, longest: int, about: str = "") -> InputError:
+    """What to say of a record of which the end is not found.
+
+    Args:
+        line: on which it begins, from 1.
+        longest: bytes that it may have.
+        about: how sure the line is.
+    """
+    return InputError(
+        f"{path}, line {line}{about and f' {about}'}: the record does not end within max_record_size "
+        f"({longest / 2**20:.6g}MB); if a line break or the end of a quoted value is missing, correct that, else raise "
+        "max_record_size"
+    )
 
 
 def check_counted(part: Part) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.format import Files, length_of, reading
+from mpi_prs.inputs.formats.format import MAX_RECORD_SIZE, Files, length_of, reading, record_too_long
 
 _CHUNK = 2**16
 COMPRESSED = 4
@@ -45,8 +45,16 @@ def compression_of(path: str) -> str | None:
     return next((name for suffix, name in _COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
 
 
-def lines_of(file: BinaryIO, start: int, stop: int) -> Lines:
-    """The lines that begin in a range of bytes. Reads the range, and as far as the last line goes."""
+def lines_of(file: BinaryIO, start: int, stop: int, path: str = "", longest: int = MAX_RECORD_SIZE) -> Lines:
+    """The lines that begin in a range of bytes. Reads the range, and as far as the last line goes.
+
+    Args:
+        path: for a message.
+        longest: so many bytes it may have.
+
+    Raises:
+        InputError: it has more.
+    """
     before = 1 if start else 0  # the byte before tells whether a line begins at `start`
     file.seek(start - before)
     data = file.read(stop - start + before)
@@ -57,17 +65,25 @@ def lines_of(file: BinaryIO, start: int, stop: int) -> Lines:
         start += end_of_other
         data = data[end_of_other + 1 :]
     if not data.endswith(b"\n"):
-        data += _rest_of_line(file)
+        rest = _rest_of_line(file, longest)
+        if rest is None:
+            raise record_too_long(path, line_number(file, start + data.rfind(b"\n") + 1), longest)
+        data += rest
     if start == 0 and data.startswith(BOM):
         return Lines(len(BOM), data[len(BOM) :])
     return Lines(start, data)
 
 
-def _rest_of_line(file: BinaryIO) -> bytes:
+def _rest_of_line(file: BinaryIO, longest: int) -> bytes | None:
+    """``None``: it is longer than that."""
     chunks = []
+    length = 0
     while chunk := file.read(_CHUNK):
         end = chunk.find(b"\n") + 1
         chunks.append(chunk[:end] if end else chunk)
+        length += len(chunks[-1])
+        if length > longest:
+            return None
         if end:
             break
     return b"".join(chunks)
@@ -93,21 +109,24 @@ def decompressed(file: BinaryIO, path: str, limit: int = -1) -> bytes:
     return data.removeprefix(BOM)
 
 
-def sample(files: Callable[[], Iterator[str]], store: Files) -> Iterator[Piece]:
+def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> Iterator[Piece]:
     """Whole lines from the beginnings, the ends and places between, spread over the files.
 
     Of compressed files only the beginning. A line longer than a piece is left out, unless it is the first of a file. A
     file that is damaged is passed over.
+
+    Raises:
+        InputError: a line has more than ``longest`` bytes.
     """
     count = sum(1 for _ in files())
     chosen = min(count, max(PIECES // 2, 1))  # of each the beginning and the end at least
     wanted = {number * (count - 1) // max(chosen - 1, 1) for number in range(chosen)}
     for number, path in enumerate(files()):
         if number in wanted:
-            yield from _pieces(path, PIECES // chosen, store)
+            yield from _pieces(path, PIECES // chosen, store, longest)
 
 
-def _pieces(path: str, most: int, store: Files) -> Iterator[Piece]:
+def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[Piece]:
     if compression_of(path):
         with store.open(path) as file:
             try:
@@ -122,6 +141,6 @@ def _pieces(path: str, most: int, store: Files) -> Iterator[Piece]:
         count = min(most, -(-size // PIECE_BYTES))
         for number in range(count):
             start = number * (size - PIECE_BYTES) // max(count - 1, 1) if number else 0
-            lines = lines_of(file, start, min(start + PIECE_BYTES, size))
+            lines = lines_of(file, start, min(start + PIECE_BYTES, size), path, longest)
             if lines.data:
                 yield Piece(path, lines.offset, lines.data)

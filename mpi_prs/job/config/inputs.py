@@ -14,7 +14,7 @@ from mpi_prs.inputs.formats.types import parse_column_type
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
 from mpi_prs.inputs.partition_format import PartitionFormat
-from mpi_prs.job.config.types import AnyPath, PathOrUrl, Pattern, Text
+from mpi_prs.job.config.types import AnyPath, ByteSize, PathOrUrl, Pattern, Text
 from mpi_prs.storage.credentials import Storage
 
 
@@ -122,6 +122,11 @@ class InputSection(Section):
         default=None,
         description="a record that does not fit: fail (its mini-batch fails, default) or skip_and_count (it counts as "
         "a failed item)",
+    )
+    max_record_size: ByteSize | None = Field(
+        default=None,
+        description="delimited, json_lines: bytes that a record may have, such as 500MB; a longer one is refused, as "
+        "rather a line break or a quote is missing; default 64MB",
     )
     dataset: Text | None = Field(
         default=None, description="hdf5: path of the dataset or group in the file; default: its only one, or the root"

@@ -17,7 +17,6 @@ import pytest
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited import file as delimited_file
-from mpi_prs.inputs.formats.delimited import records as delimited_records
 from mpi_prs.inputs.formats.delimited import survey as delimited_survey
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
@@ -140,13 +139,49 @@ def test_a_quoted_value_may_go_over_many_blocks(tmp_path: Path, monkeypatch: pyt
         same(frames_of(Delimited(support_multi_line=True), [path], BatchSize(bytes=size)), by_pandas(text))
 
 
-def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited_records, "LONGEST_RECORD", 10**5)
+def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path: Path) -> None:
     path = write(tmp_path, "a,b\n1,2\n")
-    survey = survey_of(Delimited(support_multi_line=True), path)
+    format = Delimited(support_multi_line=True, max_record_size=10**5)
+    survey = survey_of(format, path)
     write(tmp_path, "a,b\n" + "1,2\n" * 2000 + '3,"\n' + "1,2\n" * 10**5)
-    with pytest.raises(InputError, match=r"table\.csv: a record .* does not end; a quote in it may not be closed"):
-        list(Delimited(support_multi_line=True).split(str(path), ALL, survey, STORE))
+    with pytest.raises(InputError, match=r"table\.csv, line 2 at the earliest: .* end within max_record_size \(0.09"):
+        list(format.split(str(path), ALL, survey, STORE))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_long_line_is_read_once_and_no_part_within_it_reads_on(tmp_path: Path, end: str, encoding: str) -> None:
+    text = end.join(["a,b", "1,2", "3," + "x" * 1_500_000, "5,y", ""])
+    path = write(tmp_path, text.encode(encoding))
+    format = Delimited(encoding=encoding)
+    survey = survey_of(format, path)
+    store = CountingFiles()
+    step = path.stat().st_size // 40 // 4 * 4
+    starts = range(0, path.stat().st_size, step)
+    parts = [Part(str(path), start, min(start + step, path.stat().st_size), 1) for start in starts]
+    with closing(format.reader(survey, store)) as reader:
+        tables = [reader.read(part).data for part in parts[1:]]
+        assert store.bytes < path.stat().st_size + 100_000
+        tables.insert(0, reader.read(parts[0]._replace(start=len(("a,b" + end).encode(encoding)))).data)
+    assert store.bytes < 2 * path.stat().st_size + 100_000
+    assert [value for table in tables for value in table["a"].to_pylist()] == [1, 3, 5]
+    assert {len(value) for table in tables for value in table["b"].to_pylist()} == {1, 1_500_000}
+
+
+def test_a_line_that_is_too_long_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b\n1,2\n3," + "x" * 3_000_000 + "\n5,y\n")
+    format = Delimited(max_record_size=2 * 2**20)
+    survey, parts = parts_of(format, [path], BatchSize(bytes=500_000))
+    parts = [Part(str(path), parts[0].start, 500_000, 1), Part(str(path), 2_500_000, 3_000_010, 1)]
+    with closing(format.reader(survey, STORE)) as reader:
+        with pytest.raises(
+            InputError, match=r"table\.csv, line 3: the record does not end within max_record_size \(2MB\)"
+        ):
+            reader.read(parts[0])
+        assert reader.read(parts[1]).data.num_rows == 0
+    long = write(tmp_path, "x" * 5_000_000, "long.csv")
+    with pytest.raises(InputError, match=r"long\.csv, line 1: the record does not end within"):
+        survey_of(format, long)
 
 
 # Headers
@@ -496,6 +531,7 @@ def test_a_part_without_records_has_no_rows(tmp_path: Path) -> None:
         ({"decimal": ","}, "must all be different"),
         ({"header": "first"}, "header: 'first': expected one of all_files_have_same_headers"),
         ({"on_bad_record": "ignore"}, "on_bad_record: 'ignore': expected one of fail, skip_and_count"),
+        ({"max_record_size": 0}, "max_record_size: 0: expected a number of bytes, at least 1"),
         ({"encoding": "utf-9"}, "encoding: 'utf-9' is not supported"),
         ({"encoding": "utf-7"}, "encoding: 'utf-7' is not supported"),
         ({"encoding": "cp500"}, "encoding: 'cp500' is not supported"),

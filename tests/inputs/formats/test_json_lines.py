@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats import lines
-from mpi_prs.inputs.formats.format import Batch, BatchSize
+from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
 from mpi_prs.inputs.formats.json_lines.reading import JsonLines
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
@@ -141,6 +141,16 @@ def test_the_master_looks_at_a_sample_and_splits_without_reading(tmp_path: Path)
     assert len(parts) == pytest.approx(30, abs=1)
     assert sum(part.rows for part in parts) == pytest.approx(30_000, rel=0.01)
     assert {part.first_row for part in parts} == {-1}
+
+
+def test_a_line_that_is_too_long_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.jsonl", {"a": "x"}, {"a": "x" * 10**6}, {"a": "y"})
+    survey, _ = parts_of(JsonLines(), [file], WHOLE)
+    parts = [Part(str(file), 0, 1000, 1), Part(str(file), 1000, file.stat().st_size, 1)]
+    with closing(JsonLines(max_record_size=10**5).reader(survey, STORE)) as reader:
+        with pytest.raises(InputError, match=r"t\.jsonl, line 2: the record does not end within max_record_size"):
+            reader.read(parts[0])
+        assert reader.read(parts[1]).data["a"].to_pylist() == ["y"]
 
 
 def test_the_sample_sees_the_end_and_many_files(tmp_path: Path) -> None:

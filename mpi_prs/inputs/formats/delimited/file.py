@@ -14,8 +14,8 @@ import numpy as np
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
-from mpi_prs.inputs.formats.delimited.records import LINE_BREAK, LONGEST_RECORD, Dialect, records_of
-from mpi_prs.inputs.formats.format import Files, reading
+from mpi_prs.inputs.formats.delimited.records import LINE_BREAK, Dialect, records_of
+from mpi_prs.inputs.formats.format import Files, reading, record_too_long
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 
 HEAD_BYTES = 2**16
@@ -51,11 +51,13 @@ class Opener:
         store: where they are.
         encoding: as :func:`~mpi_prs.inputs.formats.delimited.encoding.normal_name` gives it.
         dialect: of the text.
+        longest: bytes that are read, at most, to find where a record ends.
     """
 
     store: Files
     encoding: str
     dialect: Dialect
+    longest: int
 
     def head(self, path: str) -> Head:
         """Look at the beginning of a file; reads 64 KiB, more only if the first record is longer.
@@ -64,14 +66,15 @@ class Opener:
             InputError: it cannot be read or decompressed, or its first record does not end.
         """
         size = HEAD_BYTES
-        while size <= LONGEST_RECORD:
+        while True:
             with reading(path), self.store.open(path) as file:
                 data = decompressed(file, path, size) if compression_of(path) else file.read(size)
             found = head_of(data, self.encoding, self.dialect, len(data) < size - len(codecs.BOM_UTF8), path)
             if found is not None:
                 return found
+            if size > self.longest:
+                raise record_too_long(path, 1, self.longest)
             size *= 4
-        raise InputError(f"{path}: the first record does not end; {_OPEN}")
 
 
 def head_of(data: bytes, name: str, dialect: Dialect, whole: bool, path: str) -> Head | None:
@@ -178,42 +181,72 @@ class Text(NamedTuple):
         return self.data.find(what, self.start, self.stop) >= 0
 
 
-def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int) -> Text:
+def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int, longest: int) -> Text:
     """The lines of which the first byte is in a range. Reads the range and as far as the last line goes.
+
+    Args:
+        size: of the file.
+        longest: so far it may go.
 
     Raises:
         EOFError: the file is shorter than it was.
+        LongRecord: a line goes farther.
     """
-    if start <= encoding.bom:
-        start, lead = encoding.bom, 0
-    else:
-        lead = encoding.unit  # what is before tells whether a line begins at `start`
+    unit = encoding.unit
+    start = max(start, encoding.bom)
+    lead = unit if start > encoding.bom else 0  # what is before tells whether a line begins at `start`
     file.seek(start - lead)
     data = file.read(max(stop - start, 0) + lead)
     if len(data) < stop - start + lead:
         raise EOFError
-    end = len(data)
-    if stop < size:
-        end, data = _end_of_line(file, encoding, data, max(len(data) - encoding.unit, 0))
     begin = 0
     if lead:
         found = LINE_BREAK.search(encoding.squeezed(data))
-        begin = min(found.end() * encoding.unit, end) if found else end
-    return Text.of(encoding, data, begin, end, start - lead + begin)
+        begin = found.end() * unit if found else len(data)
+        if begin >= len(data):
+            return Text(b"", 0, 0, stop)
+    if stop < size:
+        try:
+            data += _rest_of_line(file, encoding, encoding.squeezed(data[-unit:]), longest)
+        except OverflowError:
+            text = encoding.squeezed(data)
+            last = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+            raise LongRecord(start - lead + last * unit) from None
+    return Text.of(encoding, data, begin, len(data), start - lead + begin)
 
 
-def _end_of_line(file: BinaryIO, encoding: Encoding, data: bytes, at: int) -> tuple[int, bytes]:
-    """Where the line ends that a place is in, and the data, longer if it must be."""
-    tail = data[at:]
-    while True:
-        text = encoding.squeezed(tail)
+class LongRecord(Exception):
+    """A record goes on for longer than records may; the argument is the offset at which it begins."""
+
+
+def too_long(file: BinaryIO, encoding: Encoding, path: str, record: LongRecord, longest: int) -> InputError:
+    """What to say of a record; reads the file up to it, to count the lines."""
+    line = count_line_breaks(squeezed_chunks(file, encoding, encoding.bom, record.args[0])) + 1
+    return record_too_long(path, line, longest)
+
+
+def _rest_of_line(file: BinaryIO, encoding: Encoding, last: bytes, longest: int) -> bytes:
+    """The bytes from where a file stands to the end of the line; ``last`` is the character before, squeezed.
+
+    Raises:
+        OverflowError: they are more than ``longest``.
+    """
+    pieces: list[bytes] = []
+    length = 0
+    while last != b"\n" and (more := file.read(_LOOKAHEAD if length < _CHUNK else _CHUNK)):
+        text = encoding.squeezed(more)
+        if last == b"\r":  # the line has ended, unless this is the second half of its end
+            pieces.append(more[: encoding.unit] if text.startswith(b"\n") else b"")
+            break
         found = LINE_BREAK.search(text)
-        if found and (found.end() < len(text) or found[0] != b"\r"):
-            return at + found.end() * encoding.unit, data[:at] + tail
-        more = file.read(_LOOKAHEAD if len(tail) < _CHUNK else _CHUNK)
-        if not more:
-            return at + len(tail), data[:at] + tail
-        tail += more
+        pieces.append(more[: found.end() * encoding.unit] if found else more)
+        length += len(pieces[-1])
+        if length > longest:
+            raise OverflowError
+        if found and found.end() < len(text):
+            break
+        last = text[-1:]
+    return b"".join(pieces)
 
 
 def bytes_between(file: BinaryIO, encoding: Encoding, start: int, stop: int) -> Text:

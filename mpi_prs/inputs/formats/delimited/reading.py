@@ -18,6 +18,7 @@ from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.delimited.careful import parse_options, texts_of
 from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
 from mpi_prs.inputs.formats.delimited.file import (
+    LongRecord,
     Opener,
     Text,
     bytes_between,
@@ -26,6 +27,7 @@ from mpi_prs.inputs.formats.delimited.file import (
     head_of,
     lines_between,
     squeezed_chunks,
+    too_long,
 )
 from mpi_prs.inputs.formats.delimited.records import Records, line_breaks, records_of
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
@@ -149,7 +151,12 @@ class DelimitedReader:
             self._path = part.file
         if self._opener.dialect.multi_line:
             return self._own_names, bytes_between(self._file, self._encoding, part.start, part.stop)
-        return self._own_names, lines_between(self._file, self._encoding, part.start, part.stop, self._size)
+        longest = self._opener.longest
+        try:
+            text = lines_between(self._file, self._encoding, part.start, part.stop, self._size, longest)
+        except LongRecord as error:
+            raise too_long(self._file, self._encoding, part.file, error, longest) from None
+        return self._own_names, text
 
     def _decompressed(self, path: str) -> tuple[Sequence[str], Text]:
         with self._opener.store.open(path) as file:

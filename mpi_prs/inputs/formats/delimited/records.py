@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LINE_BREAK = re.compile(rb"\r\n?|\n")
-LONGEST_RECORD = 2**28
-"""In code units; what looks longer is a quote that nobody has closed."""
 _LF, _CR = 10, 13
 
 
@@ -177,34 +175,39 @@ def _of_blanks(text: bytes, array: Any, starts: Any, stops: Any, dialect: Dialec
     return blank
 
 
-def blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def blocks(chunks: Iterator[bytes], longest: int) -> Iterator[bytes]:
     """The same text in blocks that end with a line break, but for the last; a CR LF is never torn.
 
     Raises:
-        OverflowError: there is no line break for so long that this cannot be a table.
+        OverflowError: there is no line break for longer than records may be.
     """
-    rest = b""
+    rest: list[bytes] = []
+    held = 0
     for chunk in chunks:
-        text = rest + chunk
-        cut = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
-        rest = text[cut:]
+        if rest and rest[-1].endswith(b"\r") and not chunk.startswith(b"\n"):
+            yield b"".join(rest)
+            rest, held = [], 0
+        cut = max(chunk.rfind(b"\n"), chunk.rfind(b"\r", 0, -1)) + 1
         if cut:
-            yield text[:cut]
-        if len(rest) > LONGEST_RECORD:
+            yield b"".join([*rest, chunk[:cut]])
+            rest, held = [], 0
+        rest.append(chunk[cut:])
+        held += len(chunk) - cut
+        if held > longest:
             raise OverflowError
-    if rest:
-        yield rest
+    if held:
+        yield b"".join(rest)
 
 
-def record_ends(chunks: Iterator[bytes], dialect: Dialect) -> Iterator[Any]:
+def record_ends(chunks: Iterator[bytes], dialect: Dialect, longest: int) -> Iterator[Any]:
     """The offsets behind the ends of records (int64, an array for each block of the text), as the text streams by.
 
     Raises:
-        OverflowError: a record does not end for so long that this cannot be a table.
+        OverflowError: a record goes on for more than ``longest``.
     """
     inside = False
     offset = last = 0
-    for text in blocks(chunks):
+    for text in blocks(chunks, longest):
         array: Any = np.frombuffer(text, np.uint8)
         breaks, ends = line_breaks(array)
         if dialect.quote:
@@ -213,6 +216,6 @@ def record_ends(chunks: Iterator[bytes], dialect: Dialect) -> Iterator[Any]:
         if len(ends):
             last = offset + int(ends[-1])
         offset += len(text)
-        if offset - last > LONGEST_RECORD:
+        if offset - last > longest:
             raise OverflowError
         yield ends + (offset - len(text))

@@ -12,11 +12,20 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.delimited.encoding import normal_name
-from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, squeezed_chunks
+from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, count_line_breaks, squeezed_chunks
 from mpi_prs.inputs.formats.delimited.reading import Columns, DelimitedReader
 from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends
 from mpi_prs.inputs.formats.delimited.survey import Found, choose, sample
-from mpi_prs.inputs.formats.format import BatchSize, Files, Part, quoted, reading
+from mpi_prs.inputs.formats.format import (
+    MAX_RECORD_SIZE,
+    BatchSize,
+    Files,
+    Part,
+    check_record_size,
+    quoted,
+    reading,
+    record_too_long,
+)
 from mpi_prs.inputs.formats.inference import type_of
 from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
 from mpi_prs.inputs.formats.missing import for_pandas
@@ -62,6 +71,7 @@ class Delimited:
         on_bad_record: the mini-batch fails, or the record is left out and counted.
         decimal: the decimal point.
         na_values: texts that stand for a missing value, on top of those of pandas.
+        max_record_size: bytes that are read, at most, to find where a record ends.
         infer_column_types: else every column is text, but for those of ``column_types``.
         empty_as_string: nothing in a column of text is a missing value: empty fields are empty text, ``NA`` is ``NA``.
         numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
@@ -80,6 +90,7 @@ class Delimited:
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
     decimal: str = "."
     na_values: tuple[str, ...] = ()
+    max_record_size: int = MAX_RECORD_SIZE
     infer_column_types: bool = True
     empty_as_string: bool = False
     numpy_types: bool = False
@@ -106,6 +117,7 @@ class Delimited:
             normal_name(self.encoding)
         except ValueError as error:
             raise InputError(f"encoding: {error}") from None
+        check_record_size(self.max_record_size)
         casts(self.column_types)
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
@@ -220,7 +232,7 @@ class Delimited:
 
     def _opener(self, store: Files) -> Opener:
         dialect = Dialect(self.separator.encode(), self.quote.encode(), self.support_multi_line)
-        return Opener(store, normal_name(self.encoding), dialect)
+        return Opener(store, normal_name(self.encoding), dialect, self.max_record_size)
 
     def _missing(self) -> tuple[str, ...]:
         return (*MISSING, *self.na_values)
@@ -266,7 +278,9 @@ class Delimited:
         start, rows = body, 0
         with reading(file), opener.store.open(file) as stream:
             try:
-                for offsets in record_ends(squeezed_chunks(stream, head.encoding, body, length), opener.dialect):
+                for offsets in record_ends(
+                    squeezed_chunks(stream, head.encoding, body, length), opener.dialect, opener.longest
+                ):
                     ends = offsets * unit + body
                     done = 0
                     while (next_end := int(ends.searchsorted(start + step))) < len(ends):
@@ -275,9 +289,8 @@ class Delimited:
                         start, rows, done = stop, 0, next_end + 1
                     rows += len(ends) - done
             except OverflowError:
-                raise InputError(
-                    f"{file}: a record that begins behind byte {start} does not end; a quote in it may not be closed"
-                ) from None
+                line = count_line_breaks(squeezed_chunks(stream, head.encoding, head.encoding.bom, start)) + 1
+                raise record_too_long(file, line, opener.longest, "at the earliest") from None
             if start < length:
                 stream.seek(start)
                 rest = stream.read(min(length - start, 2**16))

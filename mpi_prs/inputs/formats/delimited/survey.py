@@ -11,7 +11,14 @@ import numpy as np
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.careful import field_counts, texts_of
 from mpi_prs.inputs.formats.delimited.encoding import Encoding
-from mpi_prs.inputs.formats.delimited.file import Head, Opener, bytes_between, lines_between
+from mpi_prs.inputs.formats.delimited.file import (
+    Head,
+    LongRecord,
+    Opener,
+    bytes_between,
+    lines_between,
+    too_long,
+)
 from mpi_prs.inputs.formats.delimited.records import inside_quotes, line_breaks, records_of
 from mpi_prs.inputs.formats.format import length_of, reading
 from mpi_prs.inputs.formats.inference import look
@@ -154,7 +161,10 @@ def _pieces(
             elif opener.dialect.multi_line and opener.dialect.quote:
                 yield _synchronised(bytes_between(file, encoding, start, stop).content, fields, opener)
             else:
-                yield lines_between(file, encoding, start, stop, size).content
+                try:
+                    yield lines_between(file, encoding, start, stop, size, opener.longest).content
+                except LongRecord as error:
+                    raise too_long(file, encoding, path, error, opener.longest) from None
 
 
 def _beginning(data: bytes, encoding: Encoding, body: int, budget: int, opener: Opener) -> Iterator[bytes | None]:

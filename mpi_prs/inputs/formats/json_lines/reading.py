@@ -13,7 +13,18 @@ import pyarrow.json as pj
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
-from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, BatchSize, Files, Part, quoted, reading
+from mpi_prs.inputs.formats.format import (
+    MAX_RECORD_SIZE,
+    TOLD,
+    BadRecord,
+    Batch,
+    BatchSize,
+    Files,
+    Part,
+    check_record_size,
+    quoted,
+    reading,
+)
 from mpi_prs.inputs.formats.json_lines.types import (
     MAX_DEPTH,
     Checker,
@@ -63,12 +74,17 @@ class JsonLines:
         column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
         on_bad_record: the mini-batch fails, or the record is left out and counted.
         numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
+        max_record_size: bytes that are read, at most, to find where a record ends.
     """
 
     columns: tuple[str, ...] = ()
     column_types: Mapping[str, str] = field(default_factory=dict)
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
     numpy_types: bool = False
+    max_record_size: int = MAX_RECORD_SIZE
+
+    def __post_init__(self) -> None:
+        check_record_size(self.max_record_size)
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """Columns and types from a sample; about 0.1 s, and the time to open at most 32 files.
@@ -78,7 +94,7 @@ class JsonLines:
         """
         found = Columns()
         size = lines = 0
-        pieces = list(sample(files, store))
+        pieces = list(sample(files, store, self.max_record_size))
         for piece in pieces:
             size += len(piece.data)
             lines += piece.data.count(b"\n") or 1
@@ -187,6 +203,7 @@ class JsonLinesReader:
         self._full = [each.name for each in self._final if not each.nullable]
         self._chosen = casts(format.column_types)
         self._selected = bool(format.columns)
+        self._longest = format.max_record_size
         self._skip = format.on_bad_record == "skip_and_count"
         self._store = store
         self._open: tuple[str, BinaryIO] | None = None
@@ -221,7 +238,7 @@ class JsonLinesReader:
         if compression_of(part.file):
             with self._store.open(part.file) as file:
                 return Lines(0, decompressed(file, part.file))
-        return lines_of(self._file(part.file), part.start, part.stop)
+        return lines_of(self._file(part.file), part.start, part.stop, part.file, self._longest)
 
     def _file(self, path: str) -> BinaryIO:
         if self._open is None or self._open[0] != path:
