@@ -123,6 +123,14 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
 
 
+def number(value: Any) -> float:
+    """A number that is neither infinite nor NaN."""
+    found = _number(value)
+    if found is None or not math.isfinite(found):
+        raise WrongValue("expected a number", value)
+    return found
+
+
 def percent(value: Any) -> float:
     """A number from 0 to 100."""
     number = _number(value)

@@ -64,6 +64,7 @@ def said_by(call: Callable[[], object]) -> str:
         (2, 1, 1),
         (2, "1", 1),
         (2, " -3 ", -3),
+        (2, 5.0, 5),
         (0.5, 1, 1.0),
         (0.5, "1e-3", 0.001),
         (True, False, False),
@@ -81,6 +82,10 @@ def test_a_value_is_taken_as_the_kind_of_the_default(default: Any, given: Any, v
     [
         (2, "two", "takes a whole number, as its default 2, but got 'two'"),
         (2, 1.5, "whole number"),
+        (2, "１２", "whole number"),
+        (2, "1_0", "whole number"),
+        (0.5, "nan", "takes a number"),
+        (0.5, float("inf"), "takes a number"),
         (2, True, "whole number"),
         (2, None, "but got None"),
         (0.5, "half", "takes a number"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NUMBERS = {"a whole number": values.whole_number(-values.HUGE, values.HUGE), "a number": values.number}
 _TRUTH = {"true": True, "false": False}
 
 
@@ -103,23 +105,14 @@ def _convert(value: Any, kind: str | None) -> Any:
         return value
     if kind == "True or False" and isinstance(value, str) and value.strip().lower() in _TRUTH:
         return _TRUTH[value.strip().lower()]
-    if kind == "a whole number" and isinstance(value, str):
-        return _number(value, int)
-    if kind == "a number":
-        if isinstance(value, str):
-            return _number(value, float)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+    if kind in _NUMBERS:
+        try:
+            return _NUMBERS[kind](value)
+        except values.WrongValue:
+            raise ValueError from None  # its kind says all
     if _kind(value) != kind:
         raise ValueError
     return value
-
-
-def _number(text: str, type_: type) -> Any:
-    try:
-        return type_(text.strip())
-    except ValueError:
-        raise ValueError from None
 
 
 def _comparable(value: Any) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mpi_prs.core import values
 from mpi_prs.core.errors import PipelineError
 
 _PASSED = (
@@ -62,7 +63,7 @@ def service_arguments(settings: Mapping[str, Any], script: str, size: int | str 
 
     is_append_row = settings["output_action"] == "append_row"
     keys = settings["partition_keys"]
-    values = {
+    passed = {
         "client_sdk_version": __version__,
         "scoring_module_name": script,
         "mini_batch_size": size,
@@ -79,18 +80,18 @@ def service_arguments(settings: Mapping[str, Any], script: str, size: int | str 
         "process_count_per_node": settings["process_count_per_node"],
         "partition_keys": None if keys is None else json.dumps(keys),
     }
-    return [text for name, value in values.items() if value is not None for text in (f"--{name}", str(value))]
+    return [text for name, value in passed.items() if value is not None for text in (f"--{name}", str(value))]
 
 
-def timeouts_in(arguments: Iterable[str]) -> dict[str, float]:
+def timeouts_in(arguments: Iterable[str]) -> dict[str, int | float]:
     """The service's own settings among the user's arguments, such as ``--progress_update_timeout 600``, that the job
     config has a key for: key → seconds.
 
     Raises:
-        PipelineError: one of them has no number after it.
+        PipelineError: one of them has no number of seconds after it.
     """
     words = list(arguments)
-    found = {}
+    found: dict[str, int | float] = {}
     for index, word in enumerate(words):
         name, equals, value = word[2:].partition("=")
         if not word.startswith("--") or name not in _TIMEOUTS:
@@ -98,12 +99,7 @@ def timeouts_in(arguments: Iterable[str]) -> dict[str, float]:
         if not equals:
             value = words[index + 1] if index + 1 < len(words) else ""
         try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 < number < float("inf"):
-            raise PipelineError(
-                f"ParallelRunStep: arguments: --{name} is a number of seconds, such as 600, but got {value!r}"
-            )
-        found[name] = number
+            found[name] = values.seconds(value)
+        except values.WrongValue as wrong:
+            raise PipelineError(**wrong.fields(f"ParallelRunStep: arguments: --{name}")) from None
     return found
