@@ -26,10 +26,11 @@ from io import FileIO
 from pathlib import Path
 from typing import AnyStr, BinaryIO
 
+from mpi_prs.core.free_space import FULL
+
 _PIECE = 1 << 20
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _nothing(*_: object) -> None:
@@ -236,7 +237,7 @@ def _reading(source: str | os.PathLike[str]) -> Iterator[FileIO]:
 
 def reason(error: OSError) -> str:
     """What an error of a disk says, with advice for one that is full."""
-    advice = ": free some space, or raise the quota" if error.errno in _FULL else ""
+    advice = ": free some space, or raise the quota" if error.errno in FULL else ""
     return f"{error.strerror or error}{advice}"
 
 

@@ -25,6 +25,7 @@ from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
+from mpi_prs.core.free_space import FULL, free_space
 from mpi_prs.core.units import many
 from mpi_prs.output.journal import Journal, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
@@ -58,9 +59,10 @@ def storage_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         cause = _STORAGE_ERRORS.get(error.errno or 0, "the filesystem refuses it")
         cure = "make room" if error.errno in _STORAGE_ERRORS else "see to it"
+        free = f"; {free_space(folder)}" if error.errno in FULL else ""
         raise JobStopped(
-            f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}). All mini-batches on record are "
-            f"safe; {cure} and give the same command again to go on"
+            f"cannot write to {folder}: {cause} ({os.strerror(error.errno or 0)}{free}). All mini-batches on record "
+            f"are safe; {cure} and give the same command again to go on"
         ) from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
+from mpi_prs.core.free_space import FULL
 from mpi_prs.core.urls import Glob, is_glob, of_texts, without_dots
 
 T = TypeVar("T")
@@ -31,8 +31,6 @@ SLOTS = 32
 """Requests to one store that are under way at the same time."""
 RANGES_AT_ONCE = 8
 """Of one file."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk without space."""
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,16 @@ class FailureKind(str, enum.Enum):
     """The mini-batch could not be read."""
     WORKER_LOST = "worker lost"
     """The mini-batch's workers were lost again and again."""
+    OUTPUT_FULL = "output full"
+    """The disk of the output is full, or a quota there: nobody can go on."""
+    SCRATCH_FULL = "scratch full"
+    """The scratch folder of the node is full: nobody there can go on."""
     INIT = "init"
     """The script could not be imported, or ``init()`` raised, crashed or took longer than ``init_timeout``."""
 
+
+FULL_DISKS = (FailureKind.OUTPUT_FULL, FailureKind.SCRATCH_FULL)
+"""The site's trouble: it costs no mini-batch a try."""
 
 NO_RETRY, RESTART, STOP, SLEEP = "NoRetry", "RestartProcess", "StopProcess", "Sleep"
 """What a script may ask for; see :class:`mpi_prs.child.parallel_run.ParallelRunExceptionCode`."""

@@ -10,9 +10,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.engine.scheduler.events import Bench, Excuse, Retry, TakeBack
+from mpi_prs.engine.scheduler.events import AttemptFailed, Bench, Command, Excuse, InitFailed, Retry, TakeBack
 from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.wire.failure import Failure, FailureKind
 from tests.support.scheduling import Job
+
+# Full disks
+
+
+def test_a_full_scratch_folder_benches_its_node_and_the_last_one_stops_the_job() -> None:
+    job = Job(9, workers=2, run_max_try=1)
+    job.assign_all()
+    number = next(iter(job.has[1]))
+    assert full(job, 1, number, FailureKind.SCRATCH_FULL) is Excuse
+    assert job.changes == [Bench("node1", "it is full")]
+    job.gone(1, 0)
+    job.ready(1, 0)  # that init() works says nothing of the disk
+    assert (job.assign(1), len(job.changes), job.phase) == ({}, 1, Phase.RUNNING)
+    assert full(job, 2, next(iter(job.has[2])), FailureKind.SCRATCH_FULL) is Excuse
+    assert (job.phase, job.reason) == (Phase.STRANDED, "it is full")
+    assert job.scheduler.counts().failed == 0
+
+
+def test_a_full_disk_of_the_output_stops_the_job_whoever_meets_it() -> None:
+    job = Job(9, workers=2, run_max_try=1, error_threshold=0)
+    job.assign(1)
+    assert full(job, 1, 0, FailureKind.OUTPUT_FULL) is Excuse
+    assert (job.phase, job.scheduler.counts().failed) == (Phase.STRANDED, 0)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.OUTPUT_FULL, FailureKind.SCRATCH_FULL])
+def test_a_full_disk_in_all_processes_that_start_is_no_failed_init(kind: FailureKind) -> None:
+    job = Job(9)
+    job.add(1, 2, ready=False)
+    for process in (0, 1, 0, 1):
+        job.tell(InitFailed(1, process, Failure(kind, "it is full")))
+    assert (job.phase, job.reason) == (Phase.STRANDED, "it is full")
+
+
+def full(job: Job, worker: int, number: int, kind: FailureKind) -> type[Command] | None:
+    failure = Failure(kind, "it is full", mini_batch=number, attempt=job.has[worker].pop(number))
+    commands = job.tell(AttemptFailed(worker, failure))
+    return next((type(command) for command in commands if not isinstance(command, Bench)), None)
+
 
 # Strikes
 

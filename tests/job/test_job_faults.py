@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -260,6 +261,54 @@ def test_a_full_disk_stops_the_job_with_a_clear_word_and_it_resumes(new_job: New
     assert done.returncode == 0, done.stdout
     rows = (small_disk / "out" / "parallel_run_step.txt").read_text().splitlines()
     assert sorted(rows) == long_rows(job)
+
+
+FLOODS = {
+    "run()": "def run(mini_batch):\n    print('y' * 300_000, flush=True)\n    return mini_batch\n",
+    "init()": "def init():\n    print('y' * 6_000_000, flush=True)\n\ndef run(mini_batch):\n    return mini_batch\n",
+}
+
+
+@pytest.mark.parametrize("where", FLOODS)
+def test_words_that_the_disk_of_the_output_cannot_take_cost_no_try(
+    new_job: NewJob, small_disk: Path, where: str
+) -> None:
+    job = new_job(FLOODS[where], items=40, mini_batch_size=2, run_max_try=1, output=str(small_disk / "out"))
+    done = job.local()
+    assert done.returncode == 75, done.stdout
+    assert f"{small_disk / 'out' / '_run'} on node {socket.gethostname()} is full (" in done.stdout
+    assert "bytes and" in done.stdout
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert len((small_disk / "out" / "parallel_run_step.txt").read_text().splitlines()) == 40
+
+
+def test_a_node_without_scratch_gets_no_work_and_alone_it_stops_the_job(
+    new_job: NewJob, mpich: Mpi, small_disk: Path
+) -> None:
+    job = new_job(NAMES_SCRIPT)
+    (small_disk / "full").write_bytes(bytes(4 << 20))
+    job.environment["TMPDIR"] = str(small_disk)
+    done = job.local()
+    assert done.returncode == 75, done.stdout
+    assert f"the scratch folder {small_disk} is full (0 bytes and" in done.stdout
+    del job.environment["TMPDIR"]
+    one_without = ["-n", "1", "env", f"TMPDIR={small_disk}", str(mpich.python), "-m", "mpi_prs", "run", str(job.config)]
+    done = job.finish(job.start([*mpich.command(2), "run", str(job.config), ":", *one_without]))
+    assert done.returncode == 0, done.stdout
+    assert "worker 2" in done.stdout
+    assert "gets no work in this start" in done.stdout
+    assert_every_row_once(job)
+
+
+def test_a_script_that_fills_the_scratch_of_the_only_node_stops_the_job(new_job: NewJob, small_disk: Path) -> None:
+    script = "def run(mini_batch):\n    open('big', 'ab').write(bytes(1 << 20))\n    return mini_batch\n"
+    job = new_job(script, items=20, run_max_try=1, scratch=str(small_disk))
+    done = job.local(processes=1)
+    assert done.returncode == 75, done.stdout
+    assert "is full (" in done.stdout
+    assert not job.ledger().failed
 
 
 def test_a_file_size_limit_stops_the_job_with_a_clear_word_and_it_resumes(new_job: NewJob) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -541,9 +542,11 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_job_and_then_it_goes_on(
         with room_for(room):
             work_on_all(run, in_input_order)
     except JobStopped as stop:
-        assert str(stop) == (
-            f"cannot write to {run.part.parent}: the disk is full (No space left on device). All mini-batches on "
-            "record are safe; make room and give the same command again to go on"
+        assert re.fullmatch(
+            rf"cannot write to {run.part.parent}: the disk is full \(No space left on device; [\d,]+ bytes and [\d,]+ "
+            r"files are free.*\)\. All mini-batches on record are safe; make room and give the same command again to "
+            "go on",
+            str(stop),
         )
         assert not run.final.exists() or sorted(run.final.read_bytes().splitlines()) == lines
         assert not list(run.part.parent.glob("*.finishing")), "it takes room"

@@ -57,7 +57,7 @@ from mpi_prs.engine.scheduler.states import Counts, Phase
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.wire import messages
-from mpi_prs.wire.failure import NO_RETRY, STOP, Failure, FailureKind
+from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, STOP, Failure, FailureKind
 from mpi_prs.wire.messages import Tag
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import WorkerSettings
@@ -153,7 +153,7 @@ class Master:
 
         Raises:
             LaunchError: no worker reported, or one cannot use the run directory or its scratch folder.
-            JobStopped: the output cannot be written (disk full); everything on record holds.
+            JobStopped: the output cannot be written, or no node has room (disk full); everything on record holds.
         """
         exit_code, graceful = EXIT_FAILED, False  # what an error of our own, a bug, leaves with
         try:
@@ -201,9 +201,15 @@ class Master:
         for remark in self._sharing.remarks():
             _log.warning("%s", remark)
         seen = self._collect(Tag.SEES, ranks, _SEES_SECONDS)
+        full = {rank: seen.pop(rank)["problem"] for rank in sorted(seen) if seen[rank]["full"]}
         problems = sorted({fields["problem"] for fields in seen.values() if fields["problem"] is not None})
         if problems:
             raise LaunchError("; ".join(problems[:5]))
+        if full and not seen:
+            said = sorted({f"node {self._node(rank)}: {problem}" for rank, problem in full.items()})
+            raise JobStopped(f"{'; '.join(said[:5])}. Make room, and give the same command again")
+        for rank, problem in full.items():
+            self._leave_out(rank, problem)
         if not seen and not self._is_to_stop():
             raise LaunchError(f"{self._absent(ranks)} within {_SEES_SECONDS:.0f} s; see the logs of their nodes")
         self._admit(sorted(seen))
@@ -259,10 +265,15 @@ class Master:
             self._enter(rank, fields)
             self._greet(rank)
         elif fields["problem"] is not None:
-            _log.error("worker %d is left out: %s", rank, fields["problem"])
+            self._leave_out(rank, fields["problem"])
         else:
             self._admit([rank])
             _log.info("worker %d on %s has joined", rank, self.nodes[rank])
+
+    def _leave_out(self, rank: int, problem: str) -> None:
+        node = self.nodes.pop(rank)
+        _log.error("worker %d on %s gets no work in this start: %s", rank, node, problem)
+        self._output.event("benched", node=node, why=problem, time=time.time())
 
     def _is_to_stop(self) -> bool:
         return self._stop_requested() >= StopRequest.DRAIN
@@ -390,7 +401,7 @@ class Master:
         if failure.code in (NO_RETRY, STOP):
             self._take_stop(source, failure.process, now)
         else:
-            self._tell(InitFailed(source, failure.process), now)
+            self._tell(InitFailed(source, failure.process, failure), now)
 
     def _record_failure(self, command: Retry | Excuse | Fail) -> None:
         failure = command.failure
@@ -400,7 +411,8 @@ class Master:
             self._output.event(event, worker=command.worker, time=time.time(), **failure.to_dict())
         if failure.kind is FailureKind.WORKER_LOST:
             return  # the loss itself was said
-        remark = " (no try is lost: the node is benched)" if isinstance(command, Excuse) else ""
+        excuse = "no try is lost" if failure.kind in FULL_DISKS else "no try is lost: the node is benched"
+        remark = f" ({excuse})" if isinstance(command, Excuse) else ""
         _log.warning(
             "mini-batch %d, try %d, process %d on %s: %s%s",
             failure.mini_batch,

@@ -26,7 +26,7 @@ command                       what is to be done
 ============================  ===========================================================================
 :class:`Assign`               send these mini-batches to the worker; follows :class:`HandOut` alone
 :class:`Retry`                record that the attempt failed; the mini-batch is tried again
-:class:`Excuse`               the same, but it was no try: it failed on a benched node
+:class:`Excuse`               the same, but it was no try: it failed on a benched node, or for a full disk
 :class:`Fail`                 record that the mini-batch has failed for good
 :class:`Restart`              let the worker start this user process again
 :class:`GiveUp`               say that this user process is not started again
@@ -99,10 +99,11 @@ class ProcessStopped:
 
 @dataclass(frozen=True, slots=True)
 class InitFailed:
-    """A user process could not be started, or ended before it had done anything."""
+    """A user process could not be started, or ended before it had done anything; why, where that matters."""
 
     worker: int
     process: int
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """It failed on a node that is benched: tried again elsewhere, and no try is lost."""
+    """It failed on a node that is benched, or for a full disk: tried again elsewhere, and no try is lost."""
 
     worker: int
     failure: Failure

@@ -23,6 +23,8 @@ failures have been looked at elsewhere (:meth:`Nodes.room`), and retries go to b
 So it costs no mini-batch more than a few tries, and never the last one. Nobody is held back, though, while most nodes
 are no better: then it is the data or the script that is bad, and that should be known soon.
 
+A node whose scratch folder is full is benched at once, whatever its evidence.
+
 The last node is never benched. When all others are lost, those that are benched are taken back.
 """
 
@@ -80,7 +82,7 @@ class Nodes:
     def ready(self, node: Node, change: int) -> None:
         """So many more, or fewer, processes have their ``init()`` behind them."""
         node.ready += change
-        if node.ready and node.benched and not node.strikes:  # for init() alone, which has worked now
+        if node.ready and node.benched and not node.strikes and not node.full:  # for init() alone, which has worked now
             self._take_back(node, "init() has worked there")
         self._place(node)
 
@@ -90,6 +92,15 @@ class Nodes:
         self._place(node)
         if not node.alive and not node.benched and any(self._alive):
             self._bench(node, "init() has failed in all its user processes again and again")
+
+    def bench_full(self, node: Node, why: str) -> bool:
+        """Its scratch folder is full. Returns whether others are left to do the work."""
+        if not node.benched and next(self._others(node, len(Standing), alive=True), None) is None:
+            return False
+        node.full = True
+        if not node.benched:
+            self._bench(node, why)
+        return True
 
     def stopped(self, node: Node) -> None:
         """A process has ended for good because the script has asked for it: nobody's fault."""
@@ -210,6 +221,6 @@ class Nodes:
 
     def _take_back(self, node: Node, why: str) -> None:
         del self._benched[node]
-        node.benched, node.strikes = "", 0
+        node.benched, node.strikes, node.full = "", 0, False
         self._commands.append(TakeBack(node.name, why))
         self._place(node)

@@ -66,7 +66,7 @@ from mpi_prs.engine.scheduler.states import (
     Policy,
     Worker,
 )
-from mpi_prs.wire.failure import NO_RETRY, Failure, FailureKind
+from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, Failure, FailureKind
 from mpi_prs.wire.record import RECORD
 
 
@@ -171,6 +171,8 @@ class Scheduler:
             case ProcessStopped():
                 self._process_stopped(known, event.process)
             case InitFailed():
+                if event.failure is not None:
+                    self._heed_full_disk(known, event.failure)
                 self._init_failed(event.worker, known, event.process)
             case GivenBack():
                 for first, count, attempt in event.ranges:
@@ -474,14 +476,15 @@ class Scheduler:
         return None if settled == len(accepted) else accepted
 
     def _attempt_failed(self, worker: int, known: Worker, failure: Failure, now: float) -> None:
-        """Try again elsewhere, or give it up. On a benched node it costs no try."""
+        """Try again elsewhere, or give it up. On a benched node, or for a full disk, it costs no try."""
         number, attempt = failure.mini_batch, failure.attempt
         if known.held.get(number) != attempt:
             return
         del known.held[number]
         self._held -= 1
         self._moved = now
-        if known.node.benched:
+        self._heed_full_disk(known, failure)
+        if known.node.benched or failure.kind in FULL_DISKS:
             self._commands.append(Excuse(worker, failure))
             self._try_again(number, known)
         else:
@@ -495,6 +498,13 @@ class Scheduler:
                 self._commands.append(Fail(worker, failure))
                 self._settle(number, FAILED)
         self.check()
+
+    def _heed_full_disk(self, known: Worker, failure: Failure) -> None:
+        """Of the output: nobody can go on. Of a node's scratch: others go on without it, if there are any."""
+        if failure.kind not in FULL_DISKS or self.phase not in (Phase.RUNNING, Phase.DRAINING):
+            return
+        if failure.kind is FailureKind.OUTPUT_FULL or not self.nodes.bench_full(known.node, failure.message):
+            self.phase, self.reason = Phase.STRANDED, failure.message
 
     # The whole
 

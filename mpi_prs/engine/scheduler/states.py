@@ -54,7 +54,7 @@ class Phase(enum.Enum):
     ABORTED = "aborted"
     """A threshold is exceeded, or no user process can be started; ``reason`` says which."""
     STRANDED = "stranded"
-    """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
+    """No worker is left, a disk is full, or nothing moves for too long; it can be resumed. ``reason`` says which."""
 
 
 class Standing(enum.IntEnum):
@@ -87,6 +87,7 @@ class Node:
         suspicions: mini-batches that failed there and nowhere else yet, since one last succeeded there.
         strikes: mini-batches that failed there and then succeeded on another node, since one last succeeded there.
         benched: why it gets no work; empty: it is not benched.
+        full: it is benched for its scratch folder, which has no room.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Node:
     suspicions: set[int] = field(default_factory=set)
     strikes: int = 0
     benched: str = ""
+    full: bool = False
     standing: Standing = Standing.NEW
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.free_space import free_space, has_room
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.inputs.manifest import Manifest
@@ -22,6 +23,10 @@ class NotUsable(Exception):
     """A filesystem cannot be used; the text says which, on which node, and what to do."""
 
 
+class NoRoom(NotUsable):
+    """Its scratch folder is full: the node alone has to do without."""
+
+
 class Sight(NamedTuple):
     """The manifest, and the folder for what is only of this node."""
 
@@ -33,7 +38,7 @@ def look(settings: WorkerSettings, node: str) -> Sight:
     """Look at the run directory and the scratch folder; a shared filesystem may need some seconds.
 
     Raises:
-        NotUsable: one of them is not there.
+        NotUsable: one of them is not there, or has no room.
     """
     try:
         manifest = _manifest(settings)
@@ -43,9 +48,12 @@ def look(settings: WorkerSettings, node: str) -> Sight:
             "nodes share"
         ) from error
     try:
-        return Sight(manifest, scratch_folder(settings.scratch, HERE))
+        scratch = scratch_folder(settings.scratch, HERE)
     except InputError as error:
         raise NotUsable(f"node {node}: {error}") from error
+    if not has_room(scratch):
+        raise NoRoom(f"the scratch folder {scratch} is full ({free_space(scratch)})")
+    return Sight(manifest, scratch)
 
 
 def _manifest(settings: WorkerSettings) -> Manifest:

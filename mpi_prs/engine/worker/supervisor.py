@@ -114,7 +114,7 @@ class UserProcess:
         self._slot, slot_descriptor = Slot.create()
         try:
             with (
-                open(place.stdout, "ab", opener=own_file) as stdout,
+                open(place.stdout, "ab", buffering=0, opener=own_file) as stdout,
                 open(place.stderr, "ab", opener=own_file) as stderr,
             ):
                 self._stderr_start = stderr.tell()
@@ -135,7 +135,8 @@ class UserProcess:
                 self._death_poll.register(self.death, select.POLLIN)
                 self._guard.add(self.pid)
                 who = f"user process {place.number} on {self.settings.node}, pid {self.pid}"
-                stdout.write(f"--- {who}, {time.strftime('%Y-%m-%d %H:%M:%S')}, {place.placement}\n".encode())
+                with contextlib.suppress(OSError):  # of a full disk the script will speak
+                    stdout.write(f"--- {who}, {time.strftime('%Y-%m-%d %H:%M:%S')}, {place.placement}\n".encode())
         finally:
             theirs.close()
             os.close(slot_descriptor)

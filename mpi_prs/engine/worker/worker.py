@@ -26,6 +26,7 @@ from pathlib import Path
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EXIT_RESUMABLE
+from mpi_prs.core.free_space import free_space, has_room, speaks_of_a_full_disk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
@@ -34,7 +35,7 @@ from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
 from mpi_prs.engine.worker.process_slots import make_places
-from mpi_prs.engine.worker.start_check import NotUsable, Sight, look
+from mpi_prs.engine.worker.start_check import NoRoom, NotUsable, Sight, look
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
 from mpi_prs.engine.worker.trust import Trust
@@ -130,20 +131,20 @@ class Worker:
                 self._waiter.wait(0.05)
             elif message[1] == Tag.START:
                 settings = WorkerSettings.unpack(message[2])
-                self._send(Tag.SEES, messages.pack_json(problem=self._look_at_filesystems(settings)))
+                self._send(Tag.SEES, messages.pack_json(**self._look_at_filesystems(settings)))
             elif message[1] == Tag.GO:
                 return settings
             elif message[1] == Tag.STOP:
                 self._exit_code = messages.unpack_json(message[2])["exit_code"]
         return None
 
-    def _look_at_filesystems(self, settings: WorkerSettings) -> str | None:
-        """What is wrong with what this node sees of them, if anything is."""
+    def _look_at_filesystems(self, settings: WorkerSettings) -> dict[str, str | bool | None]:
+        """What is wrong with what this node sees of them, if anything is; and whether it is only that one is full."""
         try:
             self._sight = look(settings, self._node)
         except NotUsable as error:
-            return str(error)
-        return None
+            return {"problem": str(error), "full": isinstance(error, NoRoom)}
+        return {"problem": None, "full": False}
 
     def _set_up(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -209,7 +210,7 @@ class Worker:
 
     def _report_no_process(self, number: int, message: str) -> None:
         self._log.warning("user process %d: %s", number, message)
-        failure = Failure(FailureKind.INIT, message, process=number, node=self._node)
+        failure = self._blame_full_disk(Failure(FailureKind.INIT, message, process=number, node=self._node))
         self._send(Tag.INIT_FAILED, failure.to_json())
 
     def _stop_processes(self) -> None:
@@ -307,7 +308,7 @@ class Worker:
             self._outbox.send()  # what was finished before goes first
         for record, path in news.spilled:
             self._send(Tag.SPILLED, messages.pack_spilled(record, path))
-        for failure in news.failures:
+        for failure in map(self._blame_full_disk, news.failures):
             self._log.warning("user process %d, mini-batch %d: %s", number, failure.mini_batch, failure.message)
             self._send(Tag.FAILED, failure.to_json())
         if news.unstarted:
@@ -317,6 +318,22 @@ class Worker:
         if news.gone:
             self._forget(process)
             self._plan_restart(process, news, now)
+
+    def _blame_full_disk(self, failure: Failure) -> Failure:
+        """If it failed for a disk that is still full, it is that disk's failure."""
+        if not speaks_of_a_full_disk(f"{failure.message}\n{failure.traceback}"):
+            return failure
+        assert self._settings is not None
+        directory = RunDirectory(Path(self._settings.run_root))
+        for folder, kind in (
+            (directory.root, FailureKind.OUTPUT_FULL),
+            (directory.output, FailureKind.OUTPUT_FULL),
+            (self._scratch, FailureKind.SCRATCH_FULL),
+        ):
+            if not has_room(folder):
+                message = f"{folder} on node {self._node} is full ({free_space(folder)}); {failure.message}"
+                return replace(failure, kind=kind, message=message)
+        return failure
 
     def _put_back(self, chunks: list[Chunk]) -> None:
         """What a process had not started: for another one here, or back to the master."""
@@ -347,9 +364,10 @@ class Worker:
         """A user process ended by itself: replace it, soon."""
         number = process.place.number
         if news.init_failure is not None:
-            self._log.warning("user process %d: %s", number, news.init_failure.message)
-            self._pauses[number] = news.init_failure.pause
-            self._send(Tag.INIT_FAILED, news.init_failure.to_json())
+            failure = self._blame_full_disk(news.init_failure)
+            self._log.warning("user process %d: %s", number, failure.message)
+            self._pauses[number] = failure.pause
+            self._send(Tag.INIT_FAILED, failure.to_json())
             return  # the master says whether to go on with it
         self._send(Tag.GONE, messages.pack_json(process=number, replaced=process.is_replaced))
         if not process.is_replaced:
@@ -407,7 +425,8 @@ class Worker:
     def _report_load_failure(self, portion: Portion) -> None:
         first, attempt = portion.chunk.first, portion.chunk.attempt
         failure = Failure(FailureKind.LOAD, portion.problem, "", first, attempt, node=self._node)
-        self._log.warning("mini-batch %d cannot be loaded: %s", first, portion.problem)
+        failure = self._blame_full_disk(failure)
+        self._log.warning("mini-batch %d cannot be loaded: %s", first, failure.message)
         self._send(Tag.FAILED, failure.to_json())
 
     def _send_results_if_due(self) -> None:
