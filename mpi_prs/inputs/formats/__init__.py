@@ -51,14 +51,8 @@ _ENTRIES = (
         (".csv", ".tsv", ".txt"),
         (
             *("separator", "header", "encoding", "quote", "support_multi_line", "decimal", "na_values", "columns"),
-            *(
-                "column_types",
-                "on_bad_record",
-                "max_record_size",
-                "infer_column_types",
-                "empty_as_string",
-                "numpy_types",
-            ),
+            *("column_types", "on_bad_record", "fill_missing_fields", "max_record_size", "infer_column_types"),
+            *("empty_as_string", "numpy_types"),
         ),
         in_rows=False,
     ),

@@ -123,6 +123,11 @@ class InputSection(Section):
         description="a record that does not fit: fail (its mini-batch fails, default) or skip_and_count (it counts as "
         "a failed item)",
     )
+    fill_missing_fields: bool | None = Field(
+        default=None,
+        description="delimited: true where fields that a record lacks at its end are missing values; default false: "
+        "the record does not fit",
+    )
     max_record_size: ByteSize | None = Field(
         default=None,
         description="delimited, json_lines: bytes that a record may have, such as 500MB; a longer one is refused, as "

@@ -136,7 +136,10 @@ def test_a_quoted_value_may_go_over_many_blocks(tmp_path: Path, monkeypatch: pyt
     text = 'a,b\r\n1,"' + "line\r\n" * 50 + '"\r\n2,"""\r\n"\r\n' * 3
     path = write(tmp_path, text)
     for size in range(1, len(text), 5):
-        same(frames_of(Delimited(support_multi_line=True), [path], BatchSize(bytes=size)), by_pandas(text))
+        same(
+            frames_of(Delimited(support_multi_line=True, fill_missing_fields=True), [path], BatchSize(bytes=size)),
+            by_pandas(text),
+        )
 
 
 def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ class TestWhatTheSampleDidNotShow:
                 "1,2",
                 f"line 202, column 'b': a value is missing, where an int64 {EVERY}; {TYPE}(such as b: Int64)",
             ),
-            ("1", "1,2", "line 202, column 'b': a value is missing, where an int64"),
+            ("1", "1,2", "line 202: 1 field where 2 are expected, and fill_missing_fields is not set"),
             (
                 "1,NA",
                 "1,True",
@@ -429,6 +432,15 @@ def test_the_line_of_a_bad_record_is_right_in_any_part(
     format = Delimited(encoding=encoding, support_multi_line=multi_line)
     for size in (40, 2**20):
         assert "line 44: 4 fields where 2 are expected" in refusal(format, path, size=BatchSize(bytes=size))
+
+
+def test_fields_that_a_record_lacks_may_be_filled(tmp_path: Path) -> None:
+    text = "a,b,c\n1,2,x\n3\n4,5\n"
+    path = write(tmp_path, text)
+    same(frames_of(Delimited(fill_missing_fields=True), [path], BatchSize(bytes=5)), by_pandas(text))
+    assert "line 3: 1 field where 3 are expected" in refusal(Delimited(), path)
+    (batch,) = batches_of(Delimited(on_bad_record="skip_and_count"), path)
+    assert (batch.skipped, batch.data["a"].to_pylist(), batch.data.schema.types[1]) == (2, [1], pa.int64())
 
 
 def test_only_the_first_bad_records_are_told_but_all_are_counted(tmp_path: Path) -> None:
@@ -546,7 +558,7 @@ def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], messa
 
 
 def test_reading_imports_no_pandas(tmp_path: Path) -> None:
-    path = write(tmp_path, 'a,b,c,d,e\n+1,True,0.5,"x y",31.01.2024\n2,,,\n1,False,1,z,1.2.2024\n4,5,6,7,8,9\n')
+    path = write(tmp_path, 'a,b,c,d,e\n+1,True,0.5,"x y",31.01.2024\n2,,,,\n1,False,1,z,1.2.2024\n4,5,6,7,8,9\n')
     script = f"""
 import json, sys
 from mpi_prs.inputs.formats.delimited.splitting import Delimited

@@ -37,8 +37,9 @@ def texts_of(
     names: Sequence[str],
     wanted: Sequence[str],
     missing: Sequence[str],
+    fill: bool,
 ) -> Texts:
-    """Columns of some records; missing fields at the end of a record are missing values.
+    """Columns of some records.
 
     Args:
         text: UTF-8, valid or not.
@@ -47,6 +48,7 @@ def texts_of(
         names: of the fields of a record.
         wanted: the columns to give, of these names.
         missing: texts that stand for a missing value.
+        fill: fields that a record lacks at its end are missing values; else it is misshapen.
     """
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     if len(text) <= _AT_ONCE and records.plain and not records.open.any():
@@ -63,7 +65,7 @@ def texts_of(
     total = int(sizes[-1]) if len(left) else 0
     groups = np.searchsorted(sizes, np.arange(_AT_ONCE, total, _AT_ONCE))
     for numbers in np.split(left, groups):
-        well = _well_shaped(text, records, numbers, dialect, names, misshapen)
+        well = _well_shaped(text, records, numbers, dialect, names, fill, misshapen)
         rows.append(np.array([number for number, _ in well], np.int64))
         if well and wanted:
             joined = b"\n".join([record for _, record in well])
@@ -85,16 +87,18 @@ def _well_shaped(
     numbers: Any,
     dialect: Dialect,
     names: Sequence[str],
+    fill: bool,
     misshapen: list[tuple[int, str]],
 ) -> list[tuple[int, bytes]]:
-    """The records, filled up to the number of names; those with more fields are noted as misshapen."""
+    """The records, filled up to the number of names; others are noted as misshapen."""
     starts, stops = records.starts[numbers], records.stops[numbers]
     found = [text[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
     counts = field_counts(b"\n".join(found), np.cumsum(stops - starts + 1) - (stops - starts + 1), dialect)
     well = []
     for number, record, count in zip(numbers.tolist(), found, counts.tolist(), strict=True):
-        if count > len(names):
-            misshapen.append((number, f"{count} fields where {len(names)} are expected"))
+        if count > len(names) or (count < len(names) and not fill):
+            few = "" if count > len(names) else ", and fill_missing_fields is not set"
+            misshapen.append((number, f"{count} field{'s'[: count > 1]} where {len(names)} are expected{few}"))
         else:
             well.append((number, record + dialect.separator * (len(names) - count)))
     return well

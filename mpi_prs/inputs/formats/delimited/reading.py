@@ -53,13 +53,15 @@ class Columns:
         decimal: the decimal point.
         missing: texts that stand for a missing value.
         whole_texts: in a column of text none does.
+        fill: fields that a record lacks at its end are missing values.
     """
 
     schema: Any
     formats: dict[str, str]
     decimal: str
     missing: tuple[str, ...]
-    whole_texts: bool = False
+    whole_texts: bool
+    fill: bool
 
 
 class _Bad(NamedTuple):
@@ -226,10 +228,10 @@ class DelimitedReader:
         content = text.content
         records = records_of(content, dialect)
         wanted = [name for name in columns.schema.names if name in set(names)]
-        texts = texts_of(content, records, dialect, names, wanted, columns.missing)
+        texts = texts_of(content, records, dialect, names, wanted, columns.missing, columns.fill)
         if columns.whole_texts:
             whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
-            texts.columns.update(texts_of(content, records, dialect, names, whole, ()).columns)
+            texts.columns.update(texts_of(content, records, dialect, names, whole, (), columns.fill).columns)
         bad = {number: _Bad(None, problem, "") for number, problem in texts.misshapen}
         misfits: Any = np.zeros(len(texts.rows), bool)
         arrays = []

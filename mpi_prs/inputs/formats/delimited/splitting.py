@@ -51,7 +51,8 @@ class Delimited:
 
     - Whole numbers and booleans beside missing values are ``Int64`` and ``boolean``, not float64 and object: no number
       loses digits.
-    - A record with more fields than there are columns is bad, the first one too; pandas may make an index of it.
+    - A record with more fields than there are columns, or with fewer, is bad; pandas may make an index of the former,
+      and fills the latter up.
     - Without ``support_multi_line`` each line is a record, and one in which a quoted value does not end is bad.
     - A column of integers beyond 64 bits is text.
 
@@ -71,6 +72,7 @@ class Delimited:
         on_bad_record: the mini-batch fails, or the record is left out and counted.
         decimal: the decimal point.
         na_values: texts that stand for a missing value, on top of those of pandas.
+        fill_missing_fields: fields that a record lacks at its end are missing values.
         max_record_size: bytes that are read, at most, to find where a record ends.
         infer_column_types: else every column is text, but for those of ``column_types``.
         empty_as_string: nothing in a column of text is a missing value: empty fields are empty text, ``NA`` is ``NA``.
@@ -90,6 +92,7 @@ class Delimited:
     on_bad_record: Literal["fail", "skip_and_count"] = "fail"
     decimal: str = "."
     na_values: tuple[str, ...] = ()
+    fill_missing_fields: bool = False
     max_record_size: int = MAX_RECORD_SIZE
     infer_column_types: bool = True
     empty_as_string: bool = False
@@ -146,7 +149,7 @@ class Delimited:
             if piece is None:
                 whole = False
             else:
-                found.add(piece, opener, self._missing(), self.decimal)
+                found.add(piece, opener, self._missing(), self.fill_missing_fields, self.decimal)
         if first is not None:
             for key, asked in (("columns", self.columns), ("column_types", tuple(self.column_types))):
                 if unknown := [name for name in asked if name not in names]:
@@ -219,6 +222,7 @@ class Delimited:
             self.decimal,
             self._missing(),
             self.empty_as_string,
+            self.fill_missing_fields,
         )
         combined = self.header == "combine_all_files_headers"
         return DelimitedReader(

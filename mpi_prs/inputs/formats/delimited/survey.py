@@ -51,14 +51,14 @@ class Found:
     records: int = 0
     longest: int = 1
 
-    def add(self, piece: Piece, opener: Opener, missing: Sequence[str], decimal: str) -> None:
+    def add(self, piece: Piece, opener: Opener, missing: Sequence[str], fill: bool, decimal: str) -> None:
         """Look at all values of a piece."""
         records = records_of(piece.text, opener.dialect)
         self.bytes += len(piece.text)
         self.records += len(records.starts)
         if len(records.starts):
             self.longest = max(self.longest, int((records.stops - records.starts).max()) + 2)
-        texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing)
+        texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing, fill)
         for name, chunks in texts.columns.items():
             seen = self.seen.setdefault(name, set())
             for chunk in chunks:
