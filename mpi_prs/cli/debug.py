@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
-from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows, prepare_to_encode
+from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, prepare_to_encode
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.child.script import import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports
@@ -124,7 +124,7 @@ def _rows(result: Any, config: JobConfig) -> tuple[int, bytes]:
     """As a job encodes them; those of a typed output to look at: as lines of text."""
     form = encoding(config.append_row_file_name, config.to_csv.model_dump())
     prepare_to_encode(form)
-    returned, rows = encode_rows(result, form)
+    returned, rows = encode_rows(as_fields(result) if form["header"] else result, form)
     if form["form"] == "arrow":
         _, rows = encode_rows(result, {"form": "text", **config.to_csv.model_dump()})
     return returned, rows

@@ -150,9 +150,9 @@ class RunDirectory:
         return self.root / "spill"
 
     @property
-    def header(self) -> Path:
-        """The line with the column names that all user processes have agreed on."""
-        return self.root / "header"
+    def columns(self) -> Path:
+        """The order of the columns of DataFrames that all user processes have agreed on."""
+        return self.root / "columns.json"
 
     @property
     def kept_rows(self) -> Path:

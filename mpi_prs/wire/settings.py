@@ -49,7 +49,7 @@ class ProcessSettings:
         run_invocation_timeout, task_overhead_timeout, init_timeout: seconds.
         logging_level: of the root logger of the script.
         payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.
-        header: the file by which the processes of a run agree on the line with the column names.
+        columns: the file by which the processes of a run agree on the order of the columns of DataFrames.
         spill: folder for rows that are too large for a message.
         node: the name of its node, and
         process: its number there, and
@@ -67,7 +67,7 @@ class ProcessSettings:
     logging_level: str
     payloads: str
     tables: bool
-    header: str
+    columns: str
     spill: str
     node: str = ""
     process: int = -1

@@ -79,7 +79,7 @@ class User:
         os.close(descriptor)
         self.spill = spill
         self.settings = process_settings(
-            process=PROCESS, row_form=row_form, header=str(spill.parent / "header"), spill=str(spill)
+            process=PROCESS, row_form=row_form, columns=str(spill.parent / "columns"), spill=str(spill)
         )
         self.host = Host(self.channel, self.slot, self.settings)  # type: ignore[arg-type]
 

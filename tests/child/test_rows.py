@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import json
 import math
 import os
@@ -21,7 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows, header_line, prepare_to_encode
+from mpi_prs.child.rows.columns import ColumnOrder
+from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, header_line, prepare_to_encode
 from mpi_prs.child.rows.row_format import Form, default_to_csv, encoding, form_of
 
 PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
@@ -48,7 +50,22 @@ def rows_of(result: Any, form: dict[str, Any] | None = PLAIN) -> bytes:
         (np.array([3, 1]), 2, b"3\n1\n"),
         (np.array([0.1, 2], np.float32), 2, b"0.1\n2.0\n"),
         (np.array(["a", "b"]), 2, b"a\nb\n"),
-        (np.array([[1, 2], [3, 4]]), 2, b"[1 2]\n[3 4]\n"),
+        (np.array([[1, 2], [3, 4]]), 2, b"[1, 2]\n[3, 4]\n"),
+        (
+            [np.array([0.5, np.nan]), [[np.zeros((2, 1), int)], {"x": np.int8(1)}]],
+            2,
+            b'[0.5, NaN]\n[[[[0], [0]]], {"x": 1}]\n',
+        ),
+        (
+            (np.float32(0.5), np.array(["2024-01-01"], "M8[ns]"), np.array(7)),
+            3,
+            b'0.5\n["2024-01-01T00:00:00.000000000"]\n7\n',
+        ),
+        (
+            [pd.DataFrame({"a": [1, 2], "b": "x"}), pd.Series([1])],
+            2,
+            b'[{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]\n[1]\n',
+        ),
     ],
 )
 def test_each_element_becomes_a_line_of_its_str(result: Any, count: int, rows: bytes) -> None:
@@ -80,7 +97,13 @@ def test_a_long_row_of_an_array_stays_in_one_line_with_every_value(length: int) 
 
     lines = rows_of(array).decode().splitlines()
 
-    assert [list(map(int, line.strip("[]").split())) for line in lines] == array.tolist()
+    assert list(map(json.loads, lines)) == array.tolist()
+    assert rows_of(list(array)).decode().splitlines() == lines
+    for frame in (pd.DataFrame({"a": list(array), "b": 1}), pd.Series(list(array))):
+        cells = pd.read_csv(io.BytesIO(rows_of(frame)), header=None, sep=" ")[0]
+        assert list(map(json.loads, cells)) == array.tolist()
+    twice = pd.DataFrame([[array[0], "x"], [[1, "y"], None]], columns=["a", "a"])
+    assert rows_of(twice, {**PLAIN, "sep": ";"}).decode() == f"{lines[0]};x\n[1, 'y'];\n"
 
 
 # File names
@@ -192,6 +215,7 @@ def test_anything_else_is_refused_by_its_name(result: Any, name: str, form: dict
 def test_neither_pandas_nor_numpy_is_imported_for_a_list() -> None:
     code = """
 import sys
+from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import WrongReturnType, encode_rows
 encode_rows(["a", 1], {"form": "text"})
 try:
@@ -238,8 +262,52 @@ def test_a_csv_has_commas_and_a_header_unless_told_otherwise() -> None:
 def test_the_header_of_a_csv_comes_from_a_frame_with_rows() -> None:
     form = {"form": "text", **default_to_csv("a.csv")}
     assert header_line(pd.DataFrame({"a": [1], "b": ["x"]}), form) == b"a,b\n"
-    for nothing in (pd.DataFrame(), pd.DataFrame({"a": []}), []):
-        assert header_line(nothing, form) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        ([{"a": 1}, {"a": 2}], "a\n1\n2\n"),
+        (np.array([[1, 2], [3, 4]]), "0,1\n1,2\n3,4\n"),
+        (pd.Series([1, 2], name="s"), "s\n1\n2\n"),
+        (pd.DataFrame({"a": [np.array([1, 2])]}), 'a\n"[1, 2]"\n'),
+        (["a,b", 1, None], "a,b\n1\nNone\n"),
+        (np.array([1, 2]), "1\n2\n"),
+        (
+            [np.array([1, 2])],
+            "whose element 0 is a numpy.ndarray; expected a pandas DataFrame or a list of dicts, since",
+        ),
+        (["a", ("b", 1)], "whose element 1 is a tuple; expected"),
+        ([{"a": 1}, pd.DataFrame({"a": [1]})], "whose element 0 is a dict; expected"),
+    ],
+)
+def test_a_csv_gets_a_header_and_fields_or_refuses(result: Any, lines: str) -> None:
+    form = {"form": "text", **default_to_csv("a.csv")}
+    if lines.startswith("whose"):
+        with pytest.raises(WrongReturnType, match=lines):
+            as_fields(result)
+    else:
+        assert rows_of(as_fields(result), form).decode() == lines
+
+
+def test_columns_in_another_order_are_written_by_name(tmp_path: Path) -> None:
+    first = pd.DataFrame({"a": [1], "b": [10]})
+    told: list[str] = []
+    form = {**PLAIN, "index": True}
+    orders = [ColumnOrder(str(tmp_path / "columns"), form, told.append) for _ in range(2)]
+    for order, frame in zip(orders * 2, (first, first[["b", "a"]], first, first[["b", "a"]]), strict=True):
+        assert rows_of(order.arranged(frame)) == b"1 10\n"
+    other = first.rename(columns={"a": "c"})
+    for _ in range(2):
+        assert orders[0].arranged(other) is other
+    assert len(told) == 1
+    assert "columns None,c,b; expected None,a,b, those of the first DataFrame" in told[0]
+    headed = ColumnOrder(str(tmp_path / "columns"), {**form, "header": True}, told.append)
+    for wrong in (other, first[["a"]], first[["a", "b", "b"]], first.rename_axis("i")[["b", "a"]]):
+        with pytest.raises(
+            WrongReturnType, match="expected None,a,b, those that the output file has in its first line"
+        ):
+            headed.arranged(wrong)
 
 
 def objects(result: Any, form: dict[str, Any] = JSON) -> list[Any]:

@@ -22,7 +22,7 @@ def process_settings(**changes: Any) -> ProcessSettings:
         "logging_level": "INFO",
         "payloads": "plain",
         "tables": False,
-        "header": "",
+        "columns": "",
         "spill": "",
         "node": "n1",
     }

@@ -1,9 +1,9 @@
 """What ``run()`` returned, as bytes of the output file.
 
-Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``. Where rows are objects of JSON or typed
-(see :mod:`mpi_prs.child.rows.row_format`), they come as a DataFrame or as a list of dicts. The length of what came
-back is the
-number of items that succeeded.
+Lines of text: ``str(element)`` of a list; DataFrame rows by pandas' ``to_csv``. An array, as an element or in a cell,
+is written as JSON: its ``str`` would take several lines, and leave most of its values out. Where rows are objects of
+JSON or typed (see :mod:`mpi_prs.child.rows.row_format`), they come as a DataFrame or as a list of dicts. The length of
+what came back is the number of items that succeeded.
 
 Standard library only: the user process imports this module. pandas and numpy are recognised where the user's script has
 imported them; from here pandas is imported for dicts below a header alone, and pyarrow where rows are typed.
@@ -59,43 +59,60 @@ def encode_rows(result: Any, form: dict[str, Any] | None) -> tuple[int, bytes]:
     if form["form"] == "text":
         return count, _lines(result, form)
     try:
-        if _is_frame(result):
+        if is_frame(result):
             return count, _encoded_frame(_named_once(result, index=form["index"]), form["form"])
         return count, _encoded_dicts(result, form["form"])
     except json_rows.NotJson as error:
         raise WrongReturnType(f"run() returned a row that JSON cannot hold: {error}") from None
 
 
-def header_line(result: Any, form: dict[str, Any]) -> bytes | None:
-    """The line with the column names of a DataFrame, as UTF-8; ``None`` for anything else.
-
-    ``None`` for one without rows too: a bare ``DataFrame()`` has no columns, and the rows of others would go without.
-    """
-    return _utf8(result.iloc[:0].to_csv(None, **_to_csv(form))) if _is_frame(result) and len(result) else None
+def header_line(frame: Any, form: dict[str, Any]) -> bytes:
+    """The line with the column names of a DataFrame, as UTF-8."""
+    return _utf8(frame.iloc[:0].to_csv(None, **_to_csv(form)))
 
 
-def dicts_as_frame(result: Any) -> Any:
-    """A list of dicts as a DataFrame, for an output whose first line names the columns; anything else as it is.
+def as_fields(result: Any) -> Any:
+    """What becomes a DataFrame for an output whose first line names the columns: a Series, a list of dicts, an array of
+    two dimensions (its columns are called 0, 1 …). Text, numbers and the like, a field each, stay as they are.
 
     Raises:
-        WrongReturnType: there are dicts, and no pandas to make a DataFrame of them.
+        WrongReturnType: elements are no single field; or there are dicts, and no pandas to make a DataFrame of them.
     """
-    if not isinstance(result, (list, tuple)) or not result or set(map(type, result)) != {dict}:
+    if is_frame(result):
+        return _framed(result)
+    if getattr(result, "ndim", 0) == 2:
+        return _data_frame(result, "an array")
+    if not isinstance(result, (list, tuple)):
         return result
+    kinds = set(map(type, result))
+    if kinds == {dict}:
+        return _data_frame(list(result), "a list of dicts")
+    if kinds <= json_rows.PLAIN:
+        return result
+    for number, element in enumerate(result):
+        if isinstance(element, (list, tuple, dict)) or json_rows.is_array(element):
+            raise WrongReturnType(
+                f"run() returned a list whose element {number} is {_name_of(element)}; expected a pandas DataFrame or "
+                "a list of dicts, since the output file has named columns, or a list of text, which is written as it is"
+            )
+    return result
+
+
+def _data_frame(rows: Any, what: str) -> Any:
     try:
         import pandas
     except ImportError:
         raise WrongReturnType(
-            f"run() returned a list of dicts; for an output file with a header {sys.executable} needs pandas"
+            f"run() returned {what}; for an output file with a header {sys.executable} needs pandas"
         ) from None
-    return pandas.DataFrame(list(result))
+    return pandas.DataFrame(rows)
 
 
 def _count(result: Any) -> int:
     numpy = sys.modules.get("numpy")
     if (
         isinstance(result, (list, tuple))
-        or _is_frame(result)
+        or is_frame(result)
         or (numpy is not None and isinstance(result, numpy.ndarray) and result.ndim)
     ):
         return len(result)
@@ -105,7 +122,8 @@ def _count(result: Any) -> int:
     )
 
 
-def _is_frame(result: Any) -> bool:
+def is_frame(result: Any) -> bool:
+    """Whether it is a DataFrame or a Series."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(result, (pandas.DataFrame, pandas.Series))
 
@@ -119,14 +137,49 @@ def _to_csv(form: dict[str, Any]) -> dict[str, Any]:
 
 def _lines(result: Any, form: dict[str, Any]) -> bytes:
     if isinstance(result, (list, tuple)):
+        kinds = set(map(type, result))
         # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
-        lines = result if set(map(type, result)) == {str} else map(str, result)
+        lines = result if kinds == {str} else map(str if kinds <= json_rows.PLAIN else _whole, result)
         return _utf8("\n".join(lines) + "\n")
-    if _is_frame(result):
-        return _utf8(result.to_csv(None, **_to_csv(form)))
-    numpy = sys.modules["numpy"]
-    with numpy.printoptions(threshold=sys.maxsize, linewidth=sys.maxsize):  # a row in one line, with all its values
-        return _utf8("\n".join(map(str, result)) + "\n")
+    if is_frame(result):
+        return _utf8(_with_whole_cells(_framed(result)).to_csv(None, **_to_csv(form)))
+    return _utf8("\n".join(map(_whole, result)) + "\n")
+
+
+def _whole(element: Any) -> str:
+    """``str(element)``; JSON of what holds arrays."""
+    if _has_arrays(element):
+        try:
+            return json_rows.encode_value(element)
+        except json_rows.NotJson as error:
+            raise WrongReturnType(f"run() returned an array that no line of text can hold: {error}") from None
+    return str(element)
+
+
+def _has_arrays(value: Any) -> bool:
+    return json_rows.is_array(value) or json_rows.holds_arrays(value)
+
+
+def _framed(frame: Any) -> Any:
+    return frame if hasattr(frame, "columns") else frame.to_frame()
+
+
+def _with_whole_cells(frame: Any) -> Any:
+    """The DataFrame, with cells that hold arrays as JSON."""
+    found = {}
+    for number, dtype in enumerate(frame.dtypes):
+        cells = frame.iloc[:, number]
+        if dtype.name == "object" and not set(map(type, cells)) <= json_rows.PLAIN:
+            found[number] = cells.map(lambda cell: _whole(cell) if _has_arrays(cell) else cell)
+    if not found:
+        return frame
+    names = frame.columns
+    frame = frame.copy()
+    frame.columns = range(len(names))  # there may be two of the same name
+    for number, cells in found.items():
+        frame[number] = cells
+    frame.columns = names
+    return frame
 
 
 # Objects and tables

@@ -42,6 +42,41 @@ def encode_frame(frame: Any) -> bytes:
     return b"".join(_line(dict(zip(names, values))) for values in zip(*columns))  # noqa: B905  # strict is not known to Python 3.7
 
 
+def is_array(value: Any) -> bool:
+    """Whether it is an array, a tensor, a Series or a DataFrame, by what it can do: none of their libraries is here."""
+    dimensions = getattr(value, "ndim", 0)
+    return isinstance(dimensions, int) and dimensions > 0 and any(hasattr(value, name) for name in _ARRAYS)
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether a list, tuple or dict holds arrays or single numbers of numpy, however deep."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return False
+    return not set(map(type, value)) <= PLAIN and any(
+        type(each).__module__ == "numpy" or is_array(each) or holds_arrays(each) for each in value
+    )
+
+
+def encode_value(value: Any) -> str:
+    """An array, or what holds arrays, on one line. Numbers that JSON lacks are ``NaN`` and ``Infinity``; what JSON does
+    not know is its ``str``.
+
+    Raises:
+        NotJson: a dict has a key that JSON cannot have, or something holds itself.
+    """
+    try:
+        return _TEXT_ENCODER.encode(value)
+    except (TypeError, ValueError) as error:
+        raise NotJson(str(error)) from error
+
+
+_ARRAYS = ("tolist", "numpy", "__array__", "to_dict")
+PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+"""Types of single values, whose ``str`` is all of them."""
+
+
 def _listed(series: Any) -> Iterable[Any]:
     """The values of a column as Python's own; a missing one is ``None``, and integers stay integers beside it."""
     missing = series.isna()
@@ -70,9 +105,15 @@ def _plain(value: Any) -> Any:
     pandas = sys.modules.get("pandas")
     if pandas is not None and (value is pandas.NA or value is pandas.NaT):
         return None
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m"):  # numpy makes numbers of nanoseconds
+        return value.astype(str).tolist()
     for method in ("tolist", "isoformat"):  # of numpy, and of dates and times
         if hasattr(value, method):
             return getattr(value, method)()
+    if is_array(value):
+        if hasattr(value, "to_dict") and hasattr(value, "columns"):
+            return value.to_dict("records")
+        return (value.numpy() if hasattr(value, "numpy") else value.__array__()).tolist()
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     raise TypeError(f"a value of type {type(value).__name__}")
@@ -94,4 +135,12 @@ def _finite(value: Any) -> Any:
         raise NotJson(str(error)) from error
 
 
+def _plain_or_text(value: Any) -> Any:
+    try:
+        return _plain(value)
+    except TypeError:
+        return str(value)
+
+
+_TEXT_ENCODER = json.JSONEncoder(ensure_ascii=False, default=_plain_or_text)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain)

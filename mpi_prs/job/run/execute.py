@@ -219,7 +219,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         logging_level=config.logging_level,
         payloads=run.manifest.kind,
         tables=run.manifest.of_tables,
-        header=str(run.directory.header),
+        columns=str(run.directory.columns),
         spill=str(run.directory.spill),
     )
     return WorkerSettings(

@@ -299,7 +299,7 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     directory.spill.mkdir(exist_ok=True)
     empty_folder(directory.spill)
     if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
-        directory.header.unlink(missing_ok=True)
+        directory.columns.unlink(missing_ok=True)
     with open(directory.token, "w", encoding="ascii", opener=own_file) as file:  # in place: a node may cache the name
         file.write(token)
     output = AppendRow(part, directory.journal, ledger, run)
