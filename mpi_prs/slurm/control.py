@@ -62,6 +62,7 @@ class JobState:
         requeue: Slurm may requeue it.
         restarts: how many times it has been requeued.
         exit_code: of the batch script as a shell tells it, 128 + n for signal n; 0 before it has ended.
+        preempted: Slurm has told it to make room, and it is in its grace time.
     """
 
     state: str
@@ -71,6 +72,7 @@ class JobState:
     requeue: bool
     restarts: int
     exit_code: int
+    preempted: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -157,7 +159,19 @@ def parse_job(text: str, job_id: str) -> JobState | None:
         requeue=value("Requeue") == "1",
         restarts=int(restarts) if restarts.isdecimal() else 0,
         exit_code=128 + int(number) if number.isdecimal() and int(number) else int(code) if code.isdecimal() else 0,
+        preempted=bool(value("PreemptTime")),
     )
+
+
+def controller_version() -> tuple[int, ...]:
+    """Year and month of the Slurm that the controller is of, such as (24, 11); empty where it does not say.
+
+    Raises:
+        SlurmError: there is no Slurm here, or it does not answer.
+    """
+    said = _order(["scontrol", "show", "config"], "the version of Slurm is not known")
+    found = re.search(r"^SLURM_VERSION\s*=\s*(\d+)\.(\d+)", said, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def partition_nodes() -> list[PartitionNodes]:

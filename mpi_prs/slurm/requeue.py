@@ -10,9 +10,14 @@ import logging
 
 from mpi_prs.core.errors import SlurmError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.slurm.control import JobState, job_state, requeue
+from mpi_prs.slurm.control import JobState, controller_version, job_state, requeue
 
 _log = logging.getLogger("mpi_prs.slurm")
+
+# From this version on Slurm requeues a job that ends in its grace time (PreemptMode=REQUEUE). It would do so once more
+# after a requeue by ours, at the end of the next start: what marks the job as preempted is not taken off by that.
+# See commit a689104d15 of Slurm, "Treat jobs completing after being signalled for GraceTime as preempted".
+_SLURM_PUTS_BACK = (24, 5)
 
 
 def put_back(job_id: str, directory: RunDirectory, most: int) -> str:
@@ -31,6 +36,11 @@ def put_back(job_id: str, directory: RunDirectory, most: int) -> str:
         why_not = "Slurm does not know it" if state is None else objection(state, directory.cancelled.exists(), most)
         if state is None or why_not:
             return f"job {job_id} is not put back into the queue: {why_not}"
+        if state.preempted and controller_version() >= _SLURM_PUTS_BACK:
+            return (
+                f"job {job_id} was preempted: Slurm puts it back into the queue at its end, "
+                "if the partition's PreemptMode is REQUEUE; otherwise submit it again"
+            )
         _log.warning("job %s goes back into the queue (%d of %d times)", job_id, state.restarts + 1, most)
         requeue(job_id)
     except SlurmError as error:

@@ -105,7 +105,12 @@ export SLURM_EXIT_ERROR=71  # of srun itself, else 1
 # Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
 MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
 export MPI_PRS_EXIT_CODE
-trap 'rm -f "$MPI_PRS_EXIT_CODE"' EXIT
+# An mpirun that has lost a node leaves its srun behind, which Slurm, from 24 on, may not find by its process group.
+# shellcheck disable=SC2154 # the loop is its own
+trap 'rm -f "$MPI_PRS_EXIT_CODE"
+    for left in $(pgrep -u "$UID" -f "srun .*--external-launcher"); do
+        grep -qsz "^SLURM_JOB_ID=$SLURM_JOB_ID$" "/proc/$left/environ" && kill -KILL "$left"
+    done' EXIT
 trap 'stopped=yes' TERM # the ranks are told as well: let them end in good order"""
 
 _SENTINEL = """\

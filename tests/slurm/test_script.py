@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import ConfigError, SlurmError
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.job.batch import batch_job, limit_seconds, signal_lead
 from mpi_prs.job.config.model import JobConfig, load_config
+from mpi_prs.slurm import requeue
 from mpi_prs.slurm.control import JobState, job_state, parse_job, submit
 from mpi_prs.slurm.environment import SlurmEnvironment
 from mpi_prs.slurm.script import BatchJob, render
@@ -200,6 +202,20 @@ def test_of_an_array_the_job_itself_is_read() -> None:
     shown = SHOWN.format(id=11, name="a").replace("RUNNING", "PENDING") + "\n" + SHOWN.format(id=12, name="a")
     assert parse_job(shown, "12") == RUNNING
     assert parse_job(shown, "1") is None
+
+
+@pytest.mark.parametrize(("version", "asked"), [((22, 5), ["7"]), ((23, 11), ["7"]), ((24, 5), []), ((24, 11), [])])
+def test_a_preempted_job_is_put_back_once_by_slurm_or_by_us(
+    version: tuple[int, ...], asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = SHOWN.format(id=7, name="a") + "PreemptTime=2024-05-01T10:20:00 "
+    requeued: list[str] = []
+    monkeypatch.setattr(requeue, "job_state", lambda job_id: parse_job(shown, job_id))
+    monkeypatch.setattr(requeue, "controller_version", lambda: version)
+    monkeypatch.setattr(requeue, "requeue", requeued.append)
+    said = requeue.put_back("7", RunDirectory(tmp_path), most=100)
+    assert requeued == asked
+    assert ("Slurm puts it back" in said) == (not asked)
 
 
 @pytest.mark.parametrize(("shown", "code"), [("75:0", 75), ("0:15", 143), ("0:0", 0)])

@@ -83,7 +83,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
-SlurmdTimeout=3
+SlurmdTimeout=10
+TreeWidth=65533
 SlurmctldTimeout=10
 BatchStartTimeout=10
 MessageTimeout=4
@@ -153,7 +154,9 @@ class SlurmCluster:
         )
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"Name=gpu File={','.join(GPUS)}\n")
-        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        # slurmd looks for a cgroup of its own from 23.11 on, which a container has none of.
+        cgroups = "CgroupPlugin=disabled" if version() >= (23, 11) else "CgroupAutomount=no"
+        (self.folder / "cgroup.conf").write_text(f"{cgroups}\n")
 
     def _munge_paths(self) -> list[str]:
         return [
@@ -221,7 +224,7 @@ class SlurmCluster:
     def kill_node(self, node: str, noticed: bool = False) -> None:
         """Kill all that runs on a node, as a power failure would: slurmd, slurmstepds, and every process of theirs.
 
-        Slurm needs some 12 seconds to notice, after its SlurmdTimeout.
+        Slurm needs some 20 seconds to notice, after its SlurmdTimeout.
 
         Args:
             node: its name.
@@ -433,6 +436,12 @@ def _path() -> str:
 def _program(name: str) -> str:
     """Where a program is; the daemons live where a plain user's PATH does not look."""
     return shutil.which(name, path=_path()) or name
+
+
+def version() -> tuple[int, ...]:
+    """Year and month of the Slurm that is installed here: (22, 5), (24, 11), …"""
+    said = subprocess.run([_program("slurmctld"), "-V"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.findall(r"\d+", said)[:2]))
 
 
 def missing_packages() -> list[str]:
