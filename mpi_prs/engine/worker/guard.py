@@ -19,9 +19,10 @@ import shutil
 import signal
 import sys
 
-from mpi_prs.core.environ import PROCESS_FOLDER
+if __name__ == "__main__":  # isolated: our package is found from here alone
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-"""Environment variable of a user process: its private folder, with a slash at the end."""
+from mpi_prs.core.environ import PROCESS_FOLDER
 
 
 def kill_marked(folder: str) -> None:
