@@ -1,6 +1,7 @@
 """Import an entry script and say whether it has ``run``: for ``--dry-run``, in the user's own interpreter.
 
-Started as ``python check.py SETTINGS`` with a JSON object; what is wrong goes to stderr. Standard library only.
+Started as ``python check.py`` with a JSON object on stdin, since a command line is seen by all users of the machine;
+what is wrong goes to stderr. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,4 +34,7 @@ def main(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    with open(0, "rb", closefd=False) as given:
+        said = given.read().decode()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.exit(main(said))

@@ -10,6 +10,7 @@ from mpi_prs import __version__
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.cli.session import Session
 from mpi_prs.core.errors import EXIT_FAILED, MpiPrsError
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.engine.transport import Transport
 from mpi_prs.slurm.exit_note import leave_word
 
@@ -23,7 +24,7 @@ def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
         exit_code = commands.main(list(arguments), prog_name="mpi-prs", standalone_mode=False, obj=session) or 0
     except MpiPrsError as error:
         exit_code = error.exit_code
-        click.echo(f"error: {error}", err=True)
+        click.echo(scrub(f"error: {error}"), err=True)
     except click.ClickException as error:
         exit_code = error.exit_code
         error.show()

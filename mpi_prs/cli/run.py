@@ -214,8 +214,8 @@ def _import_script(config: JobConfig) -> None:
         "arguments": list(config.arguments),
     }
     done = subprocess.run(
-        [str(config.environment or sys.executable), str(_CHECK), json.dumps(settings)],
-        stdin=subprocess.DEVNULL,
+        [str(config.environment or sys.executable), str(_CHECK)],
+        input=json.dumps(settings).encode(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**HERE, AZUREML.name: config.azureml, **config.environment_variables},

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Tuple, Union  # noqa: UP035  # Python 3.7
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.core.secrecy import looks_secret
+from mpi_prs.core.secrecy import holds_secret, looks_secret
 
 KeyPath = Tuple[Union[str, int], ...]  # noqa: UP006, UP007  # Python 3.7
 _Node = Any  # of PyYAML, which is imported when it is needed
@@ -224,7 +224,7 @@ def _syntax_error(error: Any, text: str, source: str) -> ConfigError:
         return ConfigError(f"{source}{place}: not valid YAML: {problem}. {advice}")
     message = f"{mark.name or source}, line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {problem}"
     lines = text.splitlines()
-    if mark.line < len(lines) and not looks_secret(mark.name + lines[mark.line]):
+    if mark.line < len(lines) and not (looks_secret(mark.name + lines[mark.line]) or holds_secret(lines[mark.line])):
         message += f"\n    {lines[mark.line]}\n    {' ' * mark.column}^\n{advice}"
     else:
         message += f". {advice}"

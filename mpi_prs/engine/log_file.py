@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.files import own_file
+from mpi_prs.core.secrecy import scrub
 
 
 @contextlib.contextmanager
@@ -22,7 +23,7 @@ def log_file(logger: logging.Logger, path: Path, level: str) -> Iterator[None]:
         logger.warning("going on without the log %s: %s", path, error.strerror)
         yield
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     try:
         yield
@@ -30,6 +31,11 @@ def log_file(logger: logging.Logger, path: Path, level: str) -> Iterator[None]:
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):  # what is still in its buffer meets the same full disk
             handler.close()
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return scrub(super().format(record))
 
 
 class _Handler(logging.FileHandler):

@@ -21,6 +21,7 @@ from mpi_prs.core.environ import HERE, SLURM_JOB_ID
 from mpi_prs.core.files import own_file
 from mpi_prs.core.rate import Rate
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
 from mpi_prs.engine.master.master import Master
 from mpi_prs.engine.scheduler.states import Phase
@@ -184,7 +185,7 @@ class Progress:
         now = self._clock()
         self._say_benched(master)
         status = self._observe(master, now)
-        status = replace(status, phase=phase, reason=reason, eta_seconds=None, exit_code=exit_code)
+        status = replace(status, phase=phase, reason=scrub(reason), eta_seconds=None, exit_code=exit_code)
         if self._bar is not None:
             self._show(status.settled, status.mini_batches, bar_text(status))
         self._say(progress_line(status))
@@ -212,10 +213,11 @@ class Progress:
     def print(self, text: str) -> None:
         """A line for the person who watches; above the bar, if there is one."""
         with contextlib.suppress(*_GONE):
+            text = printable(scrub(text), keep="\n\t")
             if self._bar is not None:
-                self._bar.print(printable(text, keep="\n\t"))
+                self._bar.print(text)
             else:
-                self._stream.write(printable(text, keep="\n\t") + "\n")
+                self._stream.write(text + "\n")
                 self._stream.flush()
 
     # How it is shown
@@ -272,7 +274,7 @@ class Progress:
     def _say(self, text: str) -> None:
         """A line: to the stream, unless there is a bar, and to the overview."""
         wall = time.localtime(self._wall())
-        text = printable(text)
+        text = printable(scrub(text))
         if self._bar is None:
             self.print(f"{time.strftime('%H:%M:%S', wall)}  {text}")
         if self._directory is not None:

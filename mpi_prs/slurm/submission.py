@@ -26,7 +26,7 @@ def hand_in(run: RunDirectory, script: str) -> str:
         OutputError: the run directory cannot be written.
     """
     try:
-        with replacing(run.slurm_script) as file:
+        with replacing(run.slurm_script, mode=0o600) as file:
             file.write(script.encode())
         job_id = submit(script)
         keep_submitted_job(run, job_id)

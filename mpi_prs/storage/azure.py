@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.storage.accounts import AzureUrl, Connection, connection, parse
-from mpi_prs.storage.credentials import Storage, scrub
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
     RANGE,
     Entry,

@@ -7,15 +7,14 @@ Secrets live in :class:`Storage`, in memory. They are in no text that this modul
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError
-from mpi_prs.core.secrecy import looks_secret
+from mpi_prs.core.secrecy import holds_secret, looks_secret, scrub
 
 ENVIRONMENT = (
     "AZURE_STORAGE_ACCOUNT_NAME",
@@ -27,14 +26,6 @@ ENVIRONMENT = (
     "AZURE_STORAGE_ANON",
 )
 """Variables that say how to get at Azure, where the job does not."""
-
-_SIGNED = re.compile(r"[?&](sig|X-Amz-Signature|X-Goog-Signature)=", re.IGNORECASE)
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-_IN_TEXT = (
-    (re.compile(r"((?:sig|X-Amz-Signature|X-Goog-Signature)=)[^&\s\"'<>]+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"((?:AccountKey|SharedAccessSignature)=)[^;\s\"']+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(://[^/:@\s]*:)[^/@\s]+@"), r"\1***@"),
-)
 
 
 @dataclass(frozen=True)
@@ -150,15 +141,6 @@ def _secret_options(options: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def scrub(text: str, secrets: Sequence[str] = ()) -> str:
-    """A text without these secrets, and without whatever looks like a key, a signature or a password in a URL."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    for pattern, replacement in _IN_TEXT:
-        text = pattern.sub(replacement, text)
-    return text
-
-
 # What is done with URLs
 
 
@@ -168,7 +150,7 @@ def check_url(url: str) -> None:
     Raises:
         InputError: with the URL scrubbed.
     """
-    if _SIGNED.search(url) or _PASSWORD.search(url):
+    if holds_secret(url):
         raise InputError(
             f"{scrub(url)} holds a secret, and URLs are written down. Put it where it stays one: a SAS token into "
             "storage.sas_token_file or AZURE_STORAGE_SAS_TOKEN, a password into storage.options"

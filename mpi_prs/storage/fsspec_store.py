@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.free_space import FULL
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.urls import is_url, is_web
-from mpi_prs.storage.credentials import Storage, scrub
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
     Entry,
     Found,

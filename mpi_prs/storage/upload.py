@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.storage.credentials import Storage, check_url, scrub
+from mpi_prs.core.secrecy import scrub
+from mpi_prs.storage.credentials import Storage, check_url
 from mpi_prs.storage.remote import store_of
 from mpi_prs.storage.stores import NotThere, Store, StoreProblem, for_each, run
 

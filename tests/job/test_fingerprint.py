@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import ScriptError
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint, sealed
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
     """A new key must be sorted in here, or a changed setting would silently continue an old run."""
     decides = set(fingerprint(config_of(script))) - {"entry_script_sha256"}
     assert set(JobConfig.model_fields) - decides == {
-        *("storage", "output_url", "scratch", "scratch_limit"),
+        *("verify_output", "storage", "output_url", "scratch", "scratch_limit"),
         *("name", "description", "output", "source_directory", "logging_level", "azureml", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),
@@ -126,6 +126,23 @@ def test_values_with_secret_names_are_not_in_the_fingerprint_yet_their_change_is
     assert differences(old, new) == [f"environment_variables.{name}: its value has changed"]
     without = fingerprint(config_of(script))
     assert differences(without, new) == [f"environment_variables.{name}: not set then, set now"]
+
+
+def test_what_looks_secret_by_its_value_is_not_shown_and_a_run_of_a_version_that_did_goes_on(script: Path) -> None:
+    given = {
+        "arguments": ["--url", "https://host/m.bin?sv=1&sig=hunter2"],
+        "environment_variables": {"DATABASE": "postgres://me:hunter2@host/db"},
+        "side_inputs": {"model": "/models/sig=3"},
+    }
+    config = config_of(script, **given)
+    old = fingerprint(config)
+    new = fingerprint(config_of(script, **{**given, "arguments": ["--url", "https://host/m.bin?sv=1&sig=hunter3"]}))
+    assert "hunter" not in json.dumps([old, new])
+    assert old["side_inputs"] == {"model": "/models/sig=3"}
+    assert differences(old, new) == ["arguments: its value has changed"]
+    raw = {**old, "arguments": list(config.arguments), "environment_variables": dict(config.environment_variables)}
+    assert sealed(raw) == old
+    assert sealed({"arguments": 5, "environment_variables": [[]], "inputs": [{"a": None}]}) is not None
 
 
 def test_plain_variables_are_kept_readable(script: Path) -> None:

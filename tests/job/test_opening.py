@@ -837,6 +837,7 @@ def test_the_description_says_what_the_run_is(job: Job) -> None:
     description = json.loads((job.root / "run.json").read_text())
 
     assert description["name"] == "job"
+    assert (job.root / "run.json").stat().st_mode & 0o777 == 0o600, "not every secret looks like one"
     assert description["fingerprint"]["mini_batch_size"] == SIZE
 
 

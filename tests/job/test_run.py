@@ -225,6 +225,20 @@ def test_the_reports_are_all_there(new_job: NewJob, mpich: Mpi) -> None:
 # Looking before running
 
 
+def test_a_dry_run_shows_no_arguments_to_those_who_list_processes(new_job: Callable[..., Job]) -> None:
+    script = """
+import sys
+assert sys.argv[1:] == ["HIDDEN"] and sys.stdin.read() == ""
+with open("/proc/self/cmdline") as file:
+    assert "HIDDEN" not in file.read()
+def run(mini_batch):
+    return []
+"""
+    job = new_job(script, items=1, arguments=["HIDDEN"])
+    done = command_line("run", "job.yaml", "--dry-run", folder=job.folder)
+    assert done.returncode == 0, done.stderr
+
+
 def test_dry_run_lists_and_checks_and_writes_nothing(new_job: NewJob) -> None:
     job = new_job(NAMES_SCRIPT, items=41)
     done = command_line("run", "job.yaml", "--dry-run", folder=job.folder)

@@ -19,10 +19,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.urls import Glob, is_url, of_texts
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.storage import azure, stores
-from mpi_prs.storage.credentials import ENVIRONMENT, Storage, scrub
+from mpi_prs.storage.credentials import ENVIRONMENT, Storage
 from mpi_prs.storage.downloading import download, local_name
 from mpi_prs.storage.remote import RemoteFiles, list_urls, list_versions
 from mpi_prs.storage.stores import Patience, safe_path

@@ -18,9 +18,10 @@ from mpi_prs.azureml.datastores.records import (
 from mpi_prs.child.context.data import ANONYMOUS, DatastoreRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.urls import is_url, is_web
 from mpi_prs.storage.accounts import account_at
-from mpi_prs.storage.credentials import Storage, scrub
+from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import check_container, create_container
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")

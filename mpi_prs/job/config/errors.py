@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.yaml import Document, Place
-from mpi_prs.storage.credentials import scrub
 
 _EXPECTED = {
     "int_type": "a whole number",

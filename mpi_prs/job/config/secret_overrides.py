@@ -6,28 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpi_prs.core.errors import ConfigError
-from mpi_prs.core.secrecy import looks_secret
+from mpi_prs.core.secrecy import holds_secret, looks_secret, seal_arguments
 from mpi_prs.core.yaml import KeyPath, read_document
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.run.fingerprint import without_secrets
 
 _HOLDERS = ("environment_variables", "storage", "options")
 """The sections whose keys may name a secret."""
 
 
 def refuse_secrets(config: JobConfig, path: Path, overrides: Sequence[str]) -> None:
-    """Raises ConfigError naming the first key whose ``--set`` looks like a secret by its name.
+    """Raises ConfigError naming the first key whose ``--set`` looks like a secret by its name or its value.
 
     Args:
         config: what the file ``path`` and the overrides say together.
     """
+    for override in overrides:
+        dotted, _, value = override.partition("=")
+        if holds_secret(value):
+            raise _refusal(dotted.strip())
     places = read_document(path, overrides, ()).places
     for key in sorted((key for key, place in places.items() if place.label.startswith("--set")), key=str):
-        if _is_secret(key) or (key[0] == "arguments" and tuple(without_secrets(config.arguments)) != config.arguments):
-            raise ConfigError(
-                f"--set {'.'.join(map(str, key))}: this looks like a secret, and the batch script would show it to "
-                "whoever sees the job. Put it into the config file, or into the environment"
-            )
+        if _is_secret(key) or (key[0] == "arguments" and tuple(seal_arguments(config.arguments)) != config.arguments):
+            raise _refusal(".".join(map(str, key)))
+
+
+def _refusal(dotted: str) -> ConfigError:
+    return ConfigError(
+        f"--set {dotted}: this looks like a secret, and the batch script would show it to whoever sees the job. Put it "
+        "into the config file, or into the environment"
+    )
 
 
 def _is_secret(key: KeyPath) -> bool:

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.core.files import replacing
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import node_name
@@ -33,7 +34,6 @@ from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.statistics import read_statistics
 from mpi_prs.monitor.summary import Summary, summarise
-from mpi_prs.storage.credentials import scrub
 from mpi_prs.wire.messages import Tag, pack_json
 from mpi_prs.wire.settings import ProcessSettings, Share, WorkerSettings
 
@@ -107,6 +107,7 @@ def execute(
         except MpiPrsError as error:
             progress.finish(master, "failed", str(error), error.exit_code)
             raise
+        outcome = replace(outcome, reason=scrub(outcome.reason))
         summary = _report(config, run, master, outcome)
         progress.finish(master, outcome.phase, outcome.reason, outcome.exit_code)
         return summary

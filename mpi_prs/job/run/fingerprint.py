@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mpi_prs.core.secrecy import DIGEST_PREFIX, digest, looks_secret
+from mpi_prs.core.secrecy import digest, is_digest, looks_secret, scrub, seal, seal_arguments
 from mpi_prs.job.config.entry_script_check import read_script
 from mpi_prs.job.config.model import JobConfig
 
@@ -23,10 +23,10 @@ _MOST = 5  # differences shown of one setting
 def fingerprint(config: JobConfig) -> dict[str, Any]:
     """The settings that decide the output, as JSON holds them (str, int, bool, None, list, dict with str keys).
 
-    Values that look secret by their names are replaced by a digest, so the result may be stored. Reads the entry
-    script; raises ScriptError when it cannot be read.
+    What looks secret is replaced by a digest, so the result may be stored. Reads the entry script; raises ScriptError
+    when it cannot be read.
     """
-    return {
+    found = {
         "entry_script": str(config.entry_script),
         _CONTENT: hashlib.sha256(read_script(config.entry_script)).hexdigest(),
         "inputs": [
@@ -39,13 +39,11 @@ def fingerprint(config: JobConfig) -> dict[str, Any]:
         "append_row_file_name": config.append_row_file_name,
         "output_order": config.output_order,
         "to_csv": config.to_csv.model_dump(mode="json"),
-        "arguments": list(without_secrets(config.arguments)),
-        "environment_variables": {
-            name: digest(value) if looks_secret(name) else value
-            for name, value in sorted(config.environment_variables.items())
-        },
+        "arguments": list(config.arguments),
+        "environment_variables": dict(sorted(config.environment_variables.items())),
         "environment": None if config.environment is None else str(config.environment),
     }
+    return sealed(found)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -71,19 +69,26 @@ def changes_manifest(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return any(old.get(key) != new.get(key) for key in ("inputs", "mini_batch_size", "partition_keys"))
 
 
-def without_secrets(arguments: tuple[str, ...]) -> Iterator[str]:
-    """The arguments, with a digest for the value of each option that looks secret: ``--token X`` and ``--token=X``."""
-    is_value_of_secret = False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        is_secret = name.startswith("-") and looks_secret(name)
-        if is_value_of_secret and not name.startswith("-"):
-            yield digest(argument)
-        elif is_secret and equals:
-            yield f"{name}={digest(value)}"
-        else:
-            yield argument
-        is_value_of_secret = is_secret and not equals
+def sealed(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint with digests for what looks secret in it; sealed again it stays. An earlier version sealed less."""
+    found = {key: _sealed(value) for key, value in fingerprint.items()}
+    arguments = fingerprint.get("arguments")
+    if isinstance(arguments, list) and all(isinstance(each, str) for each in arguments):
+        found["arguments"] = list(seal_arguments(arguments))
+    if isinstance(variables := found.get("environment_variables"), dict):
+        found["environment_variables"] = {
+            name: digest(value) if looks_secret(name) and isinstance(value, str) else value
+            for name, value in variables.items()
+        }
+    return found
+
+
+def _sealed(value: Any) -> Any:
+    if isinstance(value, str):
+        return seal(value)
+    if isinstance(value, list):
+        return [_sealed(each) for each in value]
+    return {key: _sealed(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _compare(key: str, old: Any, new: Any) -> Iterator[str]:
@@ -96,24 +101,21 @@ def _compare(key: str, old: Any, new: Any) -> Iterator[str]:
             pair = [values[index] if index < len(values) else None for values in (old, new)]
             if pair[0] != pair[1]:
                 yield from _compare(f"{key}.{index}", *pair)
-    elif _is_digest(old) and _is_digest(new):
+    elif is_digest(old) and is_digest(new):
         yield f"{key}: its value has changed"
     else:
-        yield f"{key}: {_show(old)} then, {_show(new)} now"
+        then, now = _show(old), _show(new)
+        yield f"{key}: {then} then, {now} now" if then != now else f"{key}: its value has changed"
 
 
 def _show(value: Any) -> str:
     if value is None:
         return "not set"
-    if _is_digest(value):
+    if is_digest(value):
         return "set"
-    text = value if isinstance(value, str) and value else _json(value)
+    text = scrub(value if isinstance(value, str) and value else _json(value))
     # The end of a path tells more than its beginning.
     return text if len(text) <= _LONGEST else f"{text[:20]} … {text[20 - _LONGEST :]}"
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(DIGEST_PREFIX)
 
 
 def _json(value: Any) -> str:

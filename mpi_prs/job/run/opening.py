@@ -25,7 +25,7 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
 from mpi_prs.inputs.planning import plan
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint
+from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint, sealed
 from mpi_prs.job.run.ownership import check_ownership, refuse_links
 from mpi_prs.job.run.run_lock import RunLock
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
@@ -240,7 +240,7 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
     """Refuse to mix rows of two different jobs, and show what differs; returns the run's description and what differs
     of it by consent."""
     description = _read_description(directory)
-    old, new = description["fingerprint"], fingerprint(config)
+    old, new = sealed(description["fingerprint"]), fingerprint(config)
     different = differences(old, new)
     if not different:
         return description, ""
@@ -312,5 +312,5 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
 
 
 def _describe(directory: RunDirectory, description: dict[str, Any]) -> None:
-    with replacing(directory.description, lasting=True) as file:
+    with replacing(directory.description, lasting=True, mode=0o600) as file:  # not all secrets look like one
         file.write(json.dumps(description, indent=2).encode() + b"\n")
