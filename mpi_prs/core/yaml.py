@@ -46,7 +46,7 @@ class _Dialect(NamedTuple):
     dumper: Any
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _dialect() -> _Dialect:
     import yaml
 

@@ -8,7 +8,7 @@ way, the guard kills the groups that are left, removes the worker's scratch fold
 A process that has left its group (a daemon, ``start_new_session=True``) still has the environment it was started with,
 and in it the mark: the private folder of the user process that it descends from.
 
-Started as ``python -I -S guard.py SCRATCH``; standard library only.
+Started as ``python -I -S guard.py SCRATCH VARIABLE``; standard library only, and nothing of ours.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import shutil
 import signal
 import sys
 
-if __name__ == "__main__":  # isolated: our package is found from here alone
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from mpi_prs.core.environ import PROCESS_FOLDER
+def kill_marked(folder: str, variable: str) -> None:
+    """Kill every process whose mark lies in ``folder``, until there is none. Some 10 µs a process of the node.
 
-
-def kill_marked(folder: str) -> None:
-    """Kill every process whose mark lies in ``folder``, until there is none. Some 10 µs a process of the node."""
-    mark = os.fsencode(f"\0{PROCESS_FOLDER.name}={folder.rstrip('/')}/")
+    Args:
+        variable: the name of the environment variable with the mark.
+    """
+    mark = os.fsencode(f"\0{variable}={folder.rstrip('/')}/")
     killed: set[int] = set()
     found = _marked(mark)
     while found:
@@ -54,7 +53,7 @@ def _has(mark: bytes, pid: int) -> bool:
         return False
 
 
-def main(scratch: str) -> None:
+def main(scratch: str, variable: str) -> None:
     """Read group ids from standard input until its end, then kill those that are left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # it ends when the worker ends, not before
@@ -64,9 +63,9 @@ def main(scratch: str) -> None:
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-    kill_marked(scratch)
+    kill_marked(scratch, variable)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mpi_prs.core.environ import PROCESS_FOLDER
+
 
 class Guard:
     """A process that outlives this one just long enough to kill the user processes left behind."""
 
     def __init__(self, scratch: Path) -> None:
-        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(scratch)]
+        program = Path(__file__).with_name("guard.py")
+        command = [sys.executable, "-I", "-S", str(program), str(scratch), PROCESS_FOLDER.name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True)
 
     def add(self, group: int) -> None:

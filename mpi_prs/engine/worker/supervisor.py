@@ -372,7 +372,7 @@ class UserProcess:
         self.state = State.GONE
         news.gone = True
         self._kill_group()  # what the script started may live on in the group
-        kill_marked(str(self.place.scratch))  # or have left it
+        kill_marked(str(self.place.scratch), PROCESS_FOLDER.name)  # or have left it
         preempted = self._draining and self._died_of_a_stop_signal()
         code = self._child.wait()
         self._guard.remove(self.pid)
