@@ -9,7 +9,8 @@
 - ``*``, ``?`` (one character) and the sets ``[a-z]``, ``[!a-z]`` stay within a name, ``**`` crosses any number of
   folders, ``[*]`` is a literal star. ``day-*/`` and ``day-*/.`` are as ``day-*/**``: all files under what matches.
 - Wildcards match neither hidden names (a leading dot), unless the pattern spells out the dot, nor run directories
-  (``_run``), unless it spells out these: the output of one job is the input of the next.
+  (``_run``), unless it spells out these: the output of one job is the input of the next. Of tables they match no name
+  with a leading underscore either (:class:`Names`).
 - ``.`` stands for nothing. Nor does a second slash on a filesystem; in a store, whose names may be empty, it is one.
 
 Standard library only, and for Python 3.7 as well.
@@ -17,6 +18,7 @@ Standard library only, and for Python 3.7 as well.
 
 from __future__ import annotations
 
+import enum
 import fnmatch
 import glob
 import os
@@ -71,6 +73,17 @@ def without_dots(path: str) -> str:
     return _DOT.sub("", path)
 
 
+class Names(enum.Enum):
+    """Which names wildcards match, those of the folders above a file included; the value is what they do not."""
+
+    ALL = ""
+    SEEN = r"\."
+    """All but hidden ones."""
+    DATA = r"\.|_[^=]*\Z"
+    """Those that hold rows for pandas, pyarrow and Spark: ``_SUCCESS``, ``_temporary``, ``_delta_log`` and the like are
+    what programs write for themselves. A folder ``_key=value`` is a partition."""
+
+
 @dataclass(frozen=True)
 class GlobSegment(Generic[_Name]):
     """What stands between two slashes of a pattern.
@@ -103,7 +116,7 @@ class Glob(Generic[_Name]):
     Args:
         pattern: all files below it, if it ends with a slash or is empty.
         names: what makes a matcher of a segment, by the type that names have: :func:`of_texts` or :func:`of_bytes`.
-        hidden: wildcards match a leading dot too.
+        seen: the names that wildcards match.
 
     Attributes:
         root: the folders in front of the first wildcard, with a slash at the end; may be empty.
@@ -113,7 +126,7 @@ class Glob(Generic[_Name]):
     """
 
     def __init__(
-        self, pattern: str, names: Callable[[str, bool], Callable[[_Name], object]], *, hidden: bool = False
+        self, pattern: str, names: Callable[[str, Names], Callable[[_Name], object]], seen: Names = Names.SEEN
     ) -> None:
         whole = without_dots(pattern)
         whole += _ANY_DEPTH if whole.endswith("/") or not whole else ""
@@ -123,7 +136,7 @@ class Glob(Generic[_Name]):
             if text != _ANY_DEPTH or not self.segments or not self.segments[-1].any_depth:
                 wildcard = _WILDCARD.search(text)
                 lead = text if wildcard is None else text[: wildcard.start()]
-                self.segments.append(GlobSegment(text, lead, names(text, hidden)))
+                self.segments.append(GlobSegment(text, lead, names(text, seen)))
         self.last = len(self.segments) - 1
         self.start = self.at(0)
 
@@ -153,24 +166,25 @@ class Glob(Generic[_Name]):
         return self.last in states and bool(self.segments[self.last].matches(name))
 
 
-def of_texts(text: str, hidden: bool) -> Callable[[str], object]:
+def of_texts(text: str, seen: Names) -> Callable[[str], object]:
     """Says of names whether they match a segment of a pattern."""
-    return re.compile(_expression(text, hidden)).match if is_glob(text) else text.__eq__
+    return re.compile(_expression(text, seen)).match if is_glob(text) else text.__eq__
 
 
-def of_bytes(text: str, hidden: bool) -> Callable[[bytes], object]:
+def of_bytes(text: str, seen: Names) -> Callable[[bytes], object]:
     """As :func:`of_texts`, of names as the filesystem keeps them."""
     name = os.fsencode(text)
     if not is_glob(text):
         return name.__eq__
     if "?" in text or "[" in text:  # one character may be several bytes
-        characters = of_texts(text, hidden)
+        characters = of_texts(text, seen)
         return lambda name: characters(os.fsdecode(name))
     # Latin-1 maps bytes to characters one to one, and back
-    return re.compile(_expression(name.decode("latin-1"), hidden).encode("latin-1")).match
+    return re.compile(_expression(name.decode("latin-1"), seen).encode("latin-1")).match
 
 
-def _expression(text: str, hidden: bool) -> str:
-    without = "" if hidden or text.startswith(".") else r"(?!\.)"
+def _expression(text: str, seen: Names) -> str:
+    is_spelled_out = text.startswith(".") or (seen is Names.DATA and text.startswith("_"))
+    without = "" if seen is Names.ALL or is_spelled_out else f"(?!{seen.value})"
     without += "" if text.startswith(RUN_FOLDER) else rf"(?!{RUN_FOLDER}\Z)"
     return without + fnmatch.translate(text)

@@ -11,15 +11,15 @@ remote store; ``partition_format`` reads partition keys from the paths: ``{user}
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from mpi_prs.core.urls import is_url
+from mpi_prs.core.urls import Names, is_url
 from mpi_prs.inputs.formats import FORMATS
 from mpi_prs.inputs.formats.format import TableFormat
+from mpi_prs.inputs.lakes import refuse_lakes
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.storage.credentials import Storage
@@ -45,6 +45,9 @@ class Dataset:
     partition_format: str | None = None
     storage: Storage = field(default_factory=Storage)
 
+    names: ClassVar[Names] = Names.SEEN
+    """Which names below folders and in globs are files of the dataset, unless a pattern spells others out."""
+
     @property
     def partition_keys(self) -> tuple[str, ...]:
         """The keys that ``partition_format`` names; those of Hive-style folders are known only from the folders."""
@@ -60,16 +63,19 @@ class Dataset:
         """Absolute paths and URLs, in the order of the inputs.
 
         Raises:
-            InputError: see :func:`~mpi_prs.inputs.listing.list_files` and :func:`~mpi_prs.storage.remote.list_urls`.
+            InputError: see :func:`~mpi_prs.inputs.listing.list_files` and :func:`~mpi_prs.storage.remote.list_urls`; of
+                tables also :func:`~mpi_prs.inputs.lakes.refuse_lakes`.
         """
         if self.input.files_from is not None:
             yield from list_files(self.input)
             return
         for pattern in self.input.files:
-            if is_url(pattern):
-                yield from (os.fsencode(url) for url, _size in list_urls(pattern, self.storage))
-            else:
-                yield from list_files(FileInput((pattern,), base=self.input.base))
+            yield from self._named_by(pattern)
+
+    def _named_by(self, pattern: str) -> Iterator[bytes]:
+        if is_url(pattern):
+            return (os.fsencode(url) for url, _size in list_urls(pattern, self.storage, self.names))
+        return list_files(FileInput((pattern,), base=self.input.base, names=self.names))
 
     @property
     def is_remote(self) -> bool:
@@ -122,11 +128,10 @@ class TabularDataset(Dataset):
     path_column: str | None = None
     drop_columns: tuple[str, ...] = ()
 
-    def paths(self) -> Iterator[bytes]:
-        """As of every dataset; names with a leading underscore (``_SUCCESS``, ``_metadata``) are no tables, unless a
-        pattern spells the underscore out."""
-        spelled_out = any(re.search(r"/_[^/]*$", f"/{pattern}") for pattern in self.input.files)
-        return (path for path in super().paths() if spelled_out or path.rpartition(b"/")[2][:1] != b"_")
+    names: ClassVar[Names] = Names.DATA
+
+    def _named_by(self, pattern: str) -> Iterator[bytes]:
+        return refuse_lakes(pattern, super()._named_by(pattern), str(self.input.base), self.storage)
 
     @classmethod
     def from_format(

@@ -13,14 +13,14 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import is_file_entry, is_folder_entry, leads_back, mode_of
-from mpi_prs.core.urls import Glob, is_glob, of_bytes
+from mpi_prs.core.urls import Glob, Names, is_glob, of_bytes
 
 CHECKED_FILES = 1000
 """So many files at the head of each input are checked to be readable. Checking all would cost a round trip to the file
@@ -35,11 +35,13 @@ class FileInput:
         files: paths, folders or globs; relative ones are relative to ``base``.
         files_from: a text file that lists one path a line.
         base: the folder that relative paths start from; itself relative to the working directory.
+        names: those that count below folders and in globs.
     """
 
     files: tuple[str, ...] = ()
     files_from: Path | None = None
     base: Path = Path()
+    names: Names = Names.SEEN
 
 
 def list_files(input: FileInput) -> Iterator[bytes]:
@@ -51,7 +53,8 @@ def list_files(input: FileInput) -> Iterator[bytes]:
     - A path that exists is taken as it is, even if it holds ``*``, ``?`` or ``[``.
     - A folder stands for all files under it.
     - A glob matches files alone; :mod:`mpi_prs.core.urls` says what its signs mean.
-    - Hidden names and run directories are skipped, in folders as in globs, unless the pattern spells them out.
+    - Hidden names and run directories are skipped, in folders as in globs, unless the pattern spells them out; of
+      tables names with a leading underscore, too.
     - Links to files and folders are followed; a link back to a folder that it lies in is not. Broken links, sockets,
       pipes and devices are skipped, unless they are named themselves.
 
@@ -65,7 +68,7 @@ def list_files(input: FileInput) -> Iterator[bytes]:
         InputError: something named does not exist, a pattern matches nothing, or a file or folder cannot be read.
     """
     base = os.fsencode(os.path.abspath(input.base))
-    paths = _listed_in(input.files_from, base) if input.files_from is not None else _matching(input.files, base)
+    paths = _listed_in(input.files_from, base) if input.files_from is not None else _matching(input, base)
     for path in itertools.islice(paths, CHECKED_FILES):
         if not os.access(path, os.R_OK):
             raise InputError(
@@ -75,8 +78,8 @@ def list_files(input: FileInput) -> Iterator[bytes]:
     yield from paths
 
 
-def _matching(patterns: Iterable[str], base: bytes) -> Iterator[bytes]:
-    for text in patterns:
+def _matching(input: FileInput, base: bytes) -> Iterator[bytes]:
+    for text in input.files:
         pattern = os.fsencode(text)
         if not pattern or b"\0" in pattern:
             raise InputError(
@@ -88,15 +91,15 @@ def _matching(patterns: Iterable[str], base: bytes) -> Iterator[bytes]:
             yield named
             continue
         if stat.S_ISDIR(mode):
-            walk = _Walk(named, Glob("", of_bytes))
+            walk = _Walk(named, Glob("", of_bytes, input.names))
         elif mode or not is_glob(text):
             raise _not_a_file(named, mode)
         else:
-            walk = _glob(pattern, base)
+            walk = _glob(pattern, base, input.names)
         paths = iter(walk)
         first = next(paths, None)
         if first is None:
-            raise _no_match(text, walk, is_folder=stat.S_ISDIR(mode))
+            raise _no_match(text, walk, input.names, is_folder=stat.S_ISDIR(mode))
         yield first
         yield from paths
 
@@ -140,9 +143,9 @@ def _content(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
 _SLASHES = re.compile(rb"/+")
 
 
-def _glob(pattern: bytes, base: bytes) -> _Walk:
+def _glob(pattern: bytes, base: bytes, names: Names) -> _Walk:
     """The walk below the part of a pattern that has no wildcard: only there are folders scanned."""
-    found = Glob(os.fsdecode(_SLASHES.sub(b"/", pattern)), of_bytes)
+    found = Glob(os.fsdecode(_SLASHES.sub(b"/", pattern)), of_bytes, names)
     return _Walk(_absolute(base, os.fsencode(found.root)), found)
 
 
@@ -265,12 +268,11 @@ def _not_a_file(path: bytes, mode: int) -> InputError:
     return InputError(f"{_shown(path)} does not exist. {_surroundings(path)}")
 
 
-def _no_match(pattern: str, walk: _Walk, *, is_folder: bool) -> InputError:
+def _no_match(pattern: str, walk: _Walk, names: Names, *, is_folder: bool) -> InputError:
     shown = _shown(os.fsencode(pattern))
     if is_folder:
         return InputError(
-            f"the folder {shown} has no files under it (hidden ones and those of a run directory do not count). "
-            f"{_surroundings(walk.root)}"
+            f"the folder {shown} has no files under it ({_UNCOUNTED[names]} do not count). {_surroundings(walk.root)}"
         )
     hint = ""
     if walk.folders_matched:
@@ -280,6 +282,13 @@ def _no_match(pattern: str, walk: _Walk, *, is_folder: bool) -> InputError:
     elif "[" in pattern:
         hint = " A [ opens a set of characters; write [[] for a literal one."
     return InputError(f"no file matches {shown}. {_surroundings(walk.root)}{hint}")
+
+
+_UNCOUNTED = {
+    Names.ALL: "those of a run directory",
+    Names.SEEN: "hidden ones and those of a run directory",
+    Names.DATA: "hidden names and those with a leading underscore",
+}
 
 
 def _surroundings(path: bytes) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from mpi_prs.core.secrecy import scrub
+from mpi_prs.core.urls import Names
 from mpi_prs.storage.accounts import AzureUrl, Connection, connection, parse
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
@@ -96,7 +97,7 @@ class AzureStore:
         place = parse(url, self._storage)
         return f"{place.container}/{place.path}".rstrip("/")
 
-    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
+    def list(self, url: str, names: Names) -> Iterator[Listed]:
         place = parse(url, self._storage)
 
         def exact(name: str) -> Found | None:
@@ -110,7 +111,7 @@ class AzureStore:
         container = _Container(
             self._filesystem.service_client.get_container_client(place.container), partial(self._send, place)
         )
-        return listed(container, place.path, hidden, place.url_of, exact)
+        return listed(container, place.path, names, place.url_of, exact)
 
     async def look_up(self, url: str) -> Found:
         place = parse(url, self._storage)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mpi_prs.core.free_space import FULL
 from mpi_prs.core.secrecy import scrub
-from mpi_prs.core.urls import is_url, is_web
+from mpi_prs.core.urls import Names, is_url, is_web
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
     Entry,
@@ -69,7 +69,7 @@ class FsspecStore:
         path: str = self._filesystem._strip_protocol(url)
         return path
 
-    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
+    def list(self, url: str, names: Names) -> Iterator[Listed]:
         def exact(name: str) -> Found | None:
             try:
                 details = run(self._file, self._url_of(name))
@@ -78,7 +78,7 @@ class FsspecStore:
             return Found(int(details["size"]), _version(details))
 
         path = self._path(url) + ("/" if url.endswith("/") else "")
-        return listed(_Listing(self, "/" if path.startswith("/") else ""), path, hidden, self._url_of, exact)
+        return listed(_Listing(self, "/" if path.startswith("/") else ""), path, names, self._url_of, exact)
 
     def _url_of(self, path: str) -> str:
         return path if is_url(path) else f"{self._protocol}://{path}"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError, OutputError
+from mpi_prs.core.urls import Names
 from mpi_prs.storage.accounts import is_azure, parse
 from mpi_prs.storage.azure import AzureStore
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, check_url
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
-def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[tuple[str, int]]:
+def list_urls(pattern: str, storage: Storage, names: Names = Names.SEEN) -> Iterator[tuple[str, int]]:
     """The files that a URL names, with their sizes in bytes: itself, all below it, or what it matches as a glob.
 
     The rules are those of :func:`mpi_prs.inputs.listing.list_files`, as far as a store without folders allows: a
@@ -45,7 +46,7 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
     Args:
         pattern: the URL.
         storage: how to get at the store.
-        hidden: take hidden names too.
+        names: those that wildcards match.
 
     Yields:
         In the order of the store, which is that of the names. One page (5,000 blobs) and the next are in memory.
@@ -53,28 +54,34 @@ def list_urls(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterat
     Raises:
         InputError: nothing is found, or the store cannot be reached or refuses.
     """
-    return ((each.url, each.size) for each in list_versions(pattern, storage, hidden=hidden))
+    return ((each.url, each.size) for each in list_versions(pattern, storage, names))
 
 
-def list_versions(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
+def list_versions(pattern: str, storage: Storage, names: Names = Names.SEEN) -> Iterator[Listed]:
     """As :func:`list_urls`, with what each file's content is known by."""
     found = False
-    for each in list_any(pattern, storage, hidden=hidden):
+    for each in list_any(pattern, storage, names):
         found = True
         yield each
     if not found:
         raise InputError(
             f"nothing is found at {pattern}: there is neither a file of this name nor any file below it or matching it"
-            + ("" if hidden else " (hidden ones do not count)")
+            + ("" if names is Names.ALL else _UNCOUNTED[names])
             + ("; // in it stands for a folder without a name" if "//" in pattern.partition("://")[2] else "")
         )
 
 
-def list_any(pattern: str, storage: Storage, *, hidden: bool = False) -> Iterator[Listed]:
+_UNCOUNTED = {
+    Names.SEEN: " (hidden ones do not count)",
+    Names.DATA: " (hidden ones do not count, nor do names with a leading underscore)",
+}
+
+
+def list_any(pattern: str, storage: Storage, names: Names = Names.SEEN) -> Iterator[Listed]:
     """As :func:`list_versions`, and it may be that nothing is found."""
     check_url(pattern)
     try:
-        yield from store_of(pattern, storage).list(pattern, hidden)
+        yield from store_of(pattern, storage).list(pattern, names)
     except StoreProblem as problem:
         raise InputError(f"cannot list {pattern}: {problem}") from None
 
@@ -90,7 +97,7 @@ def check_container(url: str, storage: Storage) -> None:
         InputError: it is not there, or the store refuses or cannot be reached.
     """
     # A generator that is closed after the first blob: the listing behind it ends
-    with closing(cast("Generator[Listed]", list_any(url, storage, hidden=True))) as listing:
+    with closing(cast("Generator[Listed]", list_any(url, storage, Names.ALL))) as listing:
         next(listing, None)
 
 

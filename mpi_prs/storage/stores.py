@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.core.free_space import FULL
-from mpi_prs.core.urls import Glob, is_glob, of_texts, without_dots
+from mpi_prs.core.urls import Glob, Names, is_glob, of_texts, without_dots
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -131,7 +131,7 @@ class Store(Protocol):
     def path_of(self, url: str) -> str:
         """What a URL names, container first."""
 
-    def list(self, url: str, hidden: bool) -> Iterator[Listed]:
+    def list(self, url: str, names: Names) -> Iterator[Listed]:
         """See :func:`mpi_prs.storage.remote.list_versions`; for any thread but the loop's."""
 
     async def look_up(self, url: str) -> Found:
@@ -293,7 +293,7 @@ async def in_ranges(start: int, stop: int, work: Callable[[tuple[int, int]], Awa
 
 
 def listed(
-    lister: Lister, path: str, hidden: bool, url_of: Callable[[str], str], exact: Callable[[str], Found | None]
+    lister: Lister, path: str, names: Names, url_of: Callable[[str], str], exact: Callable[[str], Found | None]
 ) -> Iterator[Listed]:
     """What a path names: a file of this very name, all below a folder of this very name, or what it matches as a glob.
 
@@ -305,7 +305,7 @@ def listed(
     found = exact(named) if named == path and named else None
     if found is None:
         is_empty = True
-        for entry in _matching(lister, path, hidden):
+        for entry in _matching(lister, path, names):
             is_empty = False
             yield Listed(url_of(entry.name), entry.size, entry.version)
         found = exact(named) if is_empty and named != path and named else None
@@ -313,13 +313,13 @@ def listed(
         yield Listed(url_of(named), found.size, found.version)
 
 
-def _matching(lister: Lister, path: str, hidden: bool) -> Iterator[Entry]:
+def _matching(lister: Lister, path: str, names: Names) -> Iterator[Entry]:
     """The files that a folder or a glob stands for, in the order of their names."""
     folder = path.rstrip("/") + "/" if path else ""
     if is_glob(path) and not _has_files(lister, folder):
-        glob = Glob(path, of_texts, hidden=hidden)
+        glob = Glob(path, of_texts, names)
         return _below(lister, glob.root, glob, 0)
-    return _below(lister, folder, Glob("", of_texts, hidden=hidden), 0)
+    return _below(lister, folder, Glob("", of_texts, names), 0)
 
 
 def _has_files(lister: Lister, folder: str) -> bool:

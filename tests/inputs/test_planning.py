@@ -197,6 +197,59 @@ def test_names_with_a_leading_underscore_are_no_tables(tmp_path: Path) -> None:
     assert [b["m"].tolist() for b, _ in self_made(tmp_path, str(tmp_path / "in" / "_SUCCESS.csv"))] == [[2]]
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_folders_that_other_programs_keep_for_themselves_are_no_data_of_tables(tmp_path: Path, scheme: str) -> None:
+    """As in pandas, pyarrow and Spark; of a file dataset they are files like others."""
+    for name in (
+        "a.csv",
+        "_k=1/b.csv",
+        "_temporary/0/t/c.csv",
+        "x/.d/d.csv",
+        "x/_committed_1",
+        "_metadata",
+        "_change/e.csv",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("n\n1\n")
+
+    def listed(pattern: str, kind: Any = TabularDataset.from_delimited_files) -> list[str]:
+        return [path.rpartition(f"{tmp_path}/")[2] for path in kind(f"{scheme}{tmp_path}{pattern}").files()]
+
+    for pattern in ("", "/", "/**", "/**/*.csv"):
+        assert sorted(listed(pattern)) == ["_k=1/b.csv", "a.csv"]
+    assert listed("/_temporary") == listed("/_t*/**/*.csv") == ["_temporary/0/t/c.csv"]
+    assert len(listed("", FileDataset.from_files)) == 6
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/_SUCCESS").write_text("")
+    with pytest.raises(InputError, match="with a leading underscore"):
+        listed("/empty")
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("log", "name"),
+    [
+        ("_delta_log/00000000000000000000.json", "Delta Lake"),
+        ("_delta_log/_last_checkpoint", "Delta Lake"),
+        ("metadata/00000-0be9ae48-7a2f-4b52-9a2e-92a3b0b2f0a5.metadata.json", "Iceberg"),
+        (".hoodie/hoodie.properties", "Apache Hudi"),
+        ("metadata/about.json", None),
+    ],
+)
+def test_a_folder_with_a_log_of_its_rows_is_refused(tmp_path: Path, scheme: str, log: str, name: str | None) -> None:
+    for path in (f"lake/{log}", "lake/data/k=1/a.csv", "lake/b.csv"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("n\n1\n")
+    for pattern in ("lake", "lake/**/*.csv", *(() if scheme else ("", "lake/data/k=1"))):
+        dataset = TabularDataset.from_delimited_files(f"{scheme}{tmp_path}/{pattern}")
+        if name is None:
+            assert list(dataset.files())
+        else:
+            with pytest.raises(InputError, match=f"lake is a table of {name}.*rows that were deleted .*write"):
+                list(dataset.files())
+    assert len(list(TabularDataset.from_delimited_files(f"{scheme}{tmp_path}/lake/b.csv").files())) == 1
+
+
 def self_made(folder: Path, pattern: str, **options: Any) -> list[tuple[Any, MiniBatchContext]]:
     dataset = TabularDataset.from_delimited_files(pattern, **options)
     return made(manifest_of(folder, [dataset], BatchSize(bytes=1000)), folder / "scratch")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.secrecy import scrub
-from mpi_prs.core.urls import Glob, is_url, of_texts
+from mpi_prs.core.urls import Glob, Names, is_url, of_texts
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.storage import azure, stores
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage
@@ -274,11 +274,11 @@ def test_names_match_as_a_regular_expression_says(names: list[str], texts: list[
 def test_run_directories_are_skipped_unless_they_are_spelled_out(azurite: Azurite) -> None:
     azurite.container("runs", dict.fromkeys(("o/rows.txt", "o/_run/journal", "o/_run/l/x", "o/_runs/y"), b""))
 
-    def found(path: str, hidden: bool = False) -> list[str]:
-        return [url.removeprefix("abfs://runs/") for url, _ in list_urls(path, azurite.storage(), hidden=hidden)]
+    def found(path: str, names: Names = Names.SEEN) -> list[str]:
+        return [url.removeprefix("abfs://runs/") for url, _ in list_urls(path, azurite.storage(), names)]
 
     for pattern in ("abfs://runs", "abfs://runs/o/", "abfs://runs/**", "abfs://runs/*/**"):
-        assert found(pattern) == found(pattern, hidden=True) == ["o/_runs/y", "o/rows.txt"]
+        assert found(pattern) == found(pattern, Names.ALL) == ["o/_runs/y", "o/rows.txt"]
     for pattern in ("abfs://runs/o/?run/*", "abfs://runs/o/*/journal"):
         with pytest.raises(InputError, match="nothing is found"):
             found(pattern)
@@ -584,7 +584,7 @@ def test_an_empty_blob_and_odd_names_come_as_well(azurite: Azurite, tmp_path: Pa
     names = ["empty", "a//b", "...", ".x/.y", "ü %41+&=#.txt", "n" * 300 + ".csv", "dot."]
     azurite.container("odd", dict.fromkeys(names, b""))
     storage = azurite.storage()
-    urls = [url for url, _ in list_urls("abfs://odd", storage, hidden=True)]
+    urls = [url for url, _ in list_urls("abfs://odd", storage, Names.ALL)]
     assert sorted(urls) == sorted(f"abfs://odd/{name}" for name in names)
     download([(url, tmp_path / "in" / local_name(url, storage)) for url in urls], storage)
     found = in_folder(tmp_path)

@@ -23,7 +23,7 @@ from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, pu
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
-from mpi_prs.core.urls import is_glob, is_url, literal
+from mpi_prs.core.urls import Names, is_glob, is_url, literal
 
 if TYPE_CHECKING:
     from mpi_prs.inputs.datasets import Dataset as Data
@@ -409,7 +409,7 @@ def _check_is_empty(place: DataPath) -> None:
     from mpi_prs.storage.remote import list_any
 
     try:
-        found = next(list_any(place.url, storage_of(place.datastore.storage_section()), hidden=True), None)
+        found = next(list_any(place.url, storage_of(place.datastore.storage_section()), Names.ALL), None)
     except InputError as error:
         raise OutputError(str(error)) from None
     if found is not None:

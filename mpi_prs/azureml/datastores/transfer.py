@@ -21,7 +21,7 @@ from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
-from mpi_prs.core.urls import is_url
+from mpi_prs.core.urls import Names, is_url
 
 _log = logging.getLogger("mpi_prs.datastores")
 
@@ -341,5 +341,5 @@ def _blobs_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
     from mpi_prs.storage.stores import safe_path
 
     storage, url, root = storage_of(datastore.storage_section()), datastore.url(prefix), datastore.url()
-    found = [each.url for each in list_any(url, storage, hidden=True)]
+    found = [each.url for each in list_any(url, storage, Names.ALL)]
     return [(blob, safe_path(blob.removeprefix(root))) for blob in found]

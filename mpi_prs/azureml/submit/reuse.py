@@ -26,7 +26,7 @@ from mpi_prs.core.errors import InputError, WorkspaceError
 from mpi_prs.core.files import walk
 from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.core.urls import is_url
+from mpi_prs.core.urls import Names, is_url
 
 if TYPE_CHECKING:
     from mpi_prs.job.config.model import JobConfig
@@ -159,7 +159,7 @@ def _blobs_are_there(url: str, expected: Mapping[str, int], storage: Storage) ->
 
     above = f"{url.rstrip('/')}/"
     try:
-        found = dict(list_urls(above, storage, hidden=True))
+        found = dict(list_urls(above, storage, Names.ALL))
     except InputError:
         return False
     return all(found.get(url_below(url, name)) == size for name, size in expected.items())
@@ -213,7 +213,7 @@ def _below(path: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
     from mpi_prs.storage.remote import list_versions
 
     if is_url(path):
-        yield from list_versions(path, storage, hidden=True)
+        yield from list_versions(path, storage, Names.ALL)
     elif os.path.isdir(path):
         yield from _local(os.fsencode(os.path.join(path, name)) for name in walk(path))
     else:

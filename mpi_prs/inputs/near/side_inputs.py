@@ -29,7 +29,7 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import move, walk
 from mpi_prs.core.locks import is_still, share, try_alone
 from mpi_prs.core.run_directory import RUN_FOLDER
-from mpi_prs.core.urls import is_url
+from mpi_prs.core.urls import Names, is_url
 from mpi_prs.inputs.near.staging import copy
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.downloading import begin_download, finish, local_name
@@ -243,7 +243,7 @@ def _fetch(side_input: SideInput, folder: Path, check: Callable[[], None]) -> No
     target = folder / path.rpartition("/")[2]
     folder.mkdir(mode=0o700)
     if is_url(source):
-        found = [url for url, _size in list_urls(side_input.path, storage, hidden=True)]
+        found = [url for url, _size in list_urls(side_input.path, storage, Names.ALL)]
         if found != [source] and not all(url.startswith(source + "/") for url in found):
             raise InputError(f"{source} is a glob; a side input is one file or one folder")
         pairs = [(url, Path(f"{target}{local_name(url, storage)[len(path) :]}")) for url in found]
