@@ -85,7 +85,8 @@ class InputSection(Section):
         default=None, description="delimited: the character around quoted values, empty: none; default a double quote"
     )
     support_multi_line: bool | None = Field(
-        default=None, description="delimited: true where quoted values may hold newlines (slower); default false"
+        default=None,
+        description="delimited: true where quoted values may hold newlines (slower); default: if a sample has some",
     )
     decimal: Text | None = Field(default=None, description='delimited: the decimal point; default "."')
     na_values: tuple[Text, ...] | None = Field(

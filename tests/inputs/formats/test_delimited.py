@@ -222,7 +222,12 @@ def test_a_header_may_have_line_breaks_in_quotes(tmp_path: Path) -> None:
     text = '"a\nb","c\r\nd"\r\n1,2\r\n3,4'
     path = write(tmp_path, text)
     same(frames_of(Delimited(support_multi_line=True), [path], BatchSize(bytes=5)), by_pandas(text))
-    assert "support_multi_line: true" in refusal(Delimited(), path)
+    same(frames_of(Delimited(), [path], BatchSize(bytes=5)), by_pandas(text))
+    message = refusal(Delimited(), write(tmp_path, '"a\nb,c\n1,2\n'))
+    assert (
+        "the first record has a quoted value that does not end; check quote, and set support_multi_line: true"
+        in message
+    )
 
 
 def test_a_long_header_is_read_whole(tmp_path: Path) -> None:
@@ -347,6 +352,32 @@ class TestWhatTheSampleDidNotShow:
         assert sum(batch.data.num_rows for batch in batches) == 400
         assert [str(bad) in str(refused.value) for batch in batches for bad in batch.bad] == [True]
 
+    @pytest.mark.parametrize("skip", [False, True])
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize(
+        "value", ['"x\ny"', '"x\n8,z\ny"', '"' + "7,z\n" * 100 + '"', '"he ""says""\n7,""z""\n1,y\n"']
+    )
+    def test_line_breaks_in_quotes_fail_the_mini_batches_that_they_are_in(
+        self, tmp_path: Path, value: str, end: str, skip: bool
+    ) -> None:
+        text = "a,b\n" + "1,2\n" * 200 + f"9,{value}\n" + "1,2\n" * 200
+        path = write(tmp_path, text.replace("\n", end))
+        format = Delimited(on_bad_record="skip_and_count" if skip else "fail", column_types={"b": "string"})
+        for size in (30, 50, 97, 200, 501):
+            survey, parts = parts_of(format, [path], BatchSize(bytes=size))
+            rows, told = [], []
+            with closing(format.reader(survey, STORE)) as reader:
+                for part in parts:
+                    try:
+                        rows += reader.read(part).data.to_pylist()
+                    except InputError as error:
+                        told.append(str(error))
+            assert all(row == {"a": 1, "b": "2"} for row in rows)
+            assert told and all("set support_multi_line: true if values hold line breaks" in each for each in told)
+            assert any("table.csv, line 202: a quoted value does not end in this line." in each for each in told)
+            with_breaks = Delimited(support_multi_line=True, column_types={"b": "string"})
+            assert sum(map(len, frames_of(with_breaks, [path], BatchSize(bytes=size)))) == 401
+
     def test_a_chosen_type_is_not_widened(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"'0.5' is not an int64"):
             self.batches(tmp_path, "1,0.5", column_types={"b": "int"})
@@ -383,18 +414,28 @@ def test_of_very_many_files_some_are_looked_at_evenly() -> None:
 # Bad records
 
 
-@pytest.mark.parametrize("size", [*range(1, 60, 3), 2**30])
-def test_a_line_break_in_quotes_is_bad_wherever_the_cut_falls(tmp_path: Path, size: int) -> None:
-    path = write(tmp_path, 'a,b\n1,x\n2,"y\nz",3\n4,"v, w"\n')
+@pytest.mark.parametrize("size", [*range(1, 60, 9), 2**30])
+def test_line_breaks_in_quotes_are_read_if_the_sample_shows_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    path = write(tmp_path, 'a,b\n1,x\n2,"y\nz",3\n"3","v\r\n4,w"\n5,"v, w"\n')
     format = Delimited(on_bad_record="skip_and_count", column_types={"a": "string"})
-    survey, parts = parts_of(format, [path], BatchSize(bytes=size))
-    with closing(format.reader(survey, STORE)) as reader:
-        batches = [reader.read(part) for part in parts]
-    bad = [bad for batch in batches for bad in batch.bad]
-    assert [(one.line, one.column) for one in bad] == [(3, None)]
-    assert "support_multi_line: true" in bad[0].problem
+    batches = batches_of(format, path, BatchSize(bytes=size))
+    assert [str(bad) for batch in batches for bad in batch.bad] == [f"{path}, line 3: 3 fields where 2 are expected"]
     rows = [tuple(row.values()) for batch in batches for row in batch.data.to_pylist()]
-    assert rows == [("1", "x"), ('z"', "3"), ("4", "v, w")]
+    assert rows == [("1", "x"), ("3", "v\r\n4,w"), ("5", "v, w")]
+    assert f"{path}: quoted values hold line breaks, so support_multi_line is on" in caplog.text
+
+
+@pytest.mark.parametrize("text", ['a,b\n1,"x\n2,y\n3,5" disk\n', 'a,b\n1,5" disk 5"\n2,7"\n3,"y\n'])
+def test_quotes_that_do_not_close_as_they_should_are_no_line_breaks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    path = write(tmp_path, text)
+    (batch,) = batches_of(Delimited(on_bad_record="skip_and_count"), path)
+    assert (batch.data.num_rows, batch.skipped) == (2, 1)
+    assert "support_multi_line" not in caplog.text
+    assert "in some lines quotes do not open and close values" in caplog.text
 
 
 def test_a_quoted_value_without_an_end_is_bad(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ _PIECE = 2**17
 _OPEN = "check quote, and set support_multi_line: true if values hold line breaks"
 
 
+class OpenQuote(InputError):
+    """The first record of a file has a quoted value that does not end where the record does."""
+
+
 class Head(NamedTuple):
     """The beginning of a file.
 
@@ -98,7 +102,7 @@ def head_of(data: bytes, name: str, dialect: Dialect, whole: bool, path: str) ->
     if not whole and (stop == len(text) or (records.open[0] and dialect.multi_line)):
         return None
     if records.open[0]:
-        raise InputError(f"{path}: the first record has a quoted value that does not end; {_OPEN}")
+        raise OpenQuote(f"{path}: the first record has a quoted value that does not end; {_OPEN}")
     after = LINE_BREAK.match(text, stop)
     second = after.end() if after else stop
     raw = data[encoding.bom + start * encoding.unit : encoding.bom + stop * encoding.unit]
@@ -146,12 +150,14 @@ class Text(NamedTuple):
         data: UTF-8, with something around it: text is not copied without need.
         start, stop: where in it the text is.
         offset: where the text begins in the file, in bytes.
+        before: some of what is before it in the file, squeezed.
     """
 
     data: bytes
     start: int
     stop: int
     offset: int
+    before: bytes = b""
 
     @classmethod
     def of(cls, encoding: Encoding, data: bytes, start: int, stop: int, offset: int) -> Text:
@@ -181,12 +187,15 @@ class Text(NamedTuple):
         return self.data.find(what, self.start, self.stop) >= 0
 
 
-def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int, longest: int) -> Text:
+def lines_between(
+    file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int, longest: int, look_back: int = 0
+) -> Text:
     """The lines of which the first byte is in a range. Reads the range and as far as the last line goes.
 
     Args:
         size: of the file.
         longest: so far it may go.
+        look_back: bytes that are read before the range, too; a multiple of 4.
 
     Raises:
         EOFError: the file is shorter than it was.
@@ -194,17 +203,20 @@ def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, siz
     """
     unit = encoding.unit
     start = max(start, encoding.bom)
-    lead = unit if start > encoding.bom else 0  # what is before tells whether a line begins at `start`
+    lead = min(start - encoding.bom, unit + look_back)  # what is before tells whether a line begins at `start`
     file.seek(start - lead)
     data = file.read(max(stop - start, 0) + lead)
     if len(data) < stop - start + lead:
         raise EOFError
     begin = 0
+    before = b""
     if lead:
-        found = LINE_BREAK.search(encoding.squeezed(data))
+        text = encoding.squeezed(data)
+        found = LINE_BREAK.search(text, lead // unit - 1)
         begin = found.end() * unit if found else len(data)
         if begin >= len(data):
             return Text(b"", 0, 0, stop)
+        before = text[: begin // unit] if look_back else b""
     if stop < size:
         try:
             data += _rest_of_line(file, encoding, encoding.squeezed(data[-unit:]), longest)
@@ -212,7 +224,7 @@ def lines_between(file: BinaryIO, encoding: Encoding, start: int, stop: int, siz
             text = encoding.squeezed(data)
             last = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
             raise LongRecord(start - lead + last * unit) from None
-    return Text.of(encoding, data, begin, len(data), start - lead + begin)
+    return Text.of(encoding, data, begin, len(data), start - lead + begin)._replace(before=before)
 
 
 class LongRecord(Exception):

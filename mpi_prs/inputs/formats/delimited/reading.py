@@ -29,11 +29,13 @@ from mpi_prs.inputs.formats.delimited.file import (
     squeezed_chunks,
     too_long,
 )
-from mpi_prs.inputs.formats.delimited.records import Records, line_breaks, records_of
+from mpi_prs.inputs.formats.delimited.records import Records, begins_inside, line_breaks, records_of
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, is_integer_text, to_datetimes, to_values
 
+_LOOK_BACK = 2**16
+"""Bytes before a part in which a quoted value that goes on in it is looked for."""
 _ONE_BLOCK = 2**25
 """Text up to this size is parsed as one block; of longer text, Arrow takes blocks of this size."""
 _SOMETHING = re.compile(rb"[^\r\n]")
@@ -82,6 +84,7 @@ class DelimitedReader:
         headed: the file that has a header, if only one has; ``None``: none has, or ``names`` is ``None``.
         all_headed: whether all files have one.
         skip: leave bad records out.
+        watched: lines may be pieces of quoted values with line breaks, which the sample did not show.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class DelimitedReader:
         headed: str | None,
         all_headed: bool,
         skip: bool,
+        watched: bool,
     ) -> None:
         self._opener = opener
         self._columns = columns
@@ -99,6 +103,7 @@ class DelimitedReader:
         self._headed = headed
         self._all_headed = all_headed
         self._skip = skip
+        self._watched = watched
         self._convert = _convert_options(columns)
         types = columns.schema
         self._integers = any(pa.types.is_integer(each.type) for each in types)
@@ -127,6 +132,8 @@ class DelimitedReader:
             raise
         if _SOMETHING.search(text.data, text.start, text.stop) is None:
             return Batch(self._columns.schema.empty_table())
+        if self._watched and begins_inside(text.before, text.data, text.start, text.stop, self._opener.dialect):
+            raise self._torn(part, text, 0, "it seems to be inside a quoted value that began before")
         try:
             return Batch(self._finished(self._quickly(text, names)))
         except (pa.ArrowException, _Doubt):
@@ -155,7 +162,8 @@ class DelimitedReader:
             return self._own_names, bytes_between(self._file, self._encoding, part.start, part.stop)
         longest = self._opener.longest
         try:
-            text = lines_between(self._file, self._encoding, part.start, part.stop, self._size, longest)
+            look_back = _LOOK_BACK if self._watched else 0
+            text = lines_between(self._file, self._encoding, part.start, part.stop, self._size, longest, look_back)
         except LongRecord as error:
             raise too_long(self._file, self._encoding, part.file, error, longest) from None
         return self._own_names, text
@@ -228,6 +236,9 @@ class DelimitedReader:
         content = text.content
         records = records_of(content, dialect)
         wanted = [name for name in columns.schema.names if name in set(names)]
+        if self._watched and records.open.any():
+            number = int(records.open.argmax())
+            raise self._torn(part, text, int(records.lines[number]), "a quoted value does not end in this line")
         texts = texts_of(content, records, dialect, names, wanted, columns.missing, columns.fill)
         if columns.whole_texts:
             whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
@@ -265,6 +276,15 @@ class DelimitedReader:
         missing = pc.is_null(values)
         wrong = pc.indices_nonzero(pc.and_(pc.is_valid(texts), missing) if field.nullable else missing)
         return values, np.frombuffer(wrong.buffers()[1], np.uint64, len(wrong)).astype(np.int64)
+
+    def _torn(self, part: Part, text: Text, lines: int, problem: str) -> InputError:
+        """What to say of a part whose lines may be pieces of values; the problem is after so many of its lines."""
+        with reading(part.file):
+            line = self._lines_before(part.file, text.offset) + lines + 1
+        return InputError(
+            f"{BadRecord(part.file, line, None, problem)}. Nothing of this mini-batch is read, as its lines may be "
+            "pieces of values: set support_multi_line: true if values hold line breaks, or quote: '' if quotes are none"
+        )
 
     def _told(self, part: Part, text: Text, records: Records, bad: dict[int, _Bad]) -> list[BadRecord]:
         """The first of the bad records, with their lines. Reads the file up to the part, to count them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +14,14 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.delimited.encoding import normal_name
-from mpi_prs.inputs.formats.delimited.file import Head, Opener, column_names, count_line_breaks, squeezed_chunks
+from mpi_prs.inputs.formats.delimited.file import (
+    Head,
+    Opener,
+    OpenQuote,
+    column_names,
+    count_line_breaks,
+    squeezed_chunks,
+)
 from mpi_prs.inputs.formats.delimited.reading import Columns, DelimitedReader
 from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends
 from mpi_prs.inputs.formats.delimited.survey import Found, choose, sample
@@ -30,6 +39,8 @@ from mpi_prs.inputs.formats.inference import type_of
 from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
 from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.text_columns import MISSING
+
+_log = logging.getLogger("mpi_prs.delimited")
 
 Header = Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
 _HEADERS = (
@@ -53,7 +64,9 @@ class Delimited:
       loses digits.
     - A record with more fields than there are columns, or with fewer, is bad; pandas may make an index of the former,
       and fills the latter up.
-    - Without ``support_multi_line`` each line is a record, and one in which a quoted value does not end is bad.
+    - Without ``support_multi_line``, and if the sample does not show that it is wanted, each line is a record. Where a
+      quoted value does not end in its line, all of the part fails, as its lines may be pieces of values; of such lines
+      in the sample that line breaks inside quotes do not explain, each alone is bad.
     - A column of integers beyond 64 bits is text.
 
     Files are cut at line breaks by the readers, so that splitting reads nothing but the header. With
@@ -126,20 +139,52 @@ class Delimited:
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """Columns and types from a sample; about 0.2 s, and the time to open at most 257 files.
 
-        With ``combine_all_files_headers`` all files are opened, for their headers.
+        With ``combine_all_files_headers`` all files are opened, for their headers. Where the sample shows line breaks
+        inside quotes, the dataset is read with ``support_multi_line``, and the log says so.
 
         Raises:
             InputError: a file cannot be read, two of those of the sample do not have the same header, or a column
                 does not exist.
         """
-        opener = self._opener(store)
+        multi_line = self.support_multi_line and bool(self.quote)
+        problem: OpenQuote | None = None
+        try:
+            survey, found = self._surveyed(files, store, multi_line)
+        except OpenQuote as error:
+            problem = error
+        if multi_line or (problem is None and not found.torn):
+            if problem is not None:
+                raise problem
+            return survey
+        with suppress(InputError):
+            other, found = self._surveyed(files, store, True)
+            if (found.multi_line or problem is not None) and found.multi_line >= found.torn:
+                _log.warning(
+                    "%s: quoted values hold line breaks, so support_multi_line is on: each file is read once before "
+                    "the first mini-batch. Set it in the job config to say so, or quote: '' if quotes mean nothing",
+                    other["first"],
+                )
+                return other
+        if problem is not None:
+            raise problem
+        _log.warning(
+            "%s: in some lines quotes do not open and close values as they should; each line is taken for a record, "
+            "and one in which a quoted value does not end is bad. Set quote: '' if quotes mean nothing",
+            survey["first"],
+        )
+        return {**survey, "watched": False}
+
+    def _surveyed(
+        self, files: Callable[[], Iterator[str]], store: Files, multi_line: bool
+    ) -> tuple[dict[str, Any], Found]:
+        """The survey, and what the sample tells, if line breaks may be inside quotes, or may not."""
+        opener = self._opener(store, multi_line)
         first, names = self._first(files, opener)
-        survey: dict[str, Any] = {"first": first, "names": names}
+        survey: dict[str, Any] = {"first": first, "names": names, "multi_line": multi_line}
         lacking: set[str] = set()
         if self.header == "combine_all_files_headers":
             lacking = _combine(files, opener, names)
         found = Found()
-        whole = True
         for piece in sample(
             choose(files()),
             lambda path, head: self._names(path, head, survey),
@@ -147,7 +192,7 @@ class Delimited:
             opener,
         ):
             if piece is None:
-                whole = False
+                found.whole = False
             else:
                 found.add(piece, opener, self._missing(), self.fill_missing_fields, self.decimal)
         if first is not None:
@@ -161,7 +206,7 @@ class Delimited:
             if name in chosen:
                 type = chosen[name].type
             elif self.infer_column_types and not (self.empty_as_string and seen <= {"missing"}):
-                type = type_of(seen, whole)
+                type = type_of(seen, found.whole)
             else:
                 type = pa.string()
             fields.append(pa.field(name, type))
@@ -171,7 +216,8 @@ class Delimited:
         survey["schema"] = pack_schema(for_pandas(schema, may_be_missing, chosen, self.numpy_types))
         survey["bytes_per_record"] = max(found.bytes / max(found.records, 1), 1.0)
         survey["longest_record"] = found.longest
-        return survey
+        survey["watched"] = bool(self.quote) and not multi_line and not found.whole
+        return survey, found
 
     def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
         """Parts of about equal size, not shorter than the longest record of the sample.
@@ -182,7 +228,7 @@ class Delimited:
         Raises:
             InputError: the file cannot be read, or its header is not that of the first file.
         """
-        opener = self._opener(store)
+        opener = self._opener(store, survey["multi_line"])
         try:
             head = opener.head(file)
         except InputError:
@@ -202,7 +248,7 @@ class Delimited:
             yield Part(file, 0, length, max(1, round(length * COMPRESSED / per_record)))
             return
         step = size.in_bytes(per_record, length)
-        if self.support_multi_line and self.quote:
+        if survey["multi_line"]:
             yield from self._split_at_ends(file, body, length, step, head, opener)
             return
         longest = survey["longest_record"] * head.encoding.unit
@@ -226,16 +272,17 @@ class Delimited:
         )
         combined = self.header == "combine_all_files_headers"
         return DelimitedReader(
-            self._opener(store),
+            self._opener(store, survey["multi_line"]),
             columns,
             None if combined else survey["names"],
             survey["first"] if self.header == "only_first_file_has_headers" else None,
             combined or self.header == "all_files_have_same_headers",
             self.on_bad_record == "skip_and_count",
+            survey["watched"],
         )
 
-    def _opener(self, store: Files) -> Opener:
-        dialect = Dialect(self.separator.encode(), self.quote.encode(), self.support_multi_line)
+    def _opener(self, store: Files, multi_line: bool) -> Opener:
+        dialect = Dialect(self.separator.encode(), self.quote.encode(), multi_line)
         return Opener(store, normal_name(self.encoding), dialect, self.max_record_size)
 
     def _missing(self) -> tuple[str, ...]:

@@ -19,7 +19,15 @@ from mpi_prs.inputs.formats.delimited.file import (
     lines_between,
     too_long,
 )
-from mpi_prs.inputs.formats.delimited.records import inside_quotes, line_breaks, records_of
+from mpi_prs.inputs.formats.delimited.records import (
+    Dialect,
+    Records,
+    closes_well,
+    ends_of_values,
+    inside_quotes,
+    line_breaks,
+    records_of,
+)
 from mpi_prs.inputs.formats.format import length_of, reading
 from mpi_prs.inputs.formats.inference import look
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
@@ -27,6 +35,8 @@ from mpi_prs.inputs.formats.lines import compression_of, decompressed
 SAMPLE_BYTES = 2**23
 SAMPLE_FILES = 128
 _PIECE_BYTES = 2**18
+_RECORDS_TOLD = 1000
+"""So many records of a piece tell how its quotes are meant."""
 
 
 class Piece(NamedTuple):
@@ -44,12 +54,19 @@ class Found:
         seen: column → what there is in it, see :func:`~mpi_prs.inputs.formats.inference.look`.
         bytes, records: of the sample.
         longest: bytes of its longest record.
+        whole: nothing has been left out.
+        torn: lines that seem to be pieces of quoted values with line breaks; where these are read as such, records of
+            which the quotes do not close as they should.
+        multi_line: records with line breaks in quoted values.
     """
 
     seen: dict[str, set[str]] = field(default_factory=dict)
     bytes: int = 0
     records: int = 0
     longest: int = 1
+    whole: bool = True
+    torn: int = 0
+    multi_line: int = 0
 
     def add(self, piece: Piece, opener: Opener, missing: Sequence[str], fill: bool, decimal: str) -> None:
         """Look at all values of a piece."""
@@ -58,11 +75,27 @@ class Found:
         self.records += len(records.starts)
         if len(records.starts):
             self.longest = max(self.longest, int((records.stops - records.starts).max()) + 2)
+        if opener.dialect.quote:
+            self._add_quotes(piece, records, opener.dialect)
         texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing, fill)
         for name, chunks in texts.columns.items():
             seen = self.seen.setdefault(name, set())
             for chunk in chunks:
                 seen |= look(chunk, decimal, seen)
+
+    def _add_quotes(self, piece: Piece, records: Records, dialect: Dialect) -> None:
+        text = piece.text
+        self.torn += int(records.open.sum())
+        if not dialect.multi_line:
+            self.torn += len(ends_of_values(text, records, dialect))
+            return
+        breaks, _ = line_breaks(np.frombuffer(text, np.uint8))
+        inside = np.searchsorted(breaks, records.stops) > np.searchsorted(breaks, records.starts)
+        for number in np.flatnonzero(inside & ~records.open)[:_RECORDS_TOLD].tolist():
+            if closes_well(text[records.starts[number] : records.stops[number]], dialect):
+                self.multi_line += 1
+            else:
+                self.torn += 1
 
 
 class Chosen(NamedTuple):
