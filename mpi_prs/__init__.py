@@ -11,42 +11,35 @@ from __future__ import annotations as _annotations  # user processes may run in 
 
 from typing import Any as _Any
 
+from mpi_prs.child.shims import finder as _finder
+
 __version__ = "0.1.0"
+_PUBLIC = "mpi_prs.child.shims.names:PUBLIC"
 
 
 def __getattr__(name: str) -> _Any:
     """The SDK's classes, imported when they are asked for."""
     if name.startswith("__") and name != "__all__":  # Python's own questions
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mpi_prs.child.shims.finder import provided
-    from mpi_prs.child.shims.names import PUBLIC
-
+    public = _finder.resolve(_PUBLIC)
     if name == "__all__":
-        return sorted(PUBLIC)
-    if name in PUBLIC:
-        value = globals()[name] = provided(PUBLIC[name])
+        return sorted(public)
+    if name in public:
+        value = globals()[name] = _finder.provided(public[name])
         return value
-    from mpi_prs.core.words import did_you_mean
-
-    hint = did_you_mean(name, PUBLIC, "dir(mpi_prs) lists what it has", most=2)
+    hint = _finder.resolve("mpi_prs.core.words:did_you_mean")(name, public, "dir(mpi_prs) lists what it has", most=2)
     raise AttributeError(f"mpi_prs has no {name!r}; {hint}")
 
 
 def __dir__() -> list[str]:
-    from mpi_prs.child.shims.names import PUBLIC
-
-    return sorted({*globals(), *PUBLIC})
+    return sorted({*globals(), *_finder.resolve(_PUBLIC)})
 
 
 def load_ipython_extension(ipython: _Any) -> None:
     """``%load_ext mpi_prs``: ``import azureml.core`` and the like give what is ours."""
-    from mpi_prs.child.shims.extension import load
-
-    load(ipython)
+    _finder.resolve("mpi_prs.child.shims.extension:load")(ipython)
 
 
 def unload_ipython_extension(ipython: _Any) -> None:
     """``%unload_ext mpi_prs``: as if it had not been loaded."""
-    from mpi_prs.child.shims.extension import unload
-
-    unload(ipython)
+    _finder.resolve("mpi_prs.child.shims.extension:unload")(ipython)

@@ -1,7 +1,8 @@
 """Azure's SDK. This module is its façade: the one way from a room up to those that are built on it.
 
 What a workspace, a pipeline or a run does by way of rooms above its own (``ws.experiments``, ``pipeline.submit``) goes
-through here, and is imported when it is asked for: nowhere else in the SDK is a module of ours imported in a function.
+through here, and is imported when it is asked for, so that who opens a workspace (``mpi-prs models list``) waits for
+none of it: nowhere else in the SDK is a module of ours imported in a function.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from mpi_prs.azureml.experiment import Experiment
     from mpi_prs.azureml.models.model import Model
     from mpi_prs.azureml.workspace import Workspace
+
+
+def changed_settings(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A workspace's settings with some replaced. Raises WorkspaceError: one is none, or does not take this value."""
+    from mpi_prs.azureml.store.settings import changed
+
+    return changed(settings, changes)
 
 
 def computes_of(workspace: Workspace) -> Mapping[str, ComputeTarget]:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs import azureml
-from mpi_prs.azureml.store import settings
 from mpi_prs.child.context import finding
 from mpi_prs.child.context import workspace as context
 from mpi_prs.child.context.given_path import given_path
@@ -224,7 +223,9 @@ class Workspace(context.Workspace):
         Raises:
             WorkspaceError: there is no such setting, it does not take this value, or the file cannot be written.
         """
-        self._change(lambda about: {**about, "settings": settings.changed(about.get("settings") or {}, changes)})
+        self._change(
+            lambda about: {**about, "settings": azureml.changed_settings(about.get("settings") or {}, changes)}
+        )
 
     # Inside
 

@@ -56,7 +56,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: str | SlurmError) -> li
             raise answer
         return parse_nodes(answer)
 
-    monkeypatch.setattr("mpi_prs.slurm.control.partition_nodes", partition_nodes)
+    monkeypatch.setattr("mpi_prs.azureml.compute.target.partition_nodes", partition_nodes)
     return left
 
 

@@ -124,7 +124,7 @@ def test_why_a_job_waits_in_the_queue_is_told_with_one_question_in_ten_seconds(
         asked.append(job_id)
         return original(job_id)
 
-    monkeypatch.setattr(control, "job_state", ask)
+    monkeypatch.setattr(slurm_backend, "job_state", ask)
     lab.ws.update_settings(slurm={"extra": ["--hold"]})
     steps = [lab.step(f"step-{n}", NAMES, [lab.files()], PipelineData(f"out_{n}")) for n in range(3)]
     run = lab.submit(*steps)

@@ -14,7 +14,6 @@ from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.reuse import UPSTREAM, check_inputs, digest_of, digest_of_files
 from mpi_prs.core.errors import InputError
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.storage import remote
 from mpi_prs.storage.stores import Listed
 from tests.support.azurite import Azurite
 
@@ -82,7 +81,7 @@ def test_blobs_count_by_their_versions(tmp_path: Path, azurite: Azurite, monkeyp
             client.get_blob_client(container, blob).upload_blob(b"new", overwrite=True)
         seen.add(digest_of_files(config))
     assert len(seen) == 3
-    monkeypatch.setattr(remote, "list_versions", lambda *_, **__: [Listed("x", 1, "")])
+    monkeypatch.setattr(reuse, "list_versions", lambda *_, **__: [Listed("x", 1, "")])
     assert digest_of_files(config) is None  # a store that does not tell versions
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import Blocked, RunStatus
@@ -17,10 +16,9 @@ from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.model import JobConfig
-    from mpi_prs.monitor.status import Status
+from mpi_prs.job.batch import processes_per_rank
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.monitor.status import Status, outcome, read_status
 
 _START_SECONDS = 120.0
 _MOST_PROCESSES = 64
@@ -36,8 +34,6 @@ class LocalBackend:
             ConfigError: they cannot be divided among ranks.
             PipelineError: they are too many.
         """
-        from mpi_prs.job.batch import processes_per_rank
-
         most = max(_MOST_PROCESSES, 4 * (os.cpu_count() or 1))
         for config in configs.values():
             processes_per_rank(config)
@@ -84,8 +80,6 @@ class LocalBackend:
 
     def look(self, record: RunRecord, folder: RunFolder, blocked: Blocked | None, given_up: bool) -> RunStatus:
         """Where a step run stands; see ``SlurmBackend.look``."""
-        from mpi_prs.monitor.status import read_status
-
         assert record.step is not None and record.parent is not None
         path = RunFolder(folder.root.with_name(record.parent)).runner
         runner = read_dataclass(RunnerRecord, path)
@@ -119,8 +113,6 @@ def standing_of(
         blocked: what stands in its way.
         given_up: whether whoever should have started the runner will not do so any more.
     """
-    from mpi_prs.monitor.status import outcome
-
     progress = runner.steps.get(record.id) if runner is not None else None
     ended = status is not None and not status.under_way
     if progress is not None and progress.exit_code is not None:

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends.runner_record import UPDATE_SECONDS, RunnerRecord, StepProgress
 from mpi_prs.child.context.run_record import RunFolder, RunRecord, read_record
@@ -42,9 +41,9 @@ from mpi_prs.core.errors import (
 from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.records import write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.batch import processes_per_rank
+from mpi_prs.job.config.model import JobConfig, load_config
+from mpi_prs.job.run.run_lock import RunLock
 
 _LOOK_SECONDS = 0.5
 _DRAIN_SECONDS = 2.0
@@ -90,8 +89,6 @@ class Runner:
 
     def claim(self) -> None:
         """Say that this process is at work, and keep others away. Raises PipelineError: another one is at work."""
-        from mpi_prs.job.run.run_lock import RunLock
-
         try:
             self._lock = RunLock(self._folder.runner_lock)
         except OutputError as error:
@@ -127,8 +124,6 @@ class Runner:
         return None
 
     def _run_step(self, record: RunRecord) -> StepProgress:
-        from mpi_prs.job.config.model import load_config
-
         folder = self._folder_of(record)
         self._note(record, StepProgress(began=time.time()))
         try:
@@ -150,8 +145,6 @@ class Runner:
 
     def _wait_for_the_one_before(self, config: JobConfig) -> None:
         """A step that is resumed may have processes left of a runner that was killed: they end in good order first."""
-        from mpi_prs.job.run.run_lock import RunLock
-
         run = RunDirectory(config.output)
         if run.lock.exists():
             with contextlib.suppress(OutputError, OSError):  # the step itself will say it
@@ -224,8 +217,6 @@ def step_command(config: JobConfig, job: Path) -> list[str]:
 
     This machine is one node, whatever ``node_count`` says.
     """
-    from mpi_prs.job.batch import processes_per_rank
-
     program = [sys.executable, "-m", "mpi_prs", "run", str(job)]
     mpirun = find_mpirun()
     if mpirun is None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mpi_prs.child.context.run_record import RunRecord
-    from mpi_prs.monitor.status import Status
+from mpi_prs.child.context.run_record import RunRecord
+from mpi_prs.monitor.status import Status
 
 NOT_STARTED = "NotStarted"
 PREPARING = "Preparing"

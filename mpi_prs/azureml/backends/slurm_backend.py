@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import Blocked, RunStatus
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.core.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.model import JobConfig
-    from mpi_prs.slurm.control import JobState
-    from mpi_prs.slurm.watch import Look, RunWatch
+from mpi_prs.job.batch import batch_job
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.monitor.status import outcome
+from mpi_prs.slurm.control import JobState, job_state
+from mpi_prs.slurm.job_record import latest_job
+from mpi_prs.slurm.script import render
+from mpi_prs.slurm.submission import call_off, hand_in
+from mpi_prs.slurm.watch import ASK_SECONDS, Look, RunWatch
 
 _STARTING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT")
 
@@ -49,9 +52,6 @@ class Patience:
 
     def __call__(self, job_id: str) -> JobState | None:
         """What Slurm says, or said. Raises SlurmError."""
-        from mpi_prs.slurm.control import job_state
-        from mpi_prs.slurm.watch import ASK_SECONDS
-
         with self._lock:
             now = self._clock()
             waiting = [job for job, (_, answer) in self._answers.items() if answer is not None and not answer.is_over]
@@ -86,8 +86,6 @@ class SlurmBackend:
             PipelineError: there is no Slurm here.
             ConfigError, SlurmError: a job cannot be put to Slurm as it is.
         """
-        import shutil
-
         if shutil.which("sbatch") is None:
             raise PipelineError(
                 "there is no sbatch on this machine: submit from a login node of the cluster (its Slurm module may "
@@ -107,8 +105,6 @@ class SlurmBackend:
         Raises:
             SlurmError: Slurm refuses one.
         """
-        from mpi_prs.slurm.submission import call_off, hand_in
-
         jobs: dict[str, str] = {}
         try:
             for record in steps:
@@ -134,9 +130,6 @@ class SlurmBackend:
             blocked: what stands in its way.
             given_up: whether whoever should have submitted it will not do so any more.
         """
-        from mpi_prs.slurm.job_record import latest_job
-        from mpi_prs.slurm.watch import RunWatch
-
         assert record.step is not None
         run = RunDirectory(Path(record.step.folder))
         job_id = latest_job(run)
@@ -158,8 +151,6 @@ class SlurmBackend:
 
     def cancel(self, record: RunRecord) -> None:
         """Have a step's job ended, in the queue or at work. Raises SlurmError, OutputError."""
-        from mpi_prs.slurm.submission import call_off
-
         assert record.step is not None
         call_off(RunDirectory(Path(record.step.folder)))
 
@@ -171,8 +162,6 @@ def standing_of(look: Look, cancelled: bool) -> RunStatus:
         look: at its run.
         cancelled: whether somebody wants it to stop.
     """
-    from mpi_prs.monitor.status import outcome
-
     status = look.status
     if look.is_over:
         if look.exit_code == 0:
@@ -193,9 +182,6 @@ def standing_of(look: Look, cancelled: bool) -> RunStatus:
 
 def _script(config: JobConfig, job: Path, after: Sequence[str]) -> str:
     """The batch script of a step; ``after``: the Slurm jobs that must have completed before."""
-    from mpi_prs.job.batch import batch_job
-    from mpi_prs.slurm.script import render
-
     batch = batch_job(config, ["run", str(job)], job.parent)
     if after:
         wait = (f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes")

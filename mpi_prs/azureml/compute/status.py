@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.slurm.control import PartitionNodes
+from mpi_prs.slurm.control import PartitionNodes
 
 # Slurm marks a state by the characters behind it; see NODE STATE CODES in sinfo's manual.
 _MARKS = "*~#!%$@^-+"

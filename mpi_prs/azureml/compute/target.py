@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mpi_prs.azureml.compute.configuration import (
     AmlComputeProvisioningConfiguration,
@@ -32,14 +32,13 @@ from mpi_prs.azureml.compute.status import (
     counts_of_partition,
 )
 from mpi_prs.azureml.store import settings as workspace_settings
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder, layout_of
 from mpi_prs.core.azure_names import NotRegistered, Registered, Surface
 from mpi_prs.core.errors import ComputeTargetException, SlurmError, WorkspaceError
 from mpi_prs.core.records import add_json, check_name, names_of, read_json, time_stamp, update_json
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.slurm.control import partition_nodes
 
 _PAUSE = 10.0  # seconds between two looks at Slurm
 
@@ -394,7 +393,6 @@ class AmlCompute(ComputeTarget):
     def _counts(self) -> tuple[AmlComputeNodeStateCounts, list[dict[str, str]]]:
         if self.backend() == "local":
             return AmlComputeNodeStateCounts(idle_node_count=1), []
-        from mpi_prs.slurm.control import partition_nodes
 
         try:
             section = _section(self.workspace.settings, self.vm_size, self.vm_priority)

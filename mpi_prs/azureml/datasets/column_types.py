@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.words import near
+from mpi_prs.inputs.formats.types import parse_column_type
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,6 @@ def column_types_option(types: Any) -> tuple[dict[str, str], str]:
 
 
 def _known_type(column: str, text: str) -> str:
-    from mpi_prs.inputs.formats.types import parse_column_type
-
     try:
         parse_column_type(text)
     except ValueError as error:

@@ -20,7 +20,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mpi_prs.azureml.datasets import reading, registry
 from mpi_prs.azureml.datasets.column_types import (
@@ -34,12 +34,11 @@ from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
 from mpi_prs.azureml.datasets.sources import Source, one_store, source_of, sources
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.child.context.data import dataset_id
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.inputs.partition_format import PartitionFormat
 
 _MOST_FROZEN = 10_000
 
@@ -134,7 +133,6 @@ class AbstractDataset(Surface):
         """The keys that can be read from the paths."""
         if self.partition_format in (None, "hive") or self.keys:
             return list(self.keys)
-        from mpi_prs.inputs.partition_format import PartitionFormat
 
         return list(PartitionFormat.parse(self.partition_format).keys)
 
@@ -732,7 +730,6 @@ def _partition_format(text: Any) -> str | None:
         return text  # type: ignore[no-any-return]
     if not isinstance(text, str):
         raise WorkspaceError(f"partition_format is text such as '{{user}}/{{name}}.wav', but got {text!r}")
-    from mpi_prs.inputs.partition_format import PartitionFormat
 
     try:
         PartitionFormat.parse(text)

@@ -15,7 +15,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
+
+import pyarrow as pa
 
 from mpi_prs.azureml.datasets.sources import Source
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
@@ -24,9 +26,13 @@ from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
 from mpi_prs.core.urls import Names, is_glob, is_url, literal
-
-if TYPE_CHECKING:
-    from mpi_prs.inputs.datasets import Dataset as Data
+from mpi_prs.inputs import datasets
+from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.partition_by import partition_by as write_parts
+from mpi_prs.inputs.planning import Partitioning, plan
+from mpi_prs.inputs.reading import read_tables
+from mpi_prs.storage.remote import list_any, list_urls
+from mpi_prs.storage.stores import safe_path
 
 
 class Files(Protocol):
@@ -77,25 +83,23 @@ class Rows(Files, Protocol):
     def dropped(self) -> tuple[str, ...]: ...
 
 
-def data_of(dataset: Files) -> Data:
+def data_of(dataset: Files) -> datasets.Dataset:
     """The dataset as ``mpi_prs.inputs`` has it, whole.
 
     Raises:
         WorkspaceError: a datastore is not registered any more.
         InputError: an option of the format is not what it should be.
     """
-    from mpi_prs.inputs import datasets as data
-
     patterns = [source.pattern() for source in dataset.sources]
     common: dict[str, Any] = {
         "partition_format": dataset.partition_format,
         "storage": storage_of(dataset.storage_section()),
     }
     if not dataset.are_rows:
-        return data.FileDataset.from_files(patterns, **common)
+        return datasets.FileDataset.from_files(patterns, **common)
     rows = cast("Rows", dataset)
     columns = {"columns": rows.columns} if rows.columns else {}
-    return data.TabularDataset.from_files(
+    return datasets.TabularDataset.from_files(
         patterns,
         rows.format,
         **rows.options,
@@ -113,9 +117,6 @@ def check(dataset: Files) -> None:
     Raises:
         InputError: it cannot, and why.
     """
-    from mpi_prs.inputs.formats.format import BatchSize
-    from mpi_prs.inputs.planning import plan
-
     data = data_of(dataset)
     if dataset.keys or dataset.partition_format is not None:
         _values_of(data, next(data.paths()))
@@ -133,14 +134,12 @@ def every_file(dataset: Files) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: they cannot be listed.
     """
-    from mpi_prs.inputs.datasets import FileDataset as Files
-
     storage = storage_of(dataset.storage_section())
     bases = _bases(dataset.sources)
 
     def each() -> Iterator[tuple[str, str]]:
         for source, (base, label) in zip(dataset.sources, bases, strict=True):
-            for path in Files.from_files(source.pattern(), storage=storage).files():
+            for path in datasets.FileDataset.from_files(source.pattern(), storage=storage).files():
                 yield path, label + path.removeprefix(base).lstrip("/")
 
     yield from islice(each(), dataset.first, dataset.stop)
@@ -174,8 +173,6 @@ def _literal_folder(source: Source, root: str) -> str:
 
 def _is_blob(source: Source) -> bool:
     """Whether a URL is that of a file, and not of a folder: the listing of a file is itself alone."""
-    from mpi_prs.storage.remote import list_urls
-
     url = source.pattern()
     return next(iter(list_urls(url, storage_of(source.storage()))))[0] == url
 
@@ -210,8 +207,6 @@ def config_pattern(pattern: str) -> str:
 
 def local_pairs(dataset: Files, target: Path) -> list[tuple[str, Path]]:
     """Path or URL of each file, and its path below a folder of this machine."""
-    from mpi_prs.storage.stores import safe_path
-
     pairs = [(source, target / safe_path(name)) for source, name in every_file(dataset)]
     twice = {path for _, path in pairs}
     if len(twice) < len(pairs):
@@ -330,10 +325,8 @@ def partition_values(dataset: Files, keys: Sequence[str] | None) -> list[dict[st
     return list(found.values())
 
 
-def _values_of(data: Data, path: bytes) -> dict[str, Any]:
+def _values_of(data: datasets.Dataset, path: bytes) -> dict[str, Any]:
     """The values of a file's partition keys. Raises InputError: its path does not match."""
-    from mpi_prs.inputs.planning import Partitioning
-
     partitioning = Partitioning.of(data)
     if partitioning is None:
         raise WorkspaceError("the dataset has no partition keys: give partition_format when it is made")
@@ -345,11 +338,8 @@ def _values_of(data: Data, path: bytes) -> dict[str, Any]:
 
 def tables(dataset: Rows) -> Iterator[Any]:
     """The rows as pieces, each a ``pyarrow.Table``. Raises InputError."""
-    from mpi_prs.inputs.datasets import TabularDataset as Table
-    from mpi_prs.inputs.reading import read_tables
-
     data = data_of(dataset)
-    assert isinstance(data, Table)
+    assert isinstance(data, datasets.TabularDataset)
     place = 0
     for table in read_tables(data):
         start, stop = dataset.first - place, (None if dataset.stop is None else dataset.stop - place)
@@ -361,8 +351,6 @@ def tables(dataset: Rows) -> Iterator[Any]:
 
 def to_pandas(dataset: Rows) -> Any:
     """See :meth:`TabularDataset.to_pandas_dataframe`."""
-    import pyarrow as pa
-
     pieces = list(tables(dataset))
     if not pieces:
         raise WorkspaceError(f"there are no rows in {dataset}, and no columns known")
@@ -371,19 +359,17 @@ def to_pandas(dataset: Rows) -> Any:
 
 def partition_by(dataset: Rows, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Source:
     """See :meth:`TabularDataset.partition_by`; where the copy is."""
-    from mpi_prs.inputs.partition_by import partition_by as write
-
     if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
         raise WorkspaceError(f"partition_keys is a list of columns, but got {keys!r}")
     place = _target(target)
     datastore = place.datastore
     if datastore.folder is not None:
-        write(tables(dataset), list(keys), datastore.folder / place.path_on_datastore)
+        write_parts(tables(dataset), list(keys), datastore.folder / place.path_on_datastore)
     else:
         _check_is_empty(place)
         with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
             written = Path(folder, "table")
-            write(tables(dataset), list(keys), written)
+            write_parts(tables(dataset), list(keys), written)
             above = place.url.rstrip("/") + "/"
             pairs = [(path, above + name) for path, name in files_below(written, run_directories=True)]
             progress = Progress("uploading", "uploaded", f"to {place.datastore_name}", show_progress)
@@ -406,8 +392,6 @@ def _target(target: Any) -> DataPath:
 
 
 def _check_is_empty(place: DataPath) -> None:
-    from mpi_prs.storage.remote import list_any
-
     try:
         found = next(list_any(place.url, storage_of(place.datastore.storage_section()), Names.ALL), None)
     except InputError as error:

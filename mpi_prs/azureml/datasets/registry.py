@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mpi_prs.child.context.data import dataset_version
 from mpi_prs.child.context.tags import text_pairs
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.azure_names import Registered
 from mpi_prs.core.errors import WorkspaceError
@@ -24,9 +25,6 @@ from mpi_prs.core.records import (
     time_stamp,
     versions,
 )
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
 
 _SAVED = ".saved"
 """The folder of datasets that have an id and no name."""

@@ -10,14 +10,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, checked_path
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.urls import escape, is_glob, is_url, is_web
-
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.storage.credentials import check_url
 
 _WASB = re.compile(r"wasb(s?)://")
 _EXPECTED = (
@@ -162,7 +161,6 @@ def _outside(path: str | bytes) -> Source:
         raise WorkspaceError(
             f"path: {path}: URIs of Azure's SDK v2 are not taken here; write Datastore.get(ws, NAME).path(PATH)"
         )
-    from mpi_prs.storage.credentials import check_url
 
     check_url(path)
     return Source(_WASB.sub(r"abfs\1://", path))

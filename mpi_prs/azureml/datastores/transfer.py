@@ -18,10 +18,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpi_prs.child.context.given_path import given_path
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import copy_atomically, reason, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.units import count, duration, many, size
 from mpi_prs.core.urls import Names, is_url
+from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.downloading import begin_download, finish
+from mpi_prs.storage.remote import list_any
+from mpi_prs.storage.stores import safe_path
+from mpi_prs.storage.upload import upload_all
 
 _log = logging.getLogger("mpi_prs.datastores")
 
@@ -47,8 +54,6 @@ def storage_of(section: Mapping[str, Any]) -> Any:
     Raises:
         InputError: a file of credentials cannot be read.
     """
-    from mpi_prs.storage.credentials import Storage
-
     return Storage(**section).resolved()
 
 
@@ -66,8 +71,6 @@ def bring(
         InputError: a URL cannot be read, or the disk cannot be written.
         WorkspaceError: a path cannot be read, or cannot be written here.
     """
-    from mpi_prs.storage.downloading import begin_download, finish
-
     wanted = [pair for pair in pairs if overwrite or not os.path.lexists(pair[1])]
     with progress.over(len(pairs)) as moved:
         progress.skip(len(pairs) - len(wanted))
@@ -87,7 +90,6 @@ def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwr
         OutputError: the store refuses or cannot be reached.
         WorkspaceError: a file cannot be read, or cannot be written.
     """
-    from mpi_prs.storage.upload import upload_all
 
     def stored(path: Path, is_new: bool) -> None:
         if is_new:
@@ -183,9 +185,7 @@ class Progress:
         self._total, self._moved = total, Moved()
         began = self._told = time.monotonic()
         if self.show and total and sys.stdout.isatty():
-            from mpi_prs.monitor.bar import Bar
-
-            self._bar = Bar(sys.stdout)
+            self._bar = resolve("mpi_prs.monitor.bar:Bar")(sys.stdout)  # rich, for a terminal alone
         try:
             yield self._moved
         except BaseException:
@@ -220,14 +220,10 @@ class Progress:
                 self._say(f"{self.doing} {self._counted()} {self.place}")
 
     def _counted(self) -> str:
-        from mpi_prs.core.units import count, size
-
         moved = self._moved
         return f"{count(moved.done + moved.skipped)} of {count(self._total)} files, {size(moved.bytes)}"
 
     def _result(self, seconds: float) -> str:
-        from mpi_prs.core.units import count, duration, many, size
-
         moved = self._moved
         text = f"{self.done} {many(moved.done, 'file')} ({size(moved.bytes)}) {self.place} in {duration(seconds)}"
         if moved.skipped:
@@ -337,9 +333,6 @@ def _files_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
 
 
 def _blobs_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
-    from mpi_prs.storage.remote import list_any
-    from mpi_prs.storage.stores import safe_path
-
     storage, url, root = storage_of(datastore.storage_section()), datastore.url(prefix), datastore.url()
     found = [each.url for each in list_any(url, storage, Names.ALL)]
     return [(blob, safe_path(blob.removeprefix(root))) for blob in found]

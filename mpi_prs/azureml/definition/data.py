@@ -13,15 +13,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset
+from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.urls import escape
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.azureml.datastores.datastore import Datastore
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _INPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -198,8 +196,6 @@ class PipelineOutputFileDataset(_PipelineOutputDataset):
 
     def dataset_at(self, path: str) -> FileDataset:
         """The dataset that it is once it lies at a path or URL. Not one of Azure's names."""
-        from mpi_prs.azureml.datasets.dataset import Dataset
-
         return Dataset.File.from_files(path, validate=False)
 
     def parse_delimited_files(
@@ -288,8 +284,6 @@ class PipelineOutputTabularDataset(_PipelineOutputDataset):
         Raises:
             WorkspaceError: an option is not what ``Dataset.Tabular`` takes.
         """
-        from mpi_prs.azureml.datasets.dataset import Dataset
-
         if self.file_extension:
             path = f"{escape(path.rstrip('/'))}/**/*{self.file_extension}"
         if self.format == "parquet":
@@ -315,8 +309,6 @@ def _mode(mode: object, allowed: tuple[str, ...], what: str) -> str:
 
 
 def _datastore(name: str, datastore: Any) -> Any:
-    from mpi_prs.azureml.datastores.datastore import Datastore
-
     if datastore is not None and not isinstance(datastore, Datastore):
         raise PipelineError(
             f"PipelineData {name!r}: datastore is a Datastore, such as ws.get_default_datastore(), but got "

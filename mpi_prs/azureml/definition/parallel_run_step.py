@@ -20,6 +20,7 @@ from mpi_prs.azureml.definition.step_inputs import (
     step_inputs,
     step_side_inputs,
 )
+from mpi_prs.azureml.models.model import Model
 from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
@@ -257,8 +258,6 @@ def _pairs(step: str, what: str, given: Any) -> dict[str, str]:
 
 
 def _models(given: Any) -> list[Any]:
-    from mpi_prs.azureml.models.model import Model
-
     if given is None:
         return []
     if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):

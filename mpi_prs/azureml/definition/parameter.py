@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError
@@ -78,9 +80,6 @@ class PipelineParameter(Surface):
 
 
 def _kind(value: Any) -> str | None:
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-    from mpi_prs.azureml.datastores.datastore import DataPath
-
     kinds: list[tuple[type, str]] = [
         (bool, "True or False"),  # before int, which it is to Python
         (str, "a text"),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mpi_prs import __version__
 from mpi_prs.core import values
 from mpi_prs.core.errors import PipelineError
 
@@ -59,8 +60,6 @@ def service_arguments(settings: Mapping[str, Any], script: str, size: int | str 
         size: of a mini-batch; ``None``: partition keys make them.
         output: the output folder.
     """
-    from mpi_prs import __version__
-
     is_append_row = settings["output_action"] == "append_row"
     keys = settings["partition_keys"]
     passed = {

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
+from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.azureml.definition.data import (
     InputPortBinding,
     PipelineData,
@@ -54,8 +58,6 @@ class StepInput:
 
     def is_given_as(self, argument: Any) -> bool:
         """Whether ``argument`` is this: the same object, or a DatasetConsumptionConfig that says the same."""
-        from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
-
         if isinstance(argument, DatasetConsumptionConfig) and isinstance(self.given, DatasetConsumptionConfig):
             return argument == self.given
         return any(argument is mine for mine in (self.given, self.source, self.upstream) if mine is not None)
@@ -79,8 +81,6 @@ class StepInput:
 
 def is_output(value: Any) -> bool:
     """Whether this is what a step writes: a PipelineData or an OutputFileDatasetConfig."""
-    from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
-
     return isinstance(value, (PipelineData, OutputFileDatasetConfig))
 
 
@@ -108,8 +108,6 @@ def step_inputs(given: Any) -> list[StepInput]:
 
 def step_side_inputs(given: Any) -> list[StepInput]:
     """The side inputs of a step, each name once. Raises PipelineError."""
-    from mpi_prs.azureml.datastores.datastore import DataPath
-
     found = []
     for index, value in enumerate(_each(given, "side_inputs")):
         if isinstance(value, DataPath):
@@ -141,9 +139,6 @@ def _each(given: Any, what: str) -> Iterator[Any]:
 
 
 def _step_input(value: Any, where: str, index: int) -> StepInput:
-    from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-
     if isinstance(value, (FileDataset, TabularDataset)):
         name = re.sub(r"\W", "_", value.name or f"input_{index}", flags=re.ASCII)
         return StepInput(name, value, value, "direct", isinstance(value, TabularDataset))
@@ -162,8 +157,6 @@ def _step_input(value: Any, where: str, index: int) -> StepInput:
 
 
 def _parameter(value: Any, where: str) -> StepInput:
-    from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
-
     stands_for = value.dataset.default_value
     if not isinstance(stands_for, (FileDataset, TabularDataset)):
         raise PipelineError(
@@ -175,8 +168,6 @@ def _parameter(value: Any, where: str) -> StepInput:
 
 def _of_output(given: Any, output: Any) -> StepInput | None:
     """An output of another step, as whatever the user made of it; ``None``: it is none."""
-    from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
-
     name, mode = getattr(given, "name", ""), getattr(given, "mode", "mount")
     if isinstance(output, (PipelineOutputFileDataset, PipelineOutputTabularDataset)):
         is_tabular = isinstance(output, PipelineOutputTabularDataset)

@@ -19,6 +19,7 @@ from mpi_prs.azureml.environments.requirements import (
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import ConfigError, EnvironmentProblem
+from mpi_prs.core.files import replacing
 from mpi_prs.core.yaml import as_yaml, parse_yaml
 
 DEFAULT_CHANNELS = ("conda-forge",)
@@ -255,8 +256,6 @@ class CondaDependencies(Surface):
         return str(target)
 
     def _write(self, path: Path) -> None:
-        from mpi_prs.core.files import replacing
-
         try:
             with replacing(path) as file:
                 file.write(self.serialize_to_string().encode())

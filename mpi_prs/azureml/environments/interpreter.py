@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import distributions
 from pathlib import Path
 
 from mpi_prs.azureml.environments.requirements import normalized
@@ -67,8 +68,6 @@ class Interpreter:
 
 def this_interpreter() -> Interpreter:
     """The one that runs this."""
-    from importlib.metadata import distributions
-
     packages: dict[str, str] = {}
     for found in distributions():
         name = found.metadata["Name"]

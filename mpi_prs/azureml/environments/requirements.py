@@ -17,12 +17,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:$|[\[=<>!~;@(\s])")
 _CONDA = re.compile(r"(?:[^\s:]+::)?([A-Za-z0-9_][A-Za-z0-9._-]*)\s*(.*)")
@@ -87,8 +87,6 @@ def conda_name(package: str) -> str:
 
 def requirement_of(line: str) -> Requirement | None:
     """A line as ``packaging`` reads it; ``None``: an option, a place, or nothing that can be read."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
     if is_option(line) or is_place(line):
         return None
     try:
@@ -257,8 +255,6 @@ def tensorflow1(lines: Iterable[str]) -> str | None:
 
 
 def _below_2(line: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
     requirement = requirement_of(line)
     for specifier in requirement.specifier if requirement else ():
         try:

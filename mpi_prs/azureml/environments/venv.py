@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, outside, run_builder
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
 from mpi_prs.azureml.environments.requirements import conda_name, is_option, local_path
@@ -53,8 +55,6 @@ def base_interpreter(wanted: str | None, who: str) -> Interpreter:
 
 def fits(version: str, wanted: str | None) -> bool:
     """Whether a version of Python such as ``3.11.7`` is what was asked for; of ``3.11.2`` only ``3.11`` counts."""
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
     if not wanted:
         return True
     if wanted[0].isdigit():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.local_backend import LocalBackend
-from mpi_prs.azureml.backends.run_status import PipelineLook, RunStatus, StepLook, blocked, overall
+from mpi_prs.azureml.backends.run_status import Blocked, PipelineLook, RunStatus, StepLook, blocked, overall
 from mpi_prs.azureml.backends.slurm_backend import SlurmBackend
 from mpi_prs.child.context.run_record import SUBMITTING, PipelinePart, RunFolder, RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
@@ -14,8 +14,6 @@ from mpi_prs.core.errors import PipelineError, WorkspaceError
 
 if TYPE_CHECKING:
     from typing import Protocol
-
-    from mpi_prs.azureml.backends.run_status import Blocked
 
     class Looking(Protocol):
         """What of a backend is needed to look."""

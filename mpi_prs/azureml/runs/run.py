@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.cancelling import cancel_steps
+from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.runs.logs import CONSOLE, failure_text, logs_of, why_failed
 from mpi_prs.azureml.runs.pipeline_watch import PipelineWatch
@@ -35,9 +36,6 @@ from mpi_prs.core.records import check_name
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.words import near
 from mpi_prs.monitor.status import read_status
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
 
 _PAUSE = 0.2
 

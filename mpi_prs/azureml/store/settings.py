@@ -6,10 +6,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from mpi_prs.core.environ import HERE, SLURM_CONF
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
+from mpi_prs.job.config.model import SlurmSection
+from mpi_prs.slurm.control import is_a_login_node
 
 LOW_PRIORITY = "lowpriority"
 """A key of a VM size's section: what differs when the compute target's ``vm_priority`` is this."""
@@ -73,10 +77,6 @@ def check_slurm(section: Mapping[str, Any], where: str, also: tuple[str, ...] = 
         where: the setting that it is, for messages.
         also: further keys that are taken there, for messages.
     """
-    from pydantic import ValidationError
-
-    from mpi_prs.job.config.model import SlurmSection
-
     for name in section:
         if name not in SlurmSection.model_fields:
             known = [*SlurmSection.model_fields, *also]
@@ -115,8 +115,6 @@ def backend(settings: Mapping[str, Any]) -> str:
 @functools.lru_cache(maxsize=1)
 def _has_slurm(_path: str | None, _conf: str | None) -> bool:
     """For these variables, by which Slurm's commands are found, and by which they find their cluster."""
-    from mpi_prs.slurm.control import is_a_login_node
-
     return is_a_login_node()
 
 

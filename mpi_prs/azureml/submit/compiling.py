@@ -17,30 +17,29 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mpi_prs.azureml.compute.target import AmlCompute
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep, check_size
 from mpi_prs.azureml.definition.parameter import PipelineParameter
 from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.definition.script_settings import to_csv_options
 from mpi_prs.azureml.definition.service_arguments import service_arguments, timeouts_in
 from mpi_prs.azureml.definition.step_inputs import StepInput
-from mpi_prs.azureml.models.model import models_for_job
+from mpi_prs.azureml.models.model import Model, models_for_job
+from mpi_prs.azureml.store.settings import backend
 from mpi_prs.azureml.submit.compiling_inputs import (
     check_partition_keys,
     definition_of,
     input_section,
     side_input_section,
 )
+from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.child.context.script_context import ScriptContext
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.core.urls import is_url
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.compute.target import AmlCompute
-    from mpi_prs.azureml.submit.step_paths import StepPaths
-    from mpi_prs.child.context.workspace import Workspace
 
 _DEFAULT_FILES = 10
 _DEFAULT_ROWS = "1MB"
@@ -143,8 +142,6 @@ class StepDefinition:
 
     def _slurm(self) -> dict[str, Any]:
         """What the job asks Slurm for; nothing where there is no Slurm."""
-        from mpi_prs.azureml.store.settings import backend
-
         if backend(self.workspace.settings) != "slurm":
             return {}
         return self.target.slurm_section(self.workspace.settings, self.settings["process_count_per_node"])
@@ -181,9 +178,6 @@ def define_step(step: ParallelRunStep, values: Mapping[str, Any], workspace: Wor
         PipelineError: a value does not fit, or the compute target has too few nodes.
         ComputeTargetException, ModelNotFoundException: there is no such compute target or model.
     """
-    from mpi_prs.azureml.compute.target import AmlCompute
-    from mpi_prs.azureml.models.model import Model
-
     try:
         settings = step.config.settings(values)
     except PipelineError as error:

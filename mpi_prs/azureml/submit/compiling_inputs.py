@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.azureml.definition.step_inputs import StepInput, output_key
+from mpi_prs.azureml.submit.step_paths import StepPaths
 from mpi_prs.core.errors import PipelineError
 from mpi_prs.core.urls import is_glob, is_url
 from mpi_prs.core.words import near
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.submit.step_paths import StepPaths
 
 _BELOW = re.compile(r"/\*\*(/\*)?$")
 

@@ -14,8 +14,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mpi_prs.azureml.datastores.datastore import Datastore
+from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
+from mpi_prs.azureml.definition.pipeline import Pipeline
+from mpi_prs.azureml.environments.building import Prepared, prepare
 from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.compiling import StepDefinition
 from mpi_prs.azureml.submit.snapshot import take_snapshot
@@ -24,13 +28,7 @@ from mpi_prs.child.context.run_record import STEP, Output, Registration, Reused,
 from mpi_prs.core.errors import InputError, PipelineError, ScriptError
 from mpi_prs.core.yaml import Document
 from mpi_prs.job.config.model import JobConfig, check_entry_script, make_config
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.datastores.datastore import Datastore
-    from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
-    from mpi_prs.azureml.definition.pipeline import Pipeline
-    from mpi_prs.azureml.environments.building import Prepared
-    from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.credentials import Storage
 
 Say = Callable[[str], None]
 
@@ -185,8 +183,6 @@ class Planning:
         return PlannedStep(record, location, storage, None if earlier else config, digest)
 
     def _prepared(self, step: ParallelRunStep) -> Prepared:
-        from mpi_prs.azureml.environments.building import prepare
-
         environment = step.config.environment
         key = id(environment)
         if key not in self._environments:
@@ -290,8 +286,6 @@ class Planning:
 
     def _is_there(self, record: RunRecord) -> bool:
         def storage_of(name: str) -> Storage | None:
-            from mpi_prs.storage.credentials import Storage
-
             datastore = self._workspace.datastores.get(name)
             return None if datastore is None else Storage(**datastore.storage_section())
 

@@ -5,16 +5,13 @@ Nobody waits for the end of a job on Slurm, so whoever sees first that a step ha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpi_prs.azureml.backends import run_status as states
+from mpi_prs.azureml.backends.run_status import PipelineLook
+from mpi_prs.azureml.datasets.dataset import from_definition
 from mpi_prs.azureml.runs.pipeline_watch import folder_of
+from mpi_prs.child.context.run_record import RunRecord
+from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.records import locked, write_json
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.backends.run_status import PipelineLook
-    from mpi_prs.child.context.run_record import RunRecord
-    from mpi_prs.child.context.workspace import Workspace
 
 
 def register_outputs(workspace: Workspace, look: PipelineLook) -> None:
@@ -32,8 +29,6 @@ def register_outputs(workspace: Workspace, look: PipelineLook) -> None:
 
 
 def _register(workspace: Workspace, record: RunRecord) -> None:
-    from mpi_prs.azureml.datasets.dataset import from_definition
-
     assert record.step is not None
     done = folder_of(workspace.layout, record).root / "registered.json"
     if done.exists():

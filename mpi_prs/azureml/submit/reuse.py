@@ -18,19 +18,22 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpi_prs.child.context.run_record import RunRecord, read_record
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.child.rows.row_format import form_of
 from mpi_prs.core.errors import InputError, WorkspaceError
 from mpi_prs.core.files import walk
 from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.urls import Names, is_url
-
-if TYPE_CHECKING:
-    from mpi_prs.job.config.model import JobConfig
-    from mpi_prs.storage.credentials import Storage
+from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.inputs.listing import FileInput, list_files
+from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.run.uploading import uploaded_files, url_below
+from mpi_prs.monitor.status import read_status
+from mpi_prs.storage.credentials import Storage
+from mpi_prs.storage.remote import list_urls, list_versions
 
 UPSTREAM = "/mpi_prs-upstream"
 """Stands for the place of earlier outputs: what follows is the step run that made one, and the output's name."""
@@ -111,9 +114,6 @@ def remember(layout: WorkspaceFolder, digest: str, record: RunRecord) -> None:
 
 def is_complete(record: RunRecord) -> bool:
     """Whether a step run has done all of its work, by its own word."""
-    from mpi_prs.engine.scheduler.states import Phase
-    from mpi_prs.monitor.status import read_status
-
     assert record.step is not None
     status = read_status(RunDirectory(Path(record.step.folder)).status)
     return status is not None and status.exit_code == 0 and status.phase == Phase.COMPLETE.value
@@ -125,8 +125,6 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
     Args:
         storage_of: how to get at the datastore of a name; ``None``: there is no such datastore any more.
     """
-    from mpi_prs.job.run.uploading import uploaded_files
-
     assert record.step is not None
     run = RunDirectory(Path(record.step.folder))
     for output in record.step.outputs.values():
@@ -142,9 +140,6 @@ def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | Non
 def _rows_are_there(run: RunDirectory, name: str) -> bool:
     """Whether the file of the rows is as large as it was at the end; how large one is that was made of them at the end,
     is not on record."""
-    from mpi_prs.child.rows.row_format import form_of
-    from mpi_prs.monitor.status import read_status
-
     status = read_status(run.status)
     try:
         size = run.output_file(name).stat().st_size
@@ -154,9 +149,6 @@ def _rows_are_there(run: RunDirectory, name: str) -> bool:
 
 
 def _blobs_are_there(url: str, expected: Mapping[str, int], storage: Storage) -> bool:
-    from mpi_prs.job.run.uploading import url_below
-    from mpi_prs.storage.remote import list_urls
-
     above = f"{url.rstrip('/')}/"
     try:
         found = dict(list_urls(above, storage, Names.ALL))
@@ -200,9 +192,6 @@ def _is_upstream(path: str) -> bool:
 
 
 def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
-    from mpi_prs.inputs.listing import FileInput, list_files
-    from mpi_prs.storage.remote import list_versions
-
     if is_url(pattern):
         yield from list_versions(pattern, storage)
     else:
@@ -210,8 +199,6 @@ def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
 
 
 def _below(path: str, storage: Storage) -> Iterator[tuple[str, int, str]]:
-    from mpi_prs.storage.remote import list_versions
-
     if is_url(path):
         yield from list_versions(path, storage, Names.ALL)
     elif os.path.isdir(path):

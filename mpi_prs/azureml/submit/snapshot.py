@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathspec import GitIgnoreSpec
+
 from mpi_prs.azureml.store.import_files import incoming_folder
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import PipelineError, WorkspaceError
 from mpi_prs.core.files import claim_folder, walk
 from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.units import size
 
 LIMIT = 300_000_000
 """Bytes of a snapshot; Azure ML's limit."""
@@ -108,8 +111,6 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _ignored_by(folder: Path) -> Callable[[str], bool]:
-    from pathspec import GitIgnoreSpec
-
     for name in _IGNORE_FILES:
         path = folder / name
         try:
@@ -180,8 +181,6 @@ def _copy(target: Path, executable: bool, pieces: Iterator[bytes]) -> None:
 
 
 def _too_large(folder: Path, files: list[SourceFile], total: int) -> PipelineError:
-    from mpi_prs.core.units import size
-
     largest = sorted(files, key=lambda file: -file.size)[:_SHOWN]
     shown = ", ".join(f"{file.name} ({size(file.size)})" for file in largest)
     return PipelineError(

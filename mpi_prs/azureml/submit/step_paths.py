@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mpi_prs.child.context.workspace import Workspace
+from mpi_prs.child.context.workspace import Workspace
 
 
 @dataclass(frozen=True)

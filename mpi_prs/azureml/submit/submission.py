@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpi_prs.azureml.backends import run_status as states
+from mpi_prs.azureml.definition.pipeline import Pipeline
 from mpi_prs.azureml.runs.pipeline_watch import Backend, PipelineWatch, backend_of
+from mpi_prs.azureml.store.settings import backend
 from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.compiling import define_step
 from mpi_prs.azureml.submit.planning import PlannedStep, Planning, Request, Say
@@ -33,12 +35,10 @@ from mpi_prs.child.context.run_record import (
     utc_now,
     write_record,
 )
+from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import MpiPrsError, PipelineError
 from mpi_prs.core.process_mark import ProcessMark
-
-if TYPE_CHECKING:
-    from mpi_prs.azureml.definition.pipeline import Pipeline
-    from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.job.config.model import load_config
 
 
 def submit(request: Request, say: Say) -> RunRecord:
@@ -100,7 +100,6 @@ def resume(layout: WorkspaceFolder, experiment: str, run_id: str) -> None:
         raise PipelineError(f"the run {run_id} has completed: there is nothing to resume")
     if look.record.pipeline.problem or len(look.steps) != len(look.record.pipeline.steps):
         raise PipelineError(f"the run {run_id} has never begun, since its submission failed: submit the pipeline again")
-    from mpi_prs.job.config.model import load_config
 
     left = [step.record for step in look.steps if step.standing.state != states.COMPLETED]
     folders = {record.id: RunFolder(layout.run(experiment, record.id)) for record in left}
@@ -128,8 +127,6 @@ def _start(layout: WorkspaceFolder, folder: RunFolder, backend: Backend, planned
 
 
 def _backend_name(pipeline: Pipeline) -> str:
-    from mpi_prs.azureml.store.settings import backend
-
     return backend(pipeline.workspace.settings)
 
 

@@ -16,7 +16,10 @@ import sys
 from typing import Any
 
 from mpi_prs.child.rows import json_lines as json_rows
+from mpi_prs.child.shims.finder import resolve
 
+_ARROW_OF_FRAME = "mpi_prs.child.rows.arrow:encode_frame"
+_ARROW_OF_DICTS = "mpi_prs.child.rows.arrow:encode_dicts"
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -32,7 +35,7 @@ def prepare_to_encode(form: dict[str, Any] | None) -> None:
     """
     if form is not None and form["form"] == "arrow":
         try:
-            import mpi_prs.child.rows.arrow  # noqa: F401
+            resolve(_ARROW_OF_FRAME)
         except ImportError as error:
             raise ImportError(
                 f"an output file with typed rows (.parquet, .h5) needs pyarrow in the Python of the user processes, "
@@ -201,11 +204,9 @@ def _named_once(frame: Any, *, index: bool) -> Any:
 
 def _encoded_frame(frame: Any, form: str) -> bytes:
     if form == "arrow":
-        from mpi_prs.child.rows import arrow as arrow_rows
-
         if not len(frame.columns):
             raise WrongReturnType("run() returned a DataFrame without columns; expected at least one")
-        return arrow_rows.encode_frame(frame)
+        return bytes(resolve(_ARROW_OF_FRAME)(frame))
     return json_rows.encode_frame(frame)
 
 
@@ -218,11 +219,9 @@ def _encoded_dicts(result: Any, form: str) -> bytes:
             found = "None" if element is None else _name_of(element)
             raise WrongReturnType(f"run() returned a list whose element {number} is {found}; {expected}")
     if form == "arrow":
-        from mpi_prs.child.rows import arrow as arrow_rows
-
         if not any(result):
             raise WrongReturnType("run() returned a list of empty dicts; expected at least one key")
-        return arrow_rows.encode_dicts(result)
+        return bytes(resolve(_ARROW_OF_DICTS)(result))
     return json_rows.encode_objects(result)
 
 

@@ -19,6 +19,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_MODULES = "mpi_prs.child.shims.names:MODULES"
 _PACKAGES = {"azureml": "core", "azureml_user": "parallel_run"}
 """Package → the module without which it is not what it is named after, but some other folder of this name."""
 
@@ -92,9 +93,7 @@ class Finder:
         places = self._places[package]
         if places is None:
             return None
-        from mpi_prs.child.shims.names import MODULES
-
-        if name in MODULES:
+        if name in resolve(_MODULES):
             spec = ModuleSpec(name, _Loader(), origin="mpi_prs", is_package=True)  # type: ignore[arg-type]
             spec.submodule_search_locations = list(places) if name == package else []
             return spec
@@ -125,24 +124,23 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill it: with the means to look things up."""
-        from mpi_prs.child.shims.names import MODULES
-
         name = module.__name__
-        targets = MODULES[name]
+        modules = resolve(_MODULES)
+        targets = modules[name]
 
         def lookup(attribute: str) -> Any:
             if attribute in targets:
                 value = provided(targets[attribute])
                 setattr(module, attribute, value)
                 return value
-            if f"{name}.{attribute}" in MODULES:
+            if f"{name}.{attribute}" in modules:
                 return importlib.import_module(f"{name}.{attribute}")
             if attribute.startswith("__"):  # Python's own questions
                 raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
             raise AttributeError(_not_here(f"{name}.{attribute}"))
 
         def listing() -> list[str]:
-            below = (other[len(name) + 1 :] for other in MODULES if other.startswith(f"{name}."))
+            below = (other[len(name) + 1 :] for other in modules if other.startswith(f"{name}."))
             return sorted({*vars(module), *targets, *(rest for rest in below if "." not in rest)})
 
         module.__doc__ = f"The names of {name} for what mpi_prs has; see docs/azureml.md."
@@ -170,29 +168,28 @@ def provided(target: str) -> Any:
     """What scripts get for ``module:attribute``; what this Python cannot have fails in use."""
     if not _in_user_process:
         return resolve(target)
-    from mpi_prs.child.context import slice
-    from mpi_prs.child.shims.names import CONTEXT
-
-    if target in CONTEXT:
-        return resolve(CONTEXT[target])
-    return resolve(target) if target.startswith("mpi_prs.c") else slice.or_stand_in(target)
+    in_context = resolve("mpi_prs.child.shims.names:CONTEXT")
+    if target in in_context:
+        return resolve(in_context[target])
+    if target.startswith("mpi_prs.c"):
+        return resolve(target)
+    return resolve("mpi_prs.child.context.slice:or_stand_in")(target)
 
 
 def _not_here(name: str) -> str:
     """What to say of a name of Azure's that we don't have."""
     import difflib
 
-    from mpi_prs.child.shims.names import ADVICE, MODULES
-
+    advices, modules = resolve("mpi_prs.child.shims.names:ADVICE"), resolve(_MODULES)
     module, _, last = name.rpartition(".")
-    advice = next((ADVICE[part] for part in reversed(name.split(".")) if part in ADVICE), "")
+    advice = next((advices[part] for part in reversed(name.split(".")) if part in advices), "")
     if not advice:
-        holders = [holder for holder, names in MODULES.items() if last in names]
+        holders = [holder for holder, names in modules.items() if last in names]
         if holders:
             advice = f"it is in {min(holders, key=len)}"
     if not advice:
-        below = [other.rpartition(".")[2] for other in MODULES if other.rpartition(".")[0] == module]
-        near = difflib.get_close_matches(last, [*MODULES.get(module, ()), *below], n=2)
+        below = [other.rpartition(".")[2] for other in modules if other.rpartition(".")[0] == module]
+        near = difflib.get_close_matches(last, [*modules.get(module, ()), *below], n=2)
         if near:
             advice = f"did you mean {' or '.join(f'{module}.{other}' for other in near)}?"
     return f"mpi_prs does not have {name}; {advice or 'docs/azureml.md lists what it has'}"

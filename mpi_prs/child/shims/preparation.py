@@ -17,6 +17,4 @@ def prepare_imports(environ: Mapping[str, str] = HERE) -> None:
     finder.serve_entry_script()
     finder.install(AZUREML.of(environ) or "auto")
     if TENSORFLOW1.of(environ):
-        from mpi_prs.child.shims import tensorflow1
-
-        tensorflow1.install()
+        finder.resolve("mpi_prs.child.shims.tensorflow1:install")()
