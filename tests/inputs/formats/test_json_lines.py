@@ -364,6 +364,25 @@ def test_a_mixed_column_is_of_its_first_type_and_the_rest_is_bad(tmp_path: Path)
     assert at_the_user(batch.data).dtypes["m"] == np.dtype("int64")
 
 
+def test_files_of_which_types_do_not_agree_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = written(tmp_path / "1.jsonl", {"m": 1, "o": {"x": 1}})
+    other = written(tmp_path / "2.jsonl", {"m": "x", "o": {"x": 1.5}}, {"m": "y"})
+    problem = f"column 'm' is int64 in {one} and string in {other}"
+    with pytest.raises(InputError, match=problem + r"; name its type in column_types \(m: string\)"):
+        survey_of(JsonLines(), one, other)
+    batches = batches_of(JsonLines(on_bad_record="skip_and_count"), [one, other])
+    assert [batch.skipped for batch in batches] == [0, 2]
+    assert str(batches[1].bad[0]) == f"{other}, line 1, column 'm': \"x\" is not int64, as in {one}"
+    assert problem in caplog.text
+    for format in (JsonLines(column_types={"m": "string"}), JsonLines(columns=("o",))):
+        assert sum(map(len, frames_of(format, [one, other]))) == 3
+    written(other, {"m": 1, "o": {"x": "1"}})
+    with pytest.raises(
+        InputError, match=r"column 'o' is struct<x: int64> in .* and struct<x: string> in .*; select the other"
+    ):
+        survey_of(JsonLines(), one, other)
+
+
 def test_files_without_any_record_are_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "t.json", "[", '{"a": 1},', '{"a": 2}', "]")
     with pytest.raises(InputError, match=r"missing\.jsonl"):

@@ -40,7 +40,16 @@ from mpi_prs.inputs.formats.json_lines.types import (
     type_of,
     undated,
 )
-from mpi_prs.inputs.formats.lines import COMPRESSED, Lines, compression_of, decompressed, line_number, lines_of, sample
+from mpi_prs.inputs.formats.lines import (
+    COMPRESSED,
+    Lines,
+    Piece,
+    compression_of,
+    decompressed,
+    line_number,
+    lines_of,
+    sample,
+)
 from mpi_prs.inputs.formats.missing import for_pandas
 
 _BY_HAND = 5000
@@ -98,7 +107,7 @@ class JsonLines:
         for piece in pieces:
             size += len(piece.data)
             lines += piece.data.count(b"\n") or 1
-            _look(piece.data, found, _BY_HAND // len(pieces))
+            _look(piece, found, _BY_HAND // len(pieces))
         if pieces and not found.types:
             _refuse(pieces[0].file, pieces[0].data)
         chosen = casts(self.column_types)
@@ -118,11 +127,14 @@ class JsonLines:
                 chosen[name].check(name, there)
             read.append(pa.field(name, there))
             final.append(pa.field(name, type))
+        types = {name: found.types[name] for name in names if name in found.types and name not in chosen}
+        found.check_agreement(types, self.on_bad_record == "fail")
         if self.on_bad_record == "fail":
-            found.check_long({name: found.types[name] for name in names if name in found.types and name not in chosen})
+            found.check_long(types)
         return {
             "read": pack_schema(pa.schema(read)),
             "final": pack_schema(for_pandas(pa.schema(final), found.lacking, chosen, self.numpy_types)),
+            "files": found.files,
             "bytes_per_record": max(size / max(lines, 1), 1.0),
         }
 
@@ -156,8 +168,9 @@ def _to_read(found: Any, chosen: Any) -> Any:
     return chosen if pa.types.is_null(found) else found
 
 
-def _look(data: bytes, found: Columns, by_hand: int) -> None:
+def _look(piece: Piece, found: Columns, by_hand: int) -> None:
     """Columns and types of some lines; of the first of them only, where Arrow finds something wrong."""
+    data = piece.data
     if not data.strip():
         return
     lines = [line for line in data.split(b"\n") if line.strip()]
@@ -169,14 +182,14 @@ def _look(data: bytes, found: Columns, by_hand: int) -> None:
         deep = any(depth_of_type(each.type) >= MAX_DEPTH for each in table.schema)
         if not deep and not any(may_hide_integers(chunk) for column in table.columns for chunk in column.chunks):
             lacking = [name for name in table.column_names if table[name].null_count]
-            found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows)
+            found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows, piece.file)
             return
     for line in lines:
         try:
             record = parsed(line)
         except Misfit:
             continue
-        found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1)
+        found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1, piece.file)
         found.note_long(long_integers(record, ()))
 
 
@@ -201,6 +214,7 @@ class JsonLinesReader:
         self._schema = unpack_schema(survey["read"])
         self._final = unpack_schema(survey["final"])
         self._full = [each.name for each in self._final if not each.nullable]
+        self._files: dict[str, str] = survey["files"]
         self._chosen = casts(format.column_types)
         self._selected = bool(format.columns)
         self._longest = format.max_record_size
@@ -282,7 +296,10 @@ class JsonLinesReader:
             return Batch(table)
         with reading(part.file):
             first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
-        told = [BadRecord(part.file, first + number, misfit.column, misfit.problem) for number, misfit in bad[:TOLD]]
+        told = [
+            BadRecord(part.file, first + number, misfit.column, misfit.problem + self._elsewhere(misfit, part.file))
+            for number, misfit in bad[:TOLD]
+        ]
         if not self._skip:
             first_bad = bad[0][1]
             also = f", name the column's type in column_types (such as {first_bad.column}: {first_bad.type})"
@@ -291,6 +308,11 @@ class JsonLinesReader:
                 f"{also if first_bad.type else ''}, or leave such records out with on_bad_record: skip_and_count"
             )
         return Batch(table, len(bad), told)
+
+    def _elsewhere(self, misfit: Misfit, file: str) -> str:
+        """Where the type is from that a value is not of."""
+        source = self._files.get(misfit.column or "", file)
+        return f", as in {source}" if misfit.type and source != file and misfit.column not in self._chosen else ""
 
     def _sifted(self, lines: Sequence[tuple[int, bytes]], schema: Any) -> tuple[Any, list[tuple[int, Misfit]]]:
         """The table of the lines that Arrow takes, and the others: what the checker cannot know, such as ranges."""

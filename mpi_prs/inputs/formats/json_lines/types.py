@@ -74,6 +74,22 @@ def united(first: Any, second: Any) -> Any:
     return first
 
 
+def go_together(first: Any, second: Any) -> bool:
+    """Whether values of both types can be in one column."""
+    if pa.types.is_null(first) or pa.types.is_null(second):
+        return True
+    if pa.types.is_list(first) and pa.types.is_list(second):
+        return go_together(first.value_type, second.value_type)
+    if pa.types.is_struct(first) and pa.types.is_struct(second):
+        types = {each.name: each.type for each in first}
+        return all(go_together(types.get(each.name, pa.null()), each.type) for each in second)
+    return bool(first.equals(second)) or (_is_number(first) and _is_number(second))
+
+
+def _is_number(type: Any) -> bool:
+    return bool(pa.types.is_integer(type) or pa.types.is_floating(type))
+
+
 def undated(type: Any) -> Any:
     """The type without Arrow's guess that some text is a date or a time."""
     if pa.types.is_temporal(type):
@@ -137,20 +153,29 @@ class Columns:
         lacking: columns that lack a value somewhere.
         long: places of whole numbers of which float64 has not all digits, and one of these.
         records: looked at.
+        files: where the type of a column was met first.
+        conflicts: columns of which another file has another type: that file, and the type there.
     """
 
     types: dict[str, Any] = field(default_factory=dict)
     lacking: set[str] = field(default_factory=set)
     long: dict[Path, int] = field(default_factory=dict)
     records: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    conflicts: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
-    def add(self, types: Mapping[str, Any], lacking: Iterable[str], records: int) -> None:
-        """Some more records."""
+    def add(self, types: Mapping[str, Any], lacking: Iterable[str], records: int, file: str) -> None:
+        """Some more records of a file."""
         if self.records:
             self.lacking |= types.keys() ^ self.types.keys()
         self.lacking.update(lacking)
         for name, type in types.items():
-            self.types[name] = united(self.types.get(name, pa.null()), type)
+            before = self.types.get(name, pa.null())
+            if pa.types.is_null(before):
+                self.files[name] = file
+            elif self.files[name] != file and not go_together(before, type):
+                self.conflicts.setdefault(name, (file, type))
+            self.types[name] = united(before, type)
         self.records += records
 
     def note_long(self, found: Iterable[tuple[Path, int]]) -> None:
@@ -158,6 +183,34 @@ class Columns:
         for path, value in found:
             if path not in self.long or value not in _UINT64:
                 self.long[path] = value
+
+    def check_agreement(self, names: Iterable[str], refuse: bool) -> None:
+        """Tells of columns for which there is no type that is right in all files.
+
+        Args:
+            names: of the columns that matter.
+            refuse: if not, it is a warning: records of the other type will be left out.
+
+        Raises:
+            InputError: there is one.
+        """
+        for name in names:
+            if name not in self.conflicts:
+                continue
+            file, type = self.conflicts[name]
+            types = [self.types[name], type]
+            problem = (
+                f"column {name!r} is {shown_type(types[0])} in {self.files[name]} and {shown_type(type)} in {file}"
+            )
+            if not refuse:
+                _log.warning("%s: records of the latter are left out", problem)
+                continue
+            remedy = f"name its type in column_types ({name}: string)"
+            if any(map(pa.types.is_nested, types)):
+                remedy = "select the other columns with columns"
+            raise InputError(
+                f"{problem}; {remedy}, or leave records of the latter out with on_bad_record: skip_and_count"
+            )
 
     def check_long(self, types: Mapping[str, Any]) -> None:
         """Warns of whole numbers that lose digits because there are fractions, too.
@@ -184,6 +237,12 @@ class Columns:
                     where(path),
                     value,
                 )
+
+
+def shown_type(type: Any) -> str:
+    """A type for a message."""
+    text = str(type)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 # Records
