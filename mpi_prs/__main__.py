@@ -6,9 +6,16 @@ once from one shared filesystem. So what a process needs is imported by name, wh
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
+    # ``-m`` puts the current folder first, where a ``signal.py`` or ``inspect.py`` of the user would hide Python's own.
+    # As for the command mpi-prs, the folder of the program stands there.
+    sys.path[0] = sys.executable.rpartition("/")[0]
+
+import io
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -18,6 +25,9 @@ from mpi_prs.core.errors import LaunchError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # in a locale without our µ, and names that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Slurm's warning would end a rank that has no handler yet. It waits until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -11,7 +11,8 @@ import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    _no_folder = getattr(sys.flags, "safe_path", False)
+    sys.path[0 : not _no_folder] = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
 
 from mpi_prs.child.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -32,7 +33,8 @@ from dataclasses import replace
 from typing import Any
 
 if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    _no_folder = getattr(sys.flags, "safe_path", False)  # then PYTHONPATH comes first, and not the folder of this file
+    sys.path[0 : not _no_folder] = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -55,6 +57,7 @@ from mpi_prs.child.rows.encoding import (
 from mpi_prs.child.script import (
     EntryScript,
     argparse_says,
+    entry_script,
     import_script,
     prepare_interpreter,
     user_traceback,
@@ -310,6 +313,12 @@ def _asked_by(error: BaseException) -> tuple[str, float]:
     return code, float(error.seconds) if code == SLEEP else 0.0
 
 
+_FROM_A_NOTEBOOK = (
+    " (it was pickled where its class stood in a notebook, or in a script that was run: define the class in the entry "
+    "script, or import it there; or put it into a module and pickle again)"
+)
+
+
 def _one_line(error: BaseException) -> str:
     name = type(error).__name__
     try:
@@ -321,6 +330,8 @@ def _one_line(error: BaseException) -> str:
         else:
             first = str(error).strip().split("\n", 1)[0]
             text = f"{name}: {first}" if first else name
+            if "Can't get attribute" in first and "'__main__'" in first:
+                text += _FROM_A_NOTEBOOK
     except Exception:  # an exception of the script's own making, with a faulty __str__ or __repr__
         text = name
     return shorten(text, _LONGEST_MESSAGE)
@@ -344,8 +355,21 @@ def _set_up_logs(level: str) -> None:
     for handler in list(logging.root.handlers):  # basicConfig(force=True) would do, but Python 3.7 has no such thing
         logging.root.removeHandler(handler)
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _step_aside_for_the_script(logging.root.handlers[0])
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
+
+
+def _step_aside_for_the_script(ours: logging.Handler) -> None:
+    """``logging.basicConfig()`` does nothing once there is a handler: when the script calls it, ours goes first."""
+    configure = logging.basicConfig
+
+    @functools.wraps(configure)
+    def basic_config(**settings: Any) -> None:
+        logging.root.removeHandler(ours)
+        configure(**settings)
+
+    logging.basicConfig = basic_config
 
 
 def main(channel_descriptor: int, slot_descriptor: int) -> None:
@@ -375,6 +399,13 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
 
 
 if __name__ == "__main__":
+
+    def __getattr__(name: str) -> Any:
+        """What is pickled as of ``__main__`` is found in the entry script, as when that is run by itself."""
+        if name.startswith("__") or entry_script() is None:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        return getattr(entry_script(), name)
+
     main(int(sys.argv[1]), int(sys.argv[2]))
 elif __name__ == "__mp_main__":  # our package stays known, and is hidden again; it imports what the script does
     del sys.path[0]

@@ -37,6 +37,10 @@ class MiniBatch(list):  # type: ignore[type-arg]  # the user's Python may be old
 
     task_id: str = ""
 
+    def __reduce__(self) -> Any:
+        """For another process it is a plain list: its Python may not have this module."""
+        return list, (list(self),)
+
 
 class MiniBatchDataset:
     """Where a mini-batch comes from: ``context.dataset``.

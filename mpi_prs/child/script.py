@@ -19,6 +19,9 @@ from typing import Any
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
+_loaded: list[types.ModuleType] = []  # the entry script, also while it is being imported
+
+
 class NoRunFunction(Exception):
     """The entry script has no function ``run``."""
 
@@ -55,6 +58,7 @@ def import_script(path: str) -> EntryScript:
         raise ImportError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _loaded[:] = [module]
     spec.loader.exec_module(module)
     run = getattr(module, "run", None)
     if not callable(run):
@@ -65,6 +69,11 @@ def import_script(path: str) -> EntryScript:
         shutdown=getattr(module, "shutdown", None) or _nothing,
         takes_context=_takes_second_positional(run),
     )
+
+
+def entry_script() -> types.ModuleType | None:
+    """The module of the entry script; ``None`` before it is imported."""
+    return _loaded[0] if _loaded else None
 
 
 def _nothing() -> None:

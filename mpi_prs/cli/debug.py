@@ -80,6 +80,8 @@ def _run_script(
 ) -> int:
     own = {name: value for name, value in _variables(config).items() if name not in config.environment_variables}
     os.environ.update(own)
+    if getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, "")  # to be replaced
     prepare_interpreter(str(config.entry_script), str(config.source_directory), arguments)
     click.echo(f"init() of {config.entry_script}", err=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -9,7 +10,7 @@ import click
 from mpi_prs import __version__
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.cli.session import Session
-from mpi_prs.core.errors import EXIT_FAILED, MpiPrsError
+from mpi_prs.core.errors import EXIT_FAILED, LaunchError, MpiPrsError
 from mpi_prs.core.secrecy import scrub
 from mpi_prs.engine.transport import Transport
 from mpi_prs.slurm.exit_note import leave_word
@@ -20,6 +21,7 @@ def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
     session = Session(transport)
     exit_code = EXIT_FAILED
     try:
+        _check_current_folder()
         # click returns the code of ctx.exit(), and what the command returned
         exit_code = commands.main(list(arguments), prog_name="mpi-prs", standalone_mode=False, obj=session) or 0
     except MpiPrsError as error:
@@ -36,6 +38,16 @@ def command_line(arguments: Sequence[str], transport: Transport | None) -> int:
             leave_word(exit_code)  # before MPI is left, which may end this process
         session.release(exit_code)
     return exit_code
+
+
+def _check_current_folder() -> None:
+    """Without one even full paths fail here and there, and each with another message."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise LaunchError(
+            "the current folder has been removed: change to one that is there, such as cd $HOME"
+        ) from None
 
 
 _COMMANDS = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 
 def count(number: int) -> str:
     """``12400`` → ``12 400``."""
@@ -61,7 +59,7 @@ def percent(part: int, whole: int) -> int:
 
 def printable(text: str, keep: str = "") -> str:
     """Text that any terminal shows and any file takes: lone surrogates and control characters are escaped."""
-    text = os.fsencode(text).decode("utf-8", "backslashreplace") if _is_of_bytes(text) else text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _is_of_bytes(text) else text
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
     )

@@ -203,6 +203,12 @@ def test_a_mini_batch_is_a_list_of_paths_whatever_their_bytes(names: list[bytes]
     assert batch.task_id == str(number)
 
 
+def test_another_interpreter_gets_a_plain_list() -> None:
+    sent = pickle.dumps(file_mini_batch(memoryview(b"/a\0/b"), 3))
+    assert b"mpi_prs" not in sent
+    assert pickle.loads(sent) == ["/a", "/b"]
+
+
 def test_a_file_with_a_name_that_is_not_text_can_be_opened_by_its_path(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9\n.txt"
     with open(name, "wb") as file:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.jobs import NAMES_SCRIPT, Job, Mpi, assert_every_row_once, need, wait_until
+from tests.support.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
 
 NewJob = Callable[..., Job]
 
@@ -554,3 +554,53 @@ def test_a_mini_batch_that_cannot_be_loaded_fails_and_the_others_go_on(new_job: 
     assert not job.ledger().attempts, "its neighbours in the same range have lost no try"
     assert done.stdout.count("the manifest is damaged") == 3
     assert_every_row_once(job, [*job.names[:12], *job.names[16:]])
+
+
+# What a user's shell and folder are like
+
+NEEDS_A_LIBRARY = """
+import logging, os, pickle
+import library
+
+logging.basicConfig(filename=os.environ["AZUREML_BI_OUTPUT_PATH"] + "/own.log", level="DEBUG", format="OWN %(message)s")
+
+class Model:
+    pass
+
+def init():
+    assert pickle.loads(b"c__main__\\nModel\\n.") is Model
+
+def run(mini_batch):
+    logging.debug("here")
+    return [os.path.basename(path) for path in mini_batch]
+"""
+SURROUNDINGS = {
+    "as usual": {},
+    "a locale without our letters": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "a path without the script's folder": {"PYTHONSAFEPATH": "1"},
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_a_script_runs_as_by_itself_wherever_its_user_stands(new_job: NewJob, name: str) -> None:
+    job = new_job(NEEDS_A_LIBRARY, items=2)
+    library = job.folder / "library"
+    library.mkdir()
+    (library / "library.py").touch()
+    for module in ("signal", "inspect", "json", "click", "yaml"):
+        (job.folder / f"{module}.py").write_text("raise SystemExit('this is the file of the user')")
+    job.environment |= {"PYTHONPATH": f"{library}:{REPOSITORY}", **SURROUNDINGS[name]}
+    (job.folder / "script").mkdir()
+    (job.folder / "script.py").rename(job.folder / "script" / "script.py")
+    done = job.local("--set", "entry_script=script/script.py")
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert set((job.folder / "out" / "own.log").read_text().splitlines()) == {"OWN here"}
+
+
+def test_a_current_folder_that_is_gone_is_told(new_job: NewJob) -> None:
+    job = new_job(NAMES_SCRIPT)
+    shell = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m mpi_prs run "$1" --local 1'
+    done = job.finish(job.start(["sh", "-c", shell, sys.executable, str(job.config)]))
+    assert done.returncode == 2, done.stdout
+    assert done.stdout == "error: the current folder has been removed: change to one that is there, such as cd $HOME\n"

@@ -60,7 +60,7 @@ def absolute(folder: Path, path: str) -> str:
 
 def folder_of(info: ValidationInfo) -> Path:
     """The folder that relative paths start from."""
-    return Path((info.context or {}).get("folder", Path.cwd()))
+    return Path(info.context["folder"]) if info.context and "folder" in info.context else Path.cwd()
 
 
 def path_text(value: object) -> str:
