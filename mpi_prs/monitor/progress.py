@@ -277,7 +277,7 @@ class Progress:
         text = printable(scrub(text))
         if self._bar is None:
             self.print(f"{time.strftime('%H:%M:%S', wall)}  {text}")
-        if self._directory is not None:
+        if self._directory is not None and self._directory.root.is_dir():  # it is not made anew where it was removed
             path = self._directory.progress_overview
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +290,7 @@ class Progress:
         assert self._directory is not None
         self._status = status
         self._status_at = now + self._status_seconds
-        if not write_status(self._directory.status, status):
+        if not self._directory.root.is_dir() or not write_status(self._directory.status, status):
             self._warn(f"cannot write {self._directory.status}: what `status` says will be out of date")
 
     def _warn(self, text: str) -> None:

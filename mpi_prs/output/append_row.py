@@ -26,8 +26,9 @@ from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
 from mpi_prs.core.free_space import FULL, free_space
+from mpi_prs.core.locks import is_still
 from mpi_prs.core.units import many
-from mpi_prs.output.journal import Journal, Results, read_journal, write_all
+from mpi_prs.output.journal import Entry, Journal, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
 from mpi_prs.output.verification import first_damaged
@@ -193,12 +194,29 @@ class AppendRow:
 
     def _sync_to_disk(self, end: int) -> dict[str, int]:
         """Returns what a ``synced`` event says: how much of the output is on disk, and when it was changed last."""
+        self._check_place()
         modified = 0
         if self._descriptor >= 0:
             os.fdatasync(self._descriptor)
             modified = os.fstat(self._descriptor).st_mtime_ns
         os.fdatasync(self.journal.fileno())
         return {"output": end, "modified": modified}
+
+    def _check_place(self) -> None:
+        """Raises JobStopped: the files were removed, renamed or replaced, and what is written goes nowhere."""
+        if not is_still(self.journal.fileno(), self._journal_path):
+            said = f"{self._journal_path} was removed or moved while the run was at work"
+            if self._path is not None and is_still(self._descriptor, self._path):
+                # Without its journal it tells nobody what is in it, and the next start would take it for a stranger's.
+                aside = self._path.with_name(f"{self._path.name}.{time.strftime('%Y%m%d-%H%M%S')}.lost")
+                move(self._path, aside)
+                raise JobStopped(f"{said}. The rows so far are in {aside}; the same command makes them anew")
+            raise JobStopped(f"{said}: put the output folder back, and the same command goes on; else it starts anew")
+        if self._path is not None and not is_still(self._descriptor, self._path):
+            raise JobStopped(
+                f"{self._path} was removed or moved while the run was at work: put it back, and the same command goes "
+                "on; --overwrite starts anew"
+            )
 
     def sync(self) -> None:
         """Put everything on disk now."""
@@ -230,8 +248,11 @@ class AppendRow:
             JobStopped: rows are not as they were written; the next start does them again.
         """
         self.sync()
-        if verify and self._descriptor >= 0:
-            self._verify()
+        if self._descriptor >= 0:
+            with self._storage():
+                os.ftruncate(self._descriptor, self._end)  # what somebody else has added
+            if verify:
+                self._verify()
         if self._path is not None and final is not None:
             source = self._path
             with self._storage():
@@ -247,15 +268,23 @@ class AppendRow:
             put_aside(self._path, kept, keep=keep)
 
     def _verify(self) -> None:
+        end = 0
+
+        def entries() -> Iterator[Entry]:
+            nonlocal end
+            for entry in read_journal(self._journal_path):
+                end = entry.results.offset + entry.results.length if entry.results is not None else end
+                yield entry
+
         with self._storage():
-            damaged = first_damaged(read_journal(self._journal_path), self._descriptor)
-        if damaged is None:
+            damaged = first_damaged(entries(), self._descriptor)
+        if damaged is None and end == self._end:
             return
-        assert damaged.results is not None
-        self.event("damaged", output=damaged.results.offset)
+        at = min(end, self._end) if damaged is None or damaged.results is None else damaged.results.offset
+        self.event("damaged", output=at)
         raise JobStopped(
-            f"{self._path} is not as it was written at byte {damaged.results.offset}: the disk has lost something, or "
-            "somebody has changed it. The same command does again what is not in it"
+            f"{self._path} and its journal do not say the same from byte {at} on: the disk has lost something, or "
+            "somebody else has written into them. The same command does again what is missing"
         )
 
     def _put_in_order(self) -> Path:

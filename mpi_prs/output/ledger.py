@@ -151,7 +151,10 @@ class Replay:
         try:
             descriptor = own_file(str(output), os.O_RDONLY)
         except FileNotFoundError:
-            return self._with(_before(self._doubtful, next(filter(_end_of_rows, self._doubtful), None)))
+            lost = next(filter(_end_of_rows, self._doubtful), None)
+            if lost is not None and not self._ledger.output_end:
+                _log.warning("%s is gone: all mini-batches on record are done again", output)
+            return self._with(_before(self._doubtful, lost))
         try:
             why = self._doubt(os.fstat(descriptor))
             if why:

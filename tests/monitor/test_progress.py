@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Scene:
     held: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.directory.root.mkdir()
         self.progress = Progress(self.stream, clock=lambda: self.now, wall=lambda: T0 + self.now - 1000)
         self.scheduler = Scheduler(SIZE, lambda _: 10, Policy(), self.now)
         self.scheduler.handle(WorkerJoined(1, 2, "n1"), self.now)
@@ -270,15 +272,25 @@ def test_a_job_that_ends_by_an_error_is_not_left_as_running(scene: Scene) -> Non
     assert scene.status()["reason"] == "it has ended early: the log says why"
 
 
+def test_a_run_directory_that_was_removed_is_not_made_anew(scene: Scene) -> None:
+    scene.begin()
+    shutil.rmtree(scene.directory.root)
+    scene.wait(10)
+    scene.progress.close()
+    assert not scene.directory.root.exists()
+    assert scene.said(), "the person who watches is told all the same"
+
+
 def test_close_without_begin_writes_nothing(scene: Scene) -> None:
     scene.progress.close()
-    assert list(scene.directory.output.iterdir()) == []
+    assert list(scene.directory.root.iterdir()) == []
 
 
 # Nothing of this may end a job
 
 
 def test_a_full_disk_is_logged_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.directory.root.rmdir()
     scene.directory.root.write_text("not a folder")
     with caplog.at_level(logging.WARNING, "mpi_prs"):
         scene.begin()

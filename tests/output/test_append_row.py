@@ -416,7 +416,7 @@ def test_rows_that_have_changed_by_the_time_of_completion_are_done_again(run: Ru
         times = run.part.stat()
         run.part.write_bytes(FLIPPED)
         os.utime(run.part, ns=(times.st_atime_ns, times.st_mtime_ns))
-        with pytest.raises(JobStopped, match=rf"rows\.txt\.part is not as it was written at byte {end_of(1)}: .* same"):
+        with pytest.raises(JobStopped, match=rf"rows\.txt\.part and its journal .* from byte {end_of(1)} on: .* same"):
             run.complete(output, in_input_order=in_input_order)
         assert not run.final.exists()
         os.utime(run.part, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -426,6 +426,73 @@ def test_rows_that_have_changed_by_the_time_of_completion_are_done_again(run: Ru
         append(output, 3, 2)
         run.complete(output, in_input_order=in_input_order)
     assert run.final.read_bytes() == (ONE_TO_THREE if in_input_order else b"".join(map(rows_of, (1, 3, 2))))
+
+
+def test_what_somebody_adds_to_the_file_before_it_is_complete_is_cut_off(run: Run) -> None:
+    half_done(run)
+    with run.open() as output:
+        with open(run.part, "ab") as file:
+            file.write(b"not ours")
+        run.complete(output, in_input_order=False)
+    assert run.final.read_bytes() == ONE_TO_THREE
+
+
+def test_a_journal_that_a_second_start_has_cut_completes_nothing(run: Run) -> None:
+    """The lock was removed, or the filesystem has none."""
+    with run.open() as output:
+        append(output, 1)
+        with run.open():
+            pass
+        append(output, 2)
+        os.truncate(run.journal, run.journal.stat().st_size - 1)
+        with pytest.raises(JobStopped, match=rf"from byte {end_of(1)} on"):
+            run.complete(output, in_input_order=False)
+    assert not run.final.exists()
+
+
+MOVED = {
+    "everything": ("was removed or moved while the run was at work: put the output folder back", "."),
+    "the run directory": (
+        "_run/journal was removed or moved .* The rows so far are in .*lost; the same command",
+        "_run",
+    ),
+    "the journal": ("_run/journal was removed or moved .* The rows so far are in .*lost; the same", "_run/journal"),
+    "the rows": (r"rows\.txt\.part was removed or moved .* put it back", "rows.txt.part"),
+}
+
+
+@pytest.mark.parametrize("in_the_background", [False, True])
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("what", MOVED)
+def test_files_that_are_moved_away_are_missed_at_the_next_sync(
+    tmp_path: Path, what: str, replaced: bool, in_the_background: bool
+) -> None:
+    said, name = MOVED[what]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run = Run(folder)
+    with run.open() as output:
+        append(output, 1)
+        os.rename(folder / name, tmp_path / "moved")
+        if replaced:
+            (folder / "_run").mkdir(parents=True, exist_ok=True)
+            for path in (run.part, run.journal):
+                path.touch()
+        with pytest.raises(JobStopped, match=said):
+            if in_the_background:
+                wait_for_sync(output)
+            else:
+                run.complete(output, in_input_order=False)
+        assert not run.final.exists()
+    lost = list(folder.glob("*.lost"))
+    assert [path.read_bytes() for path in lost] == ([rows_of(1)] if "lost" in said else [])
+
+
+def wait_for_sync(output: AppendRow) -> None:
+    now = time.monotonic() + SYNC_SECONDS + 1
+    while True:
+        output.sync_if_due(now)
+        time.sleep(0.001)
 
 
 def test_a_completion_that_shall_not_verify_takes_the_rows_as_they_are(run: Run) -> None:

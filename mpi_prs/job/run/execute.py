@@ -103,6 +103,8 @@ def execute(
         try:
             outcome = _close_the_books(config, options, run, master.run(), master)
         except JobStopped as error:  # the disk is full: what is on record holds
+            if not run.directory.journal.exists():  # nothing is made anew where somebody has removed it all
+                raise
             outcome = Outcome(Phase.STOPPED.value, str(error), error.exit_code)
         except MpiPrsError as error:
             progress.finish(master, "failed", str(error), error.exit_code)
