@@ -30,7 +30,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help demo test check lint format clean debian
+.PHONY: help demo test without-slurm with-slurm check lint format clean debian
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,9 +42,16 @@ demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accur
 	@$(VENV)/bin/python configs/digits/accuracy.py
 
 test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
+	@echo "Those with a Slurm cluster, which mostly wait, run beside the others; what they say comes when they are done"
+	@$(MAKE) --no-print-directory -j 2 without-slurm with-slurm
+
+without-slurm:
 	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 3
-	@echo "And those with a Slurm cluster, which mostly wait: four at a time"
-	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4
+
+with-slurm:
+	@mkdir -p build
+	@MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4 > build/$@.log 2>&1; \
+		code=$$?; cat build/$@.log; exit $$code
 
 check: lint  ## lint, types, and the tests that need no job, MPI, Slurm or blob store: less than two minutes
 	$(VENV)/bin/python -m pytest -q -m quick -n 2
