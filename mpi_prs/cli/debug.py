@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,20 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
             mini_batch = mini_batches.make(memoryview(payload), context, 0)
             os.environ.update(substitute_values(config.environment_variables, side_inputs.paths))
             arguments = substitute(config.arguments, side_inputs.paths)
-            return _run_script(config, arguments, mini_batch, context, count)
+            with _working_folder(Path(folder, "process000")):
+                return _run_script(config, arguments, mini_batch, context, count)
+
+
+@contextlib.contextmanager
+def _working_folder(folder: Path) -> Iterator[None]:
+    """A script that opens a file of its own without its path should fail here as it fails in a job."""
+    folder.mkdir()
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _run_script(

@@ -184,13 +184,14 @@ def run(mini_batch, mini_batch_context):
         "index": mini_batch_context.minibatch_index, "retry": mini_batch_context.retry_count,
         "task": mini_batch.task_id, "list": isinstance(mini_batch, list), "stdin": sys.stdin.read(),
         "variable": os.environ["GREETING"], "bi": os.environ["AZUREML_BI_OUTPUT_PATH"], "cwd": os.getcwd(),
+        "python_path": os.environ["PYTHONPATH"],
     })]
 """
     job = new_job(
         script,
         items=1,
         arguments=["--model", "m1", "--other", 3, *["x" * 1000] * 400],  # more than a socket's buffer holds
-        environment_variables={"GREETING": "hello"},
+        environment_variables={"GREETING": "hello", "PYTHONPATH": f"libs:{REPOSITORY}"},
     )
     (job.folder / "helper.py").write_text("VALUE = 42\n")
     done = job.local(processes=1)
@@ -202,7 +203,9 @@ def run(mini_batch, mini_batch_context):
     assert (row["file"], row["path"], row["model"], row["helper"]) == (path, str(job.folder), "m1", 42)
     assert (row["index"], row["retry"], row["task"], row["list"], row["stdin"]) == (0, 0, "0", True, "")
     assert (row["variable"], row["bi"]) == ("hello", str(job.folder / "out"))
+    assert row["python_path"] == f"{job.folder / 'libs'}:{REPOSITORY}", "what it means where the job was started"
     assert not Path(row["cwd"]).exists(), "the private folder is removed at the end"
+    assert "the script left 1 file(s) in its working folders, such as scratch.txt" in done.stdout
     assert "a line on stdout" in job.log("stdout")
     assert "INFO script: a line in the log" in job.log("stderr")
 
@@ -258,11 +261,12 @@ def test_dry_run_shows_the_traceback_of_a_script_that_does_not_import(new_job: N
 
 
 def test_debug_runs_one_mini_batch_in_this_process(new_job: NewJob) -> None:
-    job = new_job("import os\nPID = os.getpid()\ndef run(mini_batch):\n    print('pid', PID)\n    return mini_batch\n")
+    script = "import os\ndef run(mini_batch):\n    print('pid', os.getpid(), os.listdir())\n    return mini_batch\n"
+    job = new_job(script)
     done = command_line("debug", "job.yaml", folder=job.folder)
     assert done.returncode == 0, done.stderr
     assert "item-0000.txt" in done.stdout
-    assert "pid " in done.stdout
+    assert "[]" in done.stdout, "the working folder is a private one, as in a job"
     one = command_line("debug", "job.yaml", "in/item-0007.txt", folder=job.folder)
     assert one.stdout.splitlines()[-1].endswith("in/item-0007.txt")
     assert not (job.folder / "out").exists()

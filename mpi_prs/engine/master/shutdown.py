@@ -48,6 +48,7 @@ def dismiss(
     began = clock()
     patience = _BYE_SECONDS + (grace or 0.0)
     said = False
+    left: list[str] = []
     while waiting and not transport.abandoned():
         waited = clock() - began
         if waited > (_SILENT_SECONDS if waiting <= silent else patience):
@@ -66,6 +67,14 @@ def dismiss(
             waiter.wait(0.05)
         elif message[1] == Tag.BYE:
             waiting.discard(message[0])
+            left += messages.unpack_json(message[2]).get("left", []) if message[2] else []
+    if left:
+        _log.warning(
+            "the script left %d file(s) in its working folders, such as %s; they are removed now. Write what is to "
+            "stay to EntryScript().output_dir",
+            len(left),
+            left[0],
+        )
 
 
 def _tell(transport: Transport, ranks: Set[int], exit_code: int, *, graceful: bool) -> None:

@@ -6,7 +6,11 @@ in the worker's own log.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from mpi_prs.core.environ import (
@@ -20,10 +24,13 @@ from mpi_prs.core.environ import (
     SERVICE_RUN_ID,
     SOURCE_DIRECTORY,
 )
+from mpi_prs.core.files import walk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import ProcessPlace
+
+_MOST_LEFT = 1000
 
 
 def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int, ProcessPlace]:
@@ -45,6 +52,7 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
             **({} if settings.azureml == "never" else {SERVICE_RUN_ID.name: _run_id(settings)}),
             **settings.environment_variables,
         }
+        environment.update(_whole_paths(environment))
         places[number] = ProcessPlace(
             number=number,
             scratch=scratch / f"process{number:03d}",
@@ -55,6 +63,32 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
             placement=describe(environment, ranges(cores)),
         )
     return places
+
+
+def left_behind(folders: Iterable[Path]) -> list[str]:
+    """Files that the script has left in its working folders, which go with the job: relative paths, a thousand at most.
+
+    Nothing is lost of what a link leads to.
+    """
+    left: list[str] = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            left += islice(walk(folder, partial(_is_link, folder)), _MOST_LEFT - len(left))
+    return left
+
+
+def _is_link(folder: Path, name: str) -> bool:
+    return (folder / name).is_symlink()
+
+
+def _whole_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """PYTHONPATH as it is meant where the job was started: the user processes work in folders of their own."""
+    paths = environment.get("PYTHONPATH", "")
+    if not paths:
+        return {}
+    with contextlib.suppress(FileNotFoundError):  # the current folder has been removed
+        paths = os.pathsep.join(path and os.path.abspath(path) for path in paths.split(os.pathsep))
+    return {"PYTHONPATH": paths}
 
 
 def _run_id(settings: WorkerSettings) -> str:

@@ -34,7 +34,7 @@ from mpi_prs.engine.node import means_of, node_name
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
-from mpi_prs.engine.worker.process_slots import make_places
+from mpi_prs.engine.worker.process_slots import left_behind, make_places
 from mpi_prs.engine.worker.start_check import NoRoom, NotUsable, Sight, look
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
@@ -44,7 +44,7 @@ from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.messages import Tag
 from mpi_prs.wire.record import MINI_BATCH, RECORD
 from mpi_prs.wire.settings import WorkerSettings
-from mpi_prs.wire.work import Chunk, News, State
+from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
 
 _LONGEST_WAIT = 0.02  # between two looks for messages, in seconds: 0.5 % of a core
 _CHECK_EVERY = 0.05  # looks at clocks and slots
@@ -80,6 +80,7 @@ class Worker:
         self._sight: Sight
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
+        self._places: dict[int, ProcessPlace] = {}
         self._no_side_inputs = ""  # why there are none, and no user process is started
 
     def run(self) -> int:
@@ -101,8 +102,9 @@ class Worker:
                 self._work()
                 self._stop_processes()
             finally:
+                left = left_behind(place.scratch for place in self._places.values())
                 self._tear_down()
-                self._send(Tag.BYE)
+                self._send(Tag.BYE, messages.pack_json(left=left) if left else b"")
                 self._log.info("the end")
         assert self._exit_code is not None
         return self._exit_code
