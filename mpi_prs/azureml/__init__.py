@@ -46,7 +46,8 @@ def datastore_of(workspace: Workspace, name: str) -> Datastore:
     """The datastore of a name. Raises WorkspaceError: there is none."""
     from mpi_prs.azureml.datastores.datastore import Datastore
 
-    return Datastore.get(workspace, name)
+    found: Datastore = Datastore.get(workspace, name)
+    return found
 
 
 def datasets_of(workspace: Workspace) -> Mapping[str, FileDataset | TabularDataset]:

@@ -43,7 +43,8 @@ class Source:
         """Raises WorkspaceError: it is not registered any more."""
         if self.workspace is None or self.datastore_name is None:
             return None
-        return Datastore.get(self.workspace, self.datastore_name)
+        found: Datastore = Datastore.get(self.workspace, self.datastore_name)
+        return found
 
     @property
     def is_url(self) -> bool:

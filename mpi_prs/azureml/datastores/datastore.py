@@ -28,13 +28,13 @@ from mpi_prs.azureml.datastores.records import (
     storage_values,
 )
 from mpi_prs.azureml.datastores.transfer import download, files_of_folder, named_files, upload
-from mpi_prs.child.context.data import DatastoreRecord, datastore_names, read_datastore
+from mpi_prs.child.context import data as context
+from mpi_prs.child.context.data import DatastoreRecord
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.child.context.workspace_paths import BLOB_STORE, FILE_STORE, layout_of
-from mpi_prs.core.azure_names import Registered, Surface
+from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.records import not_found
 
 _NO_DATABASES = "mpi_prs reads files: export the tables as Parquet or CSV, and register their folder or container"
 
@@ -113,7 +113,7 @@ def checked_path(path: Any) -> str:
     return "/".join(names) + ("/" if names and path.endswith("/") else "")
 
 
-class Datastore(Surface):
+class Datastore(context.Datastore):
     """A registered datastore; make one with the ``register_…`` methods. ``Datastore(ws, name)`` is :meth:`get`.
 
     The methods that both kinds have are here. What a datastore is does not change while the object lives.
@@ -138,36 +138,6 @@ class Datastore(Surface):
     }
 
     workspace: Workspace
-    name: str
-    _record: DatastoreRecord
-
-    def __new__(cls, workspace: Workspace, name: str | None = None) -> Datastore:
-        """The datastore of a name; without one, the workspace's default. Raises WorkspaceError: there is none."""
-        return cls.get_default(workspace) if name is None else cls.get(workspace, name)
-
-    def __init__(self, workspace: Workspace, name: str | None = None) -> None:
-        """See :meth:`__new__`, which does it all: it also says of which kind the datastore is."""
-
-    # Those that there are
-
-    @staticmethod
-    def get(workspace: Workspace, datastore_name: str) -> Datastore:
-        """The datastore of a name.
-
-        Raises:
-            WorkspaceError: there is none; names the near ones.
-        """
-        layout = layout_of(workspace)
-        record = read_datastore(layout, datastore_name)
-        if record is None:
-            raise not_found("datastore", datastore_name, datastore_names(layout))
-        return _made(workspace, datastore_name, record)
-
-    @staticmethod
-    def get_default(workspace: Workspace) -> Datastore:
-        """The workspace's default datastore."""
-        found: Datastore = workspace.get_default_datastore()
-        return found
 
     def unregister(self) -> None:
         """Forget the datastore and its secret; its data stay where they are.
@@ -368,11 +338,6 @@ class Datastore(Surface):
     # What it is
 
     @property
-    def datastore_type(self) -> str:
-        """``AzureBlob``, ``AzureFile`` or ``Folder``."""
-        return {"blob": "AzureBlob", "file_share": "AzureFile"}.get(self._record.kind, "Folder")
-
-    @property
     def is_folder(self) -> bool:
         """Whether it is a folder that all nodes see. Not one of Azure's names."""
         return self.folder is not None
@@ -393,14 +358,6 @@ class Datastore(Surface):
     def path(self, path: str | None = None, data_reference_name: str | None = None) -> DataPath:
         """A file, folder or glob in it, for :meth:`Dataset.File.from_files` and the like."""
         return DataPath(self, path or "", data_reference_name)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Datastore):
-            return NotImplemented
-        return (self.workspace, self.name, self._record) == (other.workspace, other.name, other._record)
-
-    def __hash__(self) -> int:
-        return hash((self.workspace, self.name))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, url={self.url()!r})"
@@ -485,25 +442,7 @@ class Datastore(Surface):
         ).done
 
 
-class _OfAnAccount(Datastore):
-    """Something of a storage account."""
-
-    @property
-    def container_name(self) -> str:
-        """Of the container, or the file share; Azure calls it so."""
-        return str(self._record.container)
-
-    @property
-    def account_name(self) -> str:
-        return str(self._record.account_name)
-
-    @property
-    def _endpoints(self) -> Mapping[str, str]:
-        found: Mapping[str, str] = self.workspace.settings["storage_endpoints"]
-        return found
-
-
-class AzureBlobDatastore(_OfAnAccount):
+class AzureBlobDatastore(context.AzureBlobDatastore, Datastore):
     """A container of Azure's blob storage, or of anything that speaks like it."""
 
     @property
@@ -514,7 +453,7 @@ class AzureBlobDatastore(_OfAnAccount):
     @property
     def endpoint(self) -> str:
         """The account's address where one was given, by the workspace's setting too; else ``core.windows.net``."""
-        return account_url(self._record, self._endpoints) or "core.windows.net"
+        return account_url(self._record, _endpoints(self)) or "core.windows.net"
 
     @property
     def credential_type(self) -> str:
@@ -530,46 +469,29 @@ class AzureBlobDatastore(_OfAnAccount):
         return f"abfs://{self.container_name}/{checked_path(path)}"
 
     def storage_section(self) -> dict[str, Any]:
-        return storage_values(self.workspace.layout, self.name, self._record, self._endpoints)
+        return storage_values(self.workspace.layout, self.name, self._record, _endpoints(self))
 
 
-class FolderDatastore(Datastore):
+class FolderDatastore(context.FolderDatastore, Datastore):
     """A folder that all nodes see."""
-
-    @property
-    def folder(self) -> Path:
-        return Path(str(self._record.folder))
 
     def url(self, path: str = "") -> str:
         return str(self.folder / checked_path(path))
 
 
-class AzureFileDatastore(_OfAnAccount, FolderDatastore):
+class AzureFileDatastore(context.AzureFileDatastore, FolderDatastore):
     """An Azure file share: the folder that it is mounted at."""
 
     @property
     def folder(self) -> Path:
-        return mount_point(self._record, self._endpoints)
+        return mount_point(self._record, _endpoints(self))
 
 
 def datastores_of(workspace: Workspace) -> Mapping[str, Datastore]:
     """Name → datastore, of all in a workspace; read when they are asked for."""
-
-    def find(name: str) -> Datastore | None:
-        record = read_datastore(workspace.layout, name) if name in datastore_names(workspace.layout) else None
-        return None if record is None else _made(workspace, name, record)
-
-    return Registered("datastore", lambda: datastore_names(workspace.layout), find)
+    return context.datastores_of(workspace)
 
 
-_KINDS: dict[str, type[Datastore]] = {
-    "blob": AzureBlobDatastore,
-    "file_share": AzureFileDatastore,
-    "folder": FolderDatastore,
-}
-
-
-def _made(workspace: Workspace, name: str, record: DatastoreRecord) -> Datastore:
-    made = object.__new__(_KINDS[record.kind])
-    made.workspace, made.name, made._record = workspace, name, record
-    return made
+def _endpoints(datastore: Datastore) -> Mapping[str, str]:
+    found: Mapping[str, str] = datastore.workspace.settings["storage_endpoints"]
+    return found

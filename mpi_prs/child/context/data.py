@@ -112,7 +112,7 @@ class Datastore(Slice):
         if record is None:
             raise not_found("datastore", datastore_name, datastore_names(layout))
         kinds = {"blob": AzureBlobDatastore, "file_share": AzureFileDatastore, "folder": FolderDatastore}
-        found = object.__new__(kinds[record.kind])
+        found = object.__new__(at_hand(kinds[record.kind]))
         found.workspace, found.name, found._record = workspace, datastore_name, record
         return found
 
@@ -136,9 +136,6 @@ class Datastore(Slice):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
-
-    def _become_whole(self, what: str) -> None:
-        self._become(whole("Datastore", what).get(self.workspace, self.name))
 
 
 class _OfAnAccount(Datastore):
