@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.files import replacing
+from mpi_prs.inputs.formats.format import quoted
 
 FORMAT_VERSION = b"2"
 RECORD_BATCH_BYTES = 4 * 2**20
@@ -148,7 +149,8 @@ def _write(file: BinaryIO, plan: Plan, run: str, mini_batches: Iterator[MiniBatc
             items += sum(row.items for row in rows)
             stays = stays or any(row.stays > 1 for row in rows)
         if not items:
-            raise InputError("the inputs hold no items: name files with something in them under `inputs`")
+            names = [name for described in plan.inputs for name in described["files"]]
+            raise InputError(f"the inputs hold no items: there is nothing in {quoted(names)}")
         totals = {"mini_batches": written, "items": items, "exact": plan.exact, "stays": stays}
         index = json.dumps({"first_of_batch": first_of_batch, **totals, "inputs": plan.inputs})
         writer.write_batch(_record_batch([], items, schema), custom_metadata={_INDEX: index})

@@ -37,6 +37,8 @@ from mpi_prs.inputs.payload import pack
 
 _log = logging.getLogger("mpi_prs.data")
 
+_TOLD = 20
+"""Files that a message names."""
 _WHOLE = BatchSize(rows=2**62)
 
 
@@ -219,6 +221,7 @@ def _of_tables(
         surveyed.append(dataset)
         planned.inputs.append(_described_table(dataset, survey))
     datasets = surveyed
+    found = False
     for number, (dataset, store) in enumerate(zip(datasets, stores, strict=True)):
         described = planned.inputs[number]
         partitioning = Partitioning.of(dataset)
@@ -232,9 +235,22 @@ def _of_tables(
             mini_batches = _by_size(number, dataset, size, split, store, path_values)
         for exact, mini_batch in mini_batches:
             planned.exact = planned.exact and exact
+            found = True
             yield mini_batch
         numpy_types = described["options"]["numpy_types"]
         described["keys_without_value"] = [] if numpy_types else sorted(path_values.lacking)
+    if not found:
+        raise _no_rows(datasets, stores)
+
+
+def _no_rows(datasets: Sequence[TabularDataset], stores: Sequence[_AskedOnce]) -> InputError:
+    """What to say of files of which none has a row; names the first of them."""
+    files = ((path, store) for dataset, store in zip(datasets, stores, strict=True) for path in dataset.files())
+    told = [f"{path} ({store.size(path)} bytes)" for path, store in islice(files, _TOLD)]
+    others = sum(1 for _ in files)
+    return InputError(
+        f"the inputs hold no items: there are no rows in {', '.join(told)}{f' and {others} more' if others else ''}"
+    )
 
 
 class _AskedOnce:

@@ -141,7 +141,7 @@ def test_progress_is_told_now_and_then_and_at_the_end(tmp_path: Path, monkeypatc
 
 
 def test_inputs_without_items_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no items"):
+    with pytest.raises(InputError, match="no items: there is nothing in"):
         write_manifest(tmp_path / "m", plan_of([], 1))
     assert list(tmp_path.iterdir()) == []
 

@@ -296,7 +296,7 @@ def test_a_path_column_for_arrays_is_refused_and_for_an_hdf5_table_is_added(tmp_
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
     csv_files(tmp_path / "in", a=pd.DataFrame({"n": []}))
-    with pytest.raises(InputError, match="no items"):
+    with pytest.raises(InputError, match=r"no items: there are no rows in .*a\.csv \(2 bytes\)"):
         self_made(tmp_path, str(tmp_path / "in"))
 
 

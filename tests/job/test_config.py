@@ -179,9 +179,14 @@ def test_the_suffix_of_a_table_tells_its_format_and_separator(
     [
         (["a.csv", "b.parquet"], ["a.csv", "b.parquet", "two formats", "an input of each"]),
         (["a.csv", "b.tsv"], [".tsv", "an input of each", "separator"]),
+        ("a.xlsx", ["the table", "a.xlsx is an Excel workbook", "pandas.read_excel(FILE).to_parquet(FILE.parquet)"]),
+        ("a.orc", ["a.orc is an ORC file", "pandas.read_orc"]),
+        ("a.csv.xz", ["a.csv.xz is compressed with xz", "unpack it"]),
+        ("a.json", ["a.json is a JSON file", "format: json_lines if each line is an object"]),
+        ("a.strange", ["a.strange does not show in its suffix", "delimited, parquet"]),
     ],
 )
-def test_files_that_are_to_be_read_in_two_ways_are_no_one_table(folder: Path, table: object, words: list[str]) -> None:
+def test_files_that_are_no_one_table_are_refused_with_advice(folder: Path, table: object, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(folder, text_of(inputs=[{"table": table}], mini_batch_size="1MB"))
     for word in words:

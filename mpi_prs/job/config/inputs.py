@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
 from mpi_prs.inputs.formats import FORMATS, format_by_suffix, suffix_of
+from mpi_prs.inputs.formats.foreign import what_has_suffix
 from mpi_prs.inputs.formats.types import parse_column_type
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
@@ -202,6 +203,8 @@ class InputSection(Section):
             return self.format
         found = format_by_suffix(self.table[0])
         if found is None:
+            if (foreign := what_has_suffix(suffix_of(self.table[0]))) is not None:
+                raise ValueError(f"the table {self.table[0]} is {foreign}")
             raise ValueError(
                 f"the format of the table {self.table[0]} does not show in its suffix; expected a key format with one "
                 f"of {', '.join(FORMATS)}"

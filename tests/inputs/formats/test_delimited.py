@@ -519,6 +519,19 @@ def test_a_compressed_file_is_one_mini_batch(tmp_path: Path, suffix: str, compre
         reader.read(parts[0])
 
 
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"PK\x03\x04", "a zip archive, or an Excel workbook"),
+        (b"PAR1\x15", "a Parquet file: give the key format: parquet"),
+        (b"\x1f\x8b\x08", "compressed with gzip: let its name end with .gz"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_what_it_is(tmp_path: Path, head: bytes, told: str) -> None:
+    path = write(tmp_path, head + b"\0" * 100)
+    assert f"{path} is no text, but {told}" in refusal(Delimited(), path)
+
+
 def test_a_file_that_has_become_shorter_is_told_of(tmp_path: Path) -> None:
     for format in (Delimited(), Delimited(support_multi_line=True)):
         path = write(tmp_path, "a,b\n" + "1,2\n" * 100)

@@ -15,6 +15,7 @@ import numpy as np
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
 from mpi_prs.inputs.formats.delimited.records import LINE_BREAK, Dialect, records_of
+from mpi_prs.inputs.formats.foreign import check_is_text
 from mpi_prs.inputs.formats.format import Files, reading, record_too_long
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 
@@ -73,6 +74,7 @@ class Opener:
         while True:
             with reading(path), self.store.open(path) as file:
                 data = decompressed(file, path, size) if compression_of(path) else file.read(size)
+            check_is_text(path, data)
             found = head_of(data, self.encoding, self.dialect, len(data) < size - len(codecs.BOM_UTF8), path)
             if found is not None:
                 return found

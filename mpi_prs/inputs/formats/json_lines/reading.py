@@ -13,6 +13,7 @@ import pyarrow.json as pj
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
+from mpi_prs.inputs.formats.foreign import check_is_text
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
     TOLD,
@@ -198,6 +199,7 @@ def _without_value(record: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse(file: str, data: bytes) -> None:
+    check_is_text(file, data)
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             try:
