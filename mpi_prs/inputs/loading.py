@@ -24,6 +24,7 @@ from mpi_prs.inputs.formats import BY_CLASS
 from mpi_prs.inputs.formats.arrow import nullable_in_pandas, repeated, unpack_schema
 from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader
 from mpi_prs.inputs.formats.missing import refuse_nulls
+from mpi_prs.inputs.formats.unfit import refuse_unfit
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.near.staging import Staging
 from mpi_prs.inputs.partition_by import with_key_columns
@@ -176,6 +177,7 @@ class MiniBatchLoader:
                 raise InputError(f"path_column: {part.file} has a column {name!r} already; choose another name")
             table = table.append_column(name, repeated(part.file, pa.string(), table.num_rows))
         refuse_nulls(table, part)
+        refuse_unfit(table, part)
         return table
 
     def _check_size(self, input: int, file: str, listed: int) -> None:

@@ -229,6 +229,13 @@ class TableFormat(Protocol):
         """A reader of parts."""
 
 
+def place_of(part: Part, row: int, column: str) -> str:
+    """Where a value stands, for a message; ``row`` counts from 0 in the part."""
+    if part.first_row >= 0:
+        return f"{part.file}, row {part.first_row + row + 1}, column {column!r}"
+    return f"{part.file}, column {column!r}, row {row + 1} of those that begin at byte {part.start}"
+
+
 def quoted(names: Sequence[str]) -> str:
     """Column names for a message."""
     return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype, nullable_in_pandas
 from mpi_prs.inputs.formats.casting import Cast
-from mpi_prs.inputs.formats.format import Part
+from mpi_prs.inputs.formats.format import Part, place_of
 
 _NUMPY_TYPES = re.compile(r"u?int\d+|float\d+|bool|object")
 
@@ -101,10 +101,7 @@ def refuse_nulls(table: Any, part: Part) -> None:
 
 
 def _null_found(part: Part, name: str, row: int, type: Any, is_index: bool) -> InputError:
-    if part.first_row >= 0:
-        place = f"{part.file}, row {part.first_row + row + 1}, column {name!r}"
-    else:
-        place = f"{part.file}, column {name!r}, row {row + 1} of those that begin at byte {part.start}"
+    place = place_of(part, row, name)
     plain = "bool" if pa.types.is_boolean(type) else str(type)
     if is_index:
         return InputError(

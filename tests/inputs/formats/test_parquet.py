@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import random
 import subprocess
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import BatchSize, Part
 from mpi_prs.inputs.formats.parquet.reading import Parquet
+from mpi_prs.inputs.formats.unfit import refuse_unfit
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 
@@ -274,6 +276,93 @@ def test_columns_that_do_not_exist_are_named(tmp_path: Path) -> None:
         survey_of(Parquet(column_types={"z": "string"}), file)
 
 
+# Odd files
+
+
+EMPTY_GROUP = (
+    "UEFSMRUAFSAVICwVBBUAFQYVBgAABwAAAAAAAAAIAAAAAAAAABUCGTxIBHJvb3QVBAA1AhgBcxUAABUEJQAYAXgAFgQZHBkcJggcFQQZFQAZGAF4"
+    "FQAWBBZCFkImCAAAFkIWBAAAQQAAAFBBUjE="
+)
+"""``optional group s {}`` and ``required int64 x``, which is 7 and 8; pyarrow writes no such file."""
+
+
+@pytest.mark.parametrize("columns", [(), ("s",), ("x",)])
+def test_a_struct_without_fields_is_read_as_pandas_does(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    file = tmp_path / "t.parquet"
+    file.write_bytes(base64.b64decode(EMPTY_GROUP))
+    frames = frames_of(Parquet(columns=columns), [file], BatchSize(rows=1))
+    assert_together(frames, pd.read_parquet(file, columns=list(columns) or None))
+
+
+def test_row_groups_without_rows_are_in_no_mini_batch(tmp_path: Path) -> None:
+    table = pa.table({f"c{number}": range(300) for number in range(20)})
+    with pq.ParquetWriter(tmp_path / "t.parquet", table.schema) as writer:
+        for rows in (0, 0, 300, 0, 1, 0):
+            writer.write_table(table.slice(0, rows))
+    for size in (BatchSize(bytes=2000), BatchSize(bytes=10**9), BatchSize(rows=1), BatchSize(rows=1000)):
+        _, parts = parts_of(Parquet(), [tmp_path / "t.parquet"], size)
+        assert all(part.rows == part.stop - part.start > 0 for part in parts)
+        assert (parts[0].start, parts[-1].stop, sum(part.rows for part in parts)) == (0, 301, 301)
+
+
+def test_encrypted_columns_are_refused_by_name_before_anything_is_read(tmp_path: Path) -> None:
+    """Arrow ends the process over what their footer says."""
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):  # type: ignore[name-defined,misc]
+        def __init__(self, _: Any) -> None:
+            encryption.KmsClient.__init__(self)
+
+        def wrap_key(self, key: bytes, _: str) -> bytes:
+            return base64.b64encode(key)
+
+    table = pa.table({"a": [1, 2], "b": [3, None], "s": [{"x": 1, "y": "z"}] * 2})
+    for name, in_plain in (("plain", True), ("hidden", False)):
+        properties = encryption.CryptoFactory(Keys).file_encryption_properties(
+            encryption.KmsConnectionConfig(),
+            encryption.EncryptionConfiguration("f", column_keys={"c": ["a", "s.x"]}, plaintext_footer=in_plain),
+        )
+        with pq.ParquetWriter(tmp_path / f"{name}.parquet", table.schema, encryption_properties=properties) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match=r"hidden\.parquet is encrypted, and there is no key"):
+        survey_of(Parquet(), tmp_path / "hidden.parquet")
+    file = tmp_path / "plain.parquet"
+    for columns in ((), ("s", "b")):
+        with pytest.raises(InputError, match=r"plain\.parquet: the columns .*'s' are encrypted, .* `columns`"):
+            survey_of(Parquet(columns=columns), file)
+    (frame,) = frames_of(Parquet(columns=("b",)), [file], BatchSize(rows=9))
+    assert frame["b"].tolist() == [3, pd.NA]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (pa.array([0, 1000, None, 1001], pa.time64("ns")), "00:00:00.000001001"),
+        (pa.array([0, None, -719162, -719163], pa.date32()), "0000-12-31"),
+        (pa.array([0, 0, 86_399_999, 86_400_000 * 3_000_000], pa.date64()), "10183-09-21"),
+        (pa.array([[0], None, [], [-800_000, 0]], pa.list_(pa.date32())), ""),
+        (pa.array([{"t": 1000}, None, {"t": None}, {"t": 1}], pa.struct([("t", pa.time64("ns"))])), ""),
+    ],
+)
+def test_values_that_pandas_cannot_hold_are_named_with_their_row(values: Any, shown: str) -> None:
+    part = Part("/data/t.parquet", 10, 14, 4, 10)
+    good = pa.table({"a": [1, 2, 3], "v": values[:3]})
+    refuse_unfit(good, part)
+    at_the_user(good)
+    with pytest.raises((pa.ArrowInvalid, ValueError)):
+        at_the_user(pa.table({"v": values}))
+    with pytest.raises(InputError, match=f"t.parquet, row 14, column 'v': .*{shown}.*column_types"):
+        refuse_unfit(pa.table({"v": values}), part)
+
+
+def test_a_time_zone_that_nobody_knows_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.parquet", t=pa.array([1], pa.timestamp("us", "Mars/Base")))
+    with pytest.raises(InputError, match=r"a\.parquet: the time zone 'Mars/Base' of column 't' is not known"):
+        survey_of(Parquet(), file)
+    (frame,) = frames_of(Parquet(column_types={"t": "datetime"}), [file], BatchSize(rows=9))
+    assert str(frame.dtypes["t"]) == "datetime64[us]"
+
+
 # column_types
 
 
@@ -378,6 +467,7 @@ _LEAN = """
 import resource, sys
 from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
 from mpi_prs.inputs.formats.parquet.reading import Parquet
+from mpi_prs.inputs.formats.unfit import refuse_unfit
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +18,8 @@ import pyarrow.parquet as pq
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_column, pack_schema, unpack_column, unpack_schema
 from mpi_prs.inputs.formats.casting import Cast, casts
-from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted
-from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, summary, united
+from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted, quoted
+from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, read_columns, summary, united
 
 _FOOTERS_AT_ONCE = 8
 _FOOTERS_AHEAD = 32
@@ -26,6 +27,8 @@ _BUFFER = 2**18
 """Bytes of a column that are read ahead at a time: a row group's column is never held as a whole."""
 _ROWS_AT_ONCE = 2**17
 """The most rows decoded in one go."""
+_TAIL = struct.Struct("<I4s")
+"""The end of a file: the footer's length, and PAR1."""
 DAMAGE = (pa.ArrowException, OSError, ValueError)
 """What pyarrow raises over a file that is not as it should be."""
 
@@ -62,7 +65,7 @@ class Parquet:
         chosen = casts(self.column_types)
         agreement = Agreement(self.columns, chosen, self.numpy_types)
         damaged: InputError | None = None
-        for footer in _in_threads(lambda file: _footer(file, tuple(chosen), store), files()):
+        for footer in _in_threads(lambda file: _footer(file, self.columns, tuple(chosen), store), files()):
             if isinstance(footer, InputError):
                 damaged = damaged or footer
             else:
@@ -88,7 +91,7 @@ class Parquet:
         first = start = held = 0
         for number, group in enumerate(groups):
             measure = group.rows if size.rows else group.bytes
-            if held and held + measure > limit:
+            if start < first and held + measure > limit:
                 yield Part(file, start, first, first - start, start)
                 start, held = first, 0
             stop = first + group.rows
@@ -97,7 +100,7 @@ class Parquet:
                 for low in range(first, stop, step):
                     high = min(low + step, stop)
                     yield Part(file, low, high, high - low, low, number if high - low < group.rows else -1)
-                start = stop
+                start, held = stop, 0
             else:
                 held += measure
             first = stop
@@ -159,7 +162,8 @@ class ParquetReader:
         categories = self._categories.get(field.name)
         chunks: list[Any] = []
         for batch in batches:
-            chunk = batch.column(batch.schema.get_field_index(field.name))
+            at = batch.schema.get_field_index(field.name)
+            chunk = batch.column(at) if at >= 0 else pa.nulls(batch.num_rows, field.type)  # a struct without fields
             first = part.start + sum(len(each) for each in chunks)
             if categories is not None:
                 chunk = _in_categories(chunk, categories, field.type)
@@ -226,6 +230,12 @@ class _Opened:
             self._raw.close()
             raise _damaged(path, error) from error
 
+    def is_signed(self, store: Files) -> bool:
+        """Whether a signature follows the footer: then columns may be encrypted, although the footer is not."""
+        self._raw.seek(store.size(self.path) - _TAIL.size)
+        length, _ = _TAIL.unpack(self._raw.read(_TAIL.size))
+        return bool(length != self.file.metadata.serialized_size)
+
     def close(self) -> None:
         self.file.close()
         self._raw.close()
@@ -239,6 +249,8 @@ class _Opened:
 
 def _damaged(path: str, error: Exception) -> _Damaged:
     why = (str(error) or type(error).__name__).strip().splitlines()[0]
+    if "decrypt" in why.lower():
+        return _Damaged(f"{path} is encrypted, and there is no key for that here; write a copy that is not ({why})")
     return _Damaged(f"{path} cannot be read as Parquet: {why}. Check that it is a whole Parquet file")
 
 
@@ -258,11 +270,18 @@ def _measured(file: Any, names: Sequence[str]) -> list[_Group]:
     ]
 
 
-def _footer(path: str, cast: Sequence[str], store: Files) -> Footer | InputError:
+def _footer(path: str, columns: Sequence[str], cast: Sequence[str], store: Files) -> Footer | InputError:
     try:
         with _Opened(path, store) as opened:
-            footer = summary(path, opened.file, cast)
-            names = [each.name for each in footer.schema if pa.types.is_dictionary(each.type) and each.name not in cast]
+            read = set(read_columns(opened.file.schema_arrow, columns))
+            if opened.is_signed(store):
+                _refuse_encrypted(path, opened.file, read)
+            footer = summary(path, opened.file, cast, read)
+            names = [
+                each.name
+                for each in footer.schema
+                if pa.types.is_dictionary(each.type) and each.name in read and each.name not in cast
+            ]
             for number in range(opened.file.metadata.num_row_groups if names else 0):
                 _add_categories(footer, opened.file, number, names)
             return footer
@@ -270,6 +289,23 @@ def _footer(path: str, cast: Sequence[str], store: Files) -> Footer | InputError
         return error
     except DAMAGE as error:
         return _damaged(path, error)
+
+
+def _refuse_encrypted(path: str, file: Any, read: Collection[str]) -> None:
+    """Of an encrypted column Arrow cannot be asked what the footer says: that ends the process. Reading it raises."""
+    groups = [number for number in range(file.metadata.num_row_groups) if file.metadata.row_group(number).num_rows]
+    encrypted = []
+    for name in file.schema_arrow.names if groups else ():
+        try:
+            next(file.iter_batches(1, row_groups=groups[:1], columns=[name], use_threads=False), None)
+        except DAMAGE as error:
+            if name in read and "decrypt" in str(error).lower():
+                encrypted.append(name)
+    if encrypted:
+        raise InputError(
+            f"{path}: the columns {quoted(encrypted)} are encrypted, and there is no key for them here; select the "
+            "others with `columns`, or write a copy that is not encrypted"
+        )
 
 
 def _add_categories(footer: Footer, file: Any, group: int, names: Sequence[str]) -> None:
@@ -322,7 +358,9 @@ def _cast(chunk: Any, cast: Callable[[Any], Any], what: str, column: str, file: 
 
 
 def _shown(value: Any) -> str:
-    return repr(value.as_py()) if pa.types.is_string(value.type) or pa.types.is_large_string(value.type) else str(value)
+    if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
+        return repr(value.as_py())
+    return str(value.type if value.type.num_fields else value.cast(pa.string()))  # Python cannot hold every date
 
 
 def _misfits(values: Any, cast: Callable[[Any], Any]) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 
@@ -13,6 +16,8 @@ from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.casting import Cast
 from mpi_prs.inputs.formats.format import quoted
 from mpi_prs.inputs.formats.missing import for_pandas, pandas_metadata
+
+_log = logging.getLogger("mpi_prs.inputs")
 
 
 class Footer(NamedTuple):
@@ -34,13 +39,20 @@ class Footer(NamedTuple):
     categories: dict[str, Any]
 
 
-def summary(path: str, file: Any, also: Collection[str]) -> Footer:
-    """What a file's footer says; ``also`` names columns whose nulls matter whatever their type."""
-    schema, metadata = file.schema_arrow, file.metadata
+def summary(path: str, file: Any, also: Collection[str], read: Collection[str]) -> Footer:
+    """What a file's footer says.
+
+    Args:
+        also: columns whose nulls matter whatever their type.
+        read: the columns that are looked at; what the footer says of others may be encrypted.
+    """
+    metadata = file.metadata
+    schema = stored(file.schema_arrow)
     wanted = {
         number: owner
-        for number, owner in enumerate(leaves(schema))
-        if schema.get_field_index(owner) >= 0
+        for number, owner in enumerate(leaves(file.schema_arrow))
+        if owner in read
+        and schema.get_field_index(owner) >= 0
         and schema.field(owner).nullable
         and (owner in also or nullable_dtype(schema.field(owner).type))
     }
@@ -65,7 +77,37 @@ def leaves(schema: Any) -> list[str]:
 def _leaves_of(type: Any) -> int:
     if isinstance(type, pa.BaseExtensionType):
         return _leaves_of(type.storage_type)
-    return sum(_leaves_of(type.field(number).type) for number in range(type.num_fields)) or 1
+    return sum(_leaves_of(type.field(number).type) for number in range(type.num_fields)) if _is_nested(type) else 1
+
+
+def _is_nested(type: Any) -> bool:
+    return bool(pa.types.is_nested(type))
+
+
+def stored(schema: Any) -> Any:
+    """The columns of a file as Arrow reads them: of structs that have no fields nothing is stored, so one in another
+    struct is left out. A column that is nothing else is null, as in pandas."""
+    return pa.schema([field.with_type(_stored(field.type) or field.type) for field in schema], schema.metadata)
+
+
+def _stored(type: Any) -> Any | None:
+    if _leaves_of(type) == 0:
+        return None
+    if pa.types.is_struct(type):
+        fields = [(type.field(number), _stored(type.field(number).type)) for number in range(type.num_fields)]
+        return pa.struct([field.with_type(inner) for field, inner in fields if inner is not None])
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        value = type.value_field.with_type(_stored(type.value_type))
+        return pa.list_(value) if pa.types.is_list(type) else pa.large_list(value)
+    return type
+
+
+def read_columns(schema: Any, columns: Sequence[str]) -> list[str]:
+    """The columns of a file that are read where these are selected: all if none are, and those of pandas' index."""
+    names: list[str] = schema.names
+    index = [name for name in pandas_metadata(schema).get("index_columns", []) if isinstance(name, str)]
+    chosen = list(columns) or names
+    return [*chosen, *(name for name in index if name in names and name not in chosen)]
 
 
 def united(first: Any | None, second: Any) -> Any:
@@ -140,6 +182,7 @@ class Agreement:
         if described:
             metadata[b"pandas"] = json.dumps(described).encode()
         schema = pa.schema(fields, metadata=metadata or None)
+        _check_zones(schema, self.first.path)
         return for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
 
     def _selected(self, footer: Footer) -> list[str]:
@@ -153,9 +196,7 @@ class Agreement:
                 raise InputError(
                     f"{what}: {quoted(missing)} not found in {footer.path}, whose columns are {quoted(names)}"
                 )
-        index = [name for name in pandas_metadata(footer.schema).get("index_columns", []) if isinstance(name, str)]
-        chosen = self._columns or names
-        return [*chosen, *(name for name in index if name in names and name not in chosen)]
+        return read_columns(footer.schema, self._columns)
 
     def _compare(self, first: Footer, footer: Footer) -> None:
         if footer.schema.equals(first.schema):
@@ -180,6 +221,30 @@ class Agreement:
                 )
             if together != agreed:
                 self._agreed[name] = (together, footer.path)
+            if together not in (agreed, type) or (pa.types.is_floating(together) and type != agreed):
+                _log.info(
+                    "column %r is %s in %s but %s in %s: it is read as %s",
+                    name,
+                    agreed,
+                    path,
+                    type,
+                    footer.path,
+                    together,
+                )
+
+
+def _check_zones(schema: Any, path: str) -> None:
+    for field in schema:
+        zone = getattr(field.type, "tz", None)
+        if not zone or re.fullmatch(r"[+-]\d\d:\d\d", zone):
+            continue
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise InputError(
+                f"{path}: the time zone {zone!r} of column {field.name!r} is not known here; install tzdata, or read "
+                f"it without its zone, as UTC, with column_types ({{{field.name}: datetime}})"
+            ) from None
 
 
 def _lacking(path: str, name: str, other: str) -> InputError:
