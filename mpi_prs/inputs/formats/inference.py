@@ -12,7 +12,8 @@ from mpi_prs.inputs.formats.text_columns import cast_leniently, is_integer_text,
 
 _GLANCE = 100
 """So many values tell most columns apart at once."""
-_BEYOND = 2.0**63
+_EXACT = 2**53
+"""A float64 has all digits of smaller whole numbers."""
 
 
 def look(texts: Any, decimal: str = ".", known: Collection[str] = ()) -> frozenset[str]:
@@ -25,8 +26,8 @@ def look(texts: Any, decimal: str = ".", known: Collection[str] = ()) -> frozens
 
     Returns:
         Some of ``missing``, ``int``, ``negative`` (an integer with a minus, be it -0), ``unsigned`` (an integer beyond
-        int64, within uint64), ``huge`` (one beyond both), ``fraction``, ``bool`` and ``text``. Of a column with
-        ``text`` only this and ``missing`` are sure to be told.
+        int64, within uint64), ``huge`` (one beyond both), ``long`` (one of which float64 may lose digits),
+        ``fraction``, ``bool`` and ``text``. Of a column with ``text`` only this and ``missing`` are sure to be told.
     """
     seen = {"missing"} if texts.null_count else set()
     values = texts.drop_null()
@@ -52,10 +53,10 @@ def _quickly(strings: Any, first: Collection[str]) -> set[str] | None:
         numbers = pc.cast(strings, pa.float64() if is_float else pa.int64())
     except pa.ArrowException:
         return None
-    if not is_float:
-        return {"int"} | ({"negative"} if b"-" in written else set())
-    low, high = (pc.min_max(numbers)[end].as_py() for end in ("min", "max"))
-    return {"fraction"} if max(-low, high) < _BEYOND else None
+    is_long = _is_long(numbers)
+    if is_float:
+        return {"fraction"} if not is_long else None
+    return {"int"} | ({"negative"} if b"-" in written else set()) | ({"long"} if is_long else set())
 
 
 def _carefully(values: Any, decimal: str) -> set[str]:
@@ -68,6 +69,7 @@ def _carefully(values: Any, decimal: str) -> set[str]:
         beyond = ints.filter(pc.is_null(within))
         if len(beyond) < len(ints):
             seen |= {"int"} | ({"negative"} if b"-" in _bytes_of(ints) else set())
+        seen |= {"long"} if len(beyond) or _is_long(within) else set()
         huge = to_values(beyond, pa.uint64()).null_count
         seen |= ({"huge"} if huge else set()) | ({"unsigned"} if huge < len(beyond) else set())
     if len(others):
@@ -77,6 +79,11 @@ def _carefully(values: Any, decimal: str) -> set[str]:
         if len(bools) + len(floats) < len(others):
             seen.add("text")
     return seen
+
+
+def _is_long(numbers: Any) -> bool:
+    low, high = (pc.min_max(numbers)[end].as_py() for end in ("min", "max"))
+    return bool(max(-low, high) > _EXACT)
 
 
 def _bytes_of(texts: Any) -> bytes:
@@ -92,7 +99,7 @@ def type_of(seen: Collection[str], whole: bool) -> Any:
         whole: nothing is left that has not been looked at. If something is, a column that had no value may hold
             anything, so it is text.
     """
-    kinds = set(seen) - {"missing", "negative"}
+    kinds = set(seen) - {"missing", "negative", "long"}
     if not kinds:
         return pa.float64() if whole else pa.string()
     if kinds == {"bool"}:

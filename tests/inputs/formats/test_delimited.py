@@ -400,6 +400,15 @@ def test_the_types_are_those_of_all_files_together(tmp_path: Path) -> None:
     assert {str(frame.dtypes["a"]) for frame in frames_of(Delimited(), paths, ALL)} == {"float64"}
 
 
+@pytest.mark.parametrize(("other", "warned"), [("0.5", True), ("1e300", True), ("1", False), ("", False), ("x", False)])
+def test_digits_lost_beside_fractions_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str, warned: bool
+) -> None:
+    path = write(tmp_path, f"a,b\n1,2\n{2**60 + 1},2\n{other},1e300\n")
+    survey_of(Delimited(), path)
+    assert [record.args for record in caplog.records] == [("a",)] * warned
+
+
 def test_of_very_many_files_some_are_looked_at_evenly() -> None:
     chosen = delimited_survey.choose(str(number) for number in range(100_000))
     numbers = [int(path) for path in chosen.files]

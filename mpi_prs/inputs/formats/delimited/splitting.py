@@ -207,6 +207,12 @@ class Delimited:
                 type = chosen[name].type
             elif self.infer_column_types and not (self.empty_as_string and seen <= {"missing"}):
                 type = type_of(seen, found.whole)
+                if pa.types.is_floating(type) and "long" in seen:
+                    _log.warning(
+                        "column %r has fractions, and whole numbers beyond 2^53, which lose digits as float64; string "
+                        "in column_types keeps them",
+                        name,
+                    )
             else:
                 type = pa.string()
             fields.append(pa.field(name, type))
