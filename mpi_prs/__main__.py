@@ -13,11 +13,11 @@ if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
     # As for the command mpi-prs, the folder of the program stands there.
     sys.path[0] = sys.executable.rpartition("/")[0]
 
+import contextlib
 import io
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 
 from mpi_prs.core.errors import LaunchError
@@ -25,9 +25,7 @@ from mpi_prs.core.errors import LaunchError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # in a locale without our µ, and names that are no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _have_streams()
     # Slurm's warning would end a rank that has no handler yet. It waits until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -47,9 +45,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     command_line = import_module("mpi_prs.cli.main").command_line
 
     if place is not None and place[0] != 0 and _command(arguments) == "doctor":
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             return int(command_line(arguments, None))  # it answers the first rank, which alone speaks
     return int(command_line(arguments, transport))
+
+
+class _Words(io.TextIOWrapper):
+    """Where we speak to people. A pipe that is closed, or a log on a full disk, changes nothing of what is done."""
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def _have_streams() -> None:
+    """stdin, stdout and stderr as everything expects them, whatever we were started with.
+
+    A descriptor that is closed would be the next file's that is opened, which then got what a library complains of.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    if sys.stdout is None:
+        sys.stdout = _words_to(1, "utf-8")
+    elif type(sys.stdout) is io.TextIOWrapper:  # not what a test or a notebook has put there
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a locale without our µ, and names that are no text
+    if sys.stderr is None or type(sys.stderr) is io.TextIOWrapper:
+        sys.stderr = _words_to(2, "utf-8" if sys.stderr is None else sys.stderr.encoding)
+
+
+def _words_to(descriptor: int, encoding: str) -> _Words:
+    buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return _Words(buffer, encoding, "backslashreplace", line_buffering=True)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-_loaded: list[types.ModuleType] = []  # the entry script, also while it is being imported
+_names: list[str] = []  # of the entry script's module; the module itself would be kept from its end
 
 
 class NoRunFunction(Exception):
@@ -58,7 +58,7 @@ def import_script(path: str) -> EntryScript:
         raise ImportError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    _loaded[:] = [module]
+    _names[:] = [name]
     spec.loader.exec_module(module)
     run = getattr(module, "run", None)
     if not callable(run):
@@ -73,7 +73,7 @@ def import_script(path: str) -> EntryScript:
 
 def entry_script() -> types.ModuleType | None:
     """The module of the entry script; ``None`` before it is imported."""
-    return _loaded[0] if _loaded else None
+    return sys.modules.get(_names[0]) if _names else None
 
 
 def _nothing() -> None:

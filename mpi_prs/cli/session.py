@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpi_prs.core.errors import LaunchError
-from mpi_prs.engine.master.shutdown import dismiss
+from mpi_prs.engine.master.shutdown import dismiss, farewell
 from mpi_prs.engine.mpi import connect
 from mpi_prs.engine.transport import Transport
 
@@ -41,4 +41,6 @@ class Session:
             return
         if self.transport.rank == 0 and not self.workers_told:
             dismiss(self.transport, exit_code)
+        if self.transport.rank == 0:
+            farewell(self.transport)
         self.transport.close(exit_code)

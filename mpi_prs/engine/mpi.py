@@ -171,8 +171,9 @@ class MpiTransport:
 
     def close(self, exit_code: int) -> None:
         """Let what was sent leave, and finish MPI; at once where that would wait for somebody who does not come."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         if self.abandoned():  # without its launcher MPI cannot be finished
             os._exit(exit_code)
         clock = AwakeClock()

@@ -13,7 +13,7 @@ worker → master
 ``GONE``               JSON: a user process has ended, and whether it is replaced; or it pauses until it is READY again
 ``GIVEN_BACK``         ranges that were not started: while draining, or since no user process is there for them
 ``HEARTBEAT``          empty: I am alive; the master says so too
-``BYE``                empty, or JSON with files that the script left: everything of this worker is stopped
+``BYE``                JSON: everything of this worker is stopped; files that the script left, what held the end up
 master → worker
 ``START``              JSON: :class:`~mpi_prs.wire.settings.WorkerSettings`
 ``GO``                 empty: every worker sees the run directory; start the user processes
@@ -21,6 +21,7 @@ master → worker
 ``RESTART``            JSON: try again to start this user process
 ``DRAIN``              JSON: start nothing new; what runs may go on for some seconds
 ``STOP``               JSON: end all user processes, say BYE, leave with this exit code
+``FAREWELL``           empty: the master has done all that it had to; MPI can be finished
 =====================  ==================================================================================
 
 No path and no data goes out to the workers: they open the manifest themselves. Each pair of functions below is one
@@ -59,6 +60,7 @@ class Tag(enum.IntEnum):
     STOP = 23
     RESTART = 24
     GO = 25
+    FAREWELL = 26
 
 
 def pack_json(**fields: Any) -> bytes:

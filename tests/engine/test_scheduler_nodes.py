@@ -28,7 +28,7 @@ def test_a_full_scratch_folder_benches_its_node_and_the_last_one_stops_the_job()
     job.ready(1, 0)  # that init() works says nothing of the disk
     assert (job.assign(1), len(job.changes), job.phase) == ({}, 1, Phase.RUNNING)
     assert full(job, 2, next(iter(job.has[2])), FailureKind.SCRATCH_FULL) is Excuse
-    assert (job.phase, job.reason) == (Phase.STRANDED, "it is full")
+    assert (job.phase, job.reason) == (Phase.STOPPED, "it is full")
     assert job.scheduler.counts().failed == 0
 
 
@@ -36,7 +36,7 @@ def test_a_full_disk_of_the_output_stops_the_job_whoever_meets_it() -> None:
     job = Job(9, workers=2, run_max_try=1, error_threshold=0)
     job.assign(1)
     assert full(job, 1, 0, FailureKind.OUTPUT_FULL) is Excuse
-    assert (job.phase, job.scheduler.counts().failed) == (Phase.STRANDED, 0)
+    assert (job.phase, job.scheduler.counts().failed) == (Phase.STOPPED, 0)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.OUTPUT_FULL, FailureKind.SCRATCH_FULL])
@@ -45,7 +45,7 @@ def test_a_full_disk_in_all_processes_that_start_is_no_failed_init(kind: Failure
     job.add(1, 2, ready=False)
     for process in (0, 1, 0, 1):
         job.tell(InitFailed(1, process, Failure(kind, "it is full")))
-    assert (job.phase, job.reason) == (Phase.STRANDED, "it is full")
+    assert (job.phase, job.reason) == (Phase.STOPPED, "it is full")
 
 
 def full(job: Job, worker: int, number: int, kind: FailureKind) -> type[Command] | None:

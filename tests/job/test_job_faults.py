@@ -136,6 +136,38 @@ def test_with_fault_tolerant_open_mpi_a_killed_worker_does_not_end_the_job(new_j
     assert_every_row_once(job)
 
 
+def test_a_worker_that_dies_while_the_output_is_put_together_does_not_keep_the_others(
+    new_job: NewJob, openmpi: Mpi
+) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.02), items=60, mini_batch_size=2, output_order="input")
+    process = job.start_under(openmpi, ranks=4, launcher=("--with-ft", "ulfm"))
+    wait_for_progress(job, process, 1)
+    master, workers = master_pid(job), worker_pids(job)
+    wait_until(lambda: any("the end" in path.read_text() for path in job.directory.logs.glob("sys/node/*/worker*.txt")))
+    os.kill(master, signal.SIGSTOP)  # as long as it takes to order or to upload much
+    time.sleep(1)
+    os.kill(workers[1], signal.SIGKILL)
+    time.sleep(1)
+    os.kill(master, signal.SIGCONT)
+    done = job.finish(process, timeout=60)
+    assert "complete (exit code 0)" in done.stdout
+    assert_every_row_once(job)
+
+
+def test_a_master_without_its_launcher_does_not_wait_for_ranks_that_never_report(new_job: NewJob, mpich: Mpi) -> None:
+    job = new_job(NAMES_SCRIPT)
+    mute = [str(mpich.python), "-c", "import time; from mpi4py import MPI; time.sleep(100)"]
+    process = job.start([*mpich.command(1), "run", str(job.config), ":", "-n", "1", *mute])
+    wait_until(job.directory.status.exists)
+    master = master_pid(job)
+    os.kill(process.pid, signal.SIGKILL)
+    for pid in job.pids("hydra"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: master not in job.processes(), 30)
+    job.kill_all()
+    process.communicate()
+
+
 # Stopped by a signal
 
 PHASES = {
@@ -596,6 +628,15 @@ def test_a_script_runs_as_by_itself_wherever_its_user_stands(new_job: NewJob, na
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)
     assert set((job.folder / "out" / "own.log").read_text().splitlines()) == {"OWN here"}
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"])
+def test_words_that_nobody_can_read_do_not_change_the_end(new_job: NewJob, streams: str) -> None:
+    job = new_job(SLOW_SCRIPT.format(seconds=0.05), items=20)
+    shell = f'("$0" -m mpi_prs run "$1" --local 1; echo $? > code) {streams}'
+    job.finish(job.start(["sh", "-c", shell, sys.executable, str(job.config)]))
+    assert (job.folder / "code").read_text() == "0\n"
+    assert_every_row_once(job)
 
 
 def test_a_current_folder_that_is_gone_is_told(new_job: NewJob) -> None:

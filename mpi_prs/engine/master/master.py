@@ -70,6 +70,7 @@ _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
 _SAY_SECONDS = 5.0
+_LAUNCHER_GONE = "the launcher (mpirun, srun) is gone"
 
 
 class StopRequest(enum.IntEnum):
@@ -153,7 +154,7 @@ class Master:
 
         Raises:
             LaunchError: no worker reported, or one cannot use the run directory or its scratch folder.
-            JobStopped: the output cannot be written, or no node has room (disk full); everything on record holds.
+            JobStopped: the output cannot be written, no node has room, or no launcher is left; what is on record holds.
         """
         exit_code, graceful = EXIT_FAILED, False  # what an error of our own, a bug, leaves with
         try:
@@ -234,6 +235,8 @@ class Master:
                 _log.info("waiting for %d of %d ranks, at most %.0f s", len(waiting), len(ranks), seconds)
             message = self._transport.receive()
             if message is None:
+                if self._transport.abandoned():
+                    raise JobStopped(f"{_LAUNCHER_GONE} before the first mini-batch; the same command starts again")
                 waiting -= self._note_dead()
                 self._waiter.wait(0.05)
             elif message[1] == tag:
@@ -431,7 +434,7 @@ class Master:
 
     def _tick(self, now: float, *, idle: bool) -> None:
         self._ticked = now
-        if (lost := self._clock.lost - self._lost) > 1.0:
+        if (lost := self._clock.lost - self._lost) > 2.0:
             self._lost = self._clock.lost
             _log.warning("the master could do nothing for %.1f s (stopped, or a filesystem that did not answer?)", lost)
         if idle:  # what was said while the master was busy has been read: silence now is silence
@@ -441,7 +444,7 @@ class Master:
             for rank in self.nodes:  # also those that count as lost: they may only have been stopped
                 self._transport.send(rank, Tag.HEARTBEAT)
         if self._transport.abandoned():
-            self._tell(StopAsked("the launcher (mpirun, srun) is gone"), now)
+            self._tell(StopAsked(_LAUNCHER_GONE), now)
         self._heed(self._stop_requested(), now, self._limit_clock())
         self._on_tick(self)
 

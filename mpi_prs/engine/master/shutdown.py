@@ -67,7 +67,10 @@ def dismiss(
             waiter.wait(0.05)
         elif message[1] == Tag.BYE:
             waiting.discard(message[0])
-            left += messages.unpack_json(message[2]).get("left", []) if message[2] else []
+            fields = messages.unpack_json(message[2])
+            left += fields["left"]
+            for remark in fields["remarks"]:
+                _log.warning("%s", remark)
     if left:
         _log.warning(
             "the script left %d file(s) in its working folders, such as %s; they are removed now. Write what is to "
@@ -75,6 +78,16 @@ def dismiss(
             len(left),
             left[0],
         )
+
+
+def farewell(transport: Transport) -> None:
+    """Let everybody finish MPI.
+
+    Where nobody is asked to before, none spins in there while the master puts the output together, and none that dies
+    meanwhile keeps the others there: a fault-tolerant MPI does not come out of MPI_Finalize then.
+    """
+    for rank in range(1, transport.size):
+        transport.send(rank, Tag.FAREWELL)
 
 
 def _tell(transport: Transport, ranks: Set[int], exit_code: int, *, graceful: bool) -> None:

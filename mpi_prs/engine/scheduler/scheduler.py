@@ -504,7 +504,7 @@ class Scheduler:
         if failure.kind not in FULL_DISKS or self.phase not in (Phase.RUNNING, Phase.DRAINING):
             return
         if failure.kind is FailureKind.OUTPUT_FULL or not self.nodes.bench_full(known.node, failure.message):
-            self.phase, self.reason = Phase.STRANDED, failure.message
+            self.phase, self.reason = Phase.STOPPED, failure.message  # for the queue would be no help
 
     # The whole
 

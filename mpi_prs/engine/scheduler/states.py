@@ -50,11 +50,11 @@ class Phase(enum.Enum):
     DRAINED = "drained"
     """Nothing is running any more, and something is left to do."""
     STOPPED = "stopped"
-    """Stopped at once, with work in hand."""
+    """Stopped at once, with work in hand: by a second signal, or because a disk is full."""
     ABORTED = "aborted"
     """A threshold is exceeded, or no user process can be started; ``reason`` says which."""
     STRANDED = "stranded"
-    """No worker is left, a disk is full, or nothing moves for too long; it can be resumed. ``reason`` says which."""
+    """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
 
 
 class Standing(enum.IntEnum):

@@ -55,9 +55,14 @@ _LONG_RUN = 0.05  # seconds; a mini-batch that takes longer is not put behind an
 
 
 class Worker:
-    """One worker rank, from HELLO to BYE."""
+    """One worker rank, from HELLO to BYE.
+
+    Attributes:
+        dismissed: whether the master has said that it is the end; else it was the launcher, or the master's silence.
+    """
 
     def __init__(self, transport: Transport) -> None:
+        self.dismissed = False
         self._transport = transport
         self._clock = AwakeClock()
         self._lost = 0.0  # seconds in which this worker was stopped, as far as the log knows
@@ -81,6 +86,7 @@ class Worker:
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
         self._places: dict[int, ProcessPlace] = {}
+        self._remarks: list[str] = []  # what held up the end
         self._no_side_inputs = ""  # why there are none, and no user process is started
 
     def run(self) -> int:
@@ -91,7 +97,7 @@ class Worker:
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), means=means))
         settings = self._wait_for_start()
         if settings is None:
-            self._send(Tag.BYE)
+            self._say_bye([])
             return EXIT_RESUMABLE if self._exit_code is None else self._exit_code
         directory = RunDirectory(Path(settings.run_root))
         path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
@@ -104,7 +110,7 @@ class Worker:
             finally:
                 left = left_behind(place.scratch for place in self._places.values())
                 self._tear_down()
-                self._send(Tag.BYE, messages.pack_json(left=left) if left else b"")
+                self._say_bye(left)
                 self._log.info("the end")
         assert self._exit_code is not None
         return self._exit_code
@@ -138,6 +144,7 @@ class Worker:
                 return settings
             elif message[1] == Tag.STOP:
                 self._exit_code = messages.unpack_json(message[2])["exit_code"]
+                self.dismissed = True
         return None
 
     def _look_at_filesystems(self, settings: WorkerSettings) -> dict[str, str | bool | None]:
@@ -239,8 +246,11 @@ class Worker:
                     continue
                 if not self._graceful:
                     process.kill()
-                if process.poll(now).gone:
+                news = process.poll(now)
+                if news.gone:
                     self._forget(process)
+                if news.killed and self._graceful:
+                    self._remarks.append(f"process {process.place.number} on {self._node}: {news.killed}")
             self._heartbeat(now)
 
     def _tear_down(self) -> None:
@@ -270,6 +280,7 @@ class Worker:
             elif tag == Tag.STOP:
                 fields = messages.unpack_json(body)
                 self._exit_code, self._graceful = fields["exit_code"], fields["graceful"]
+                self.dismissed = True
         return taken
 
     def _drain(self, grace: float) -> None:
@@ -280,6 +291,9 @@ class Worker:
         for process in self._processes.values():
             if process.state is not State.GONE:
                 process.skip_unstarted()
+
+    def _say_bye(self, left: list[str]) -> None:
+        self._send(Tag.BYE, messages.pack_json(left=left, remarks=self._remarks))
 
     def _give_back(self, chunks: list[Chunk]) -> None:
         self._outbox.send()
@@ -443,7 +457,7 @@ class Worker:
         if now - self._checked_at < _CHECK_EVERY:
             return
         self._checked_at = now
-        if self._clock.lost > self._lost:
+        if self._clock.lost > self._lost + 2.0:
             self._log.warning("could do nothing for %.1f s: no timeout counts them", self._clock.lost - self._lost)
             self._lost = self._clock.lost
         self._heartbeat(now)
@@ -518,10 +532,24 @@ def leave_stop_signals_to_the_master() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
+def _wait_for_farewell(transport: Transport) -> None:
+    """Stay out of MPI_Finalize, in which a rank spins, until the master is ready for it, too."""
+    waiter = Waiter(transport, _LONGEST_WAIT, patient=True)
+    while not (MASTER in transport.lost() or transport.abandoned()):
+        message = transport.receive()
+        if message is None:
+            waiter.wait(_LONGEST_WAIT)
+        elif message[1] == Tag.FAREWELL:
+            return
+
+
 def serve(transport: Transport) -> int:
     """The life of a worker rank: returns the exit code that the master asked for."""
     leave_stop_signals_to_the_master()
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    exit_code = Worker(transport).run()
+    worker = Worker(transport)
+    exit_code = worker.run()
+    if worker.dismissed:
+        _wait_for_farewell(transport)
     transport.close(exit_code)
     return exit_code
