@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mpi_prs.inputs.datasets import FileDataset
+from mpi_prs.inputs.datasets import InputFiles
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
@@ -93,7 +93,7 @@ def measure_memory(files: int, a_folder: int, path: Path) -> None:
     """In a child: write the manifest of a made-up tree; print seconds and the growth of the peak RSS."""
     original = os.scandir, os.stat, os.access
     make_up(1000, 1000)
-    made_up = FileDataset.from_files(os.fsdecode(MADE_UP))
+    made_up = InputFiles.from_files(os.fsdecode(MADE_UP))
     write_manifest(path, plan([made_up], MINI_BATCH_SIZE))  # whatever a first use loads is not memory for the files
     make_up(files, a_folder)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
@@ -130,7 +130,7 @@ def speed(files: int, root: Path) -> Table:
         "glob.glob + sort": lambda: sorted(glob.glob(pattern, recursive=True)),
         "find -L (not sorted)": lambda: subprocess.run(find, stdout=subprocess.DEVNULL, check=True),
         "list_files": lambda: sum(1 for _ in list_files(FileInput((pattern,)))),
-        "write_manifest": lambda: write_manifest(manifest, plan([FileDataset.from_files(pattern)], MINI_BATCH_SIZE)),
+        "write_manifest": lambda: write_manifest(manifest, plan([InputFiles.from_files(pattern)], MINI_BATCH_SIZE)),
     }
     seconds = {name: best_of_three(way) for name, way in ways.items()}
     table = Table("way", "files/s", "x glob.glob", title=f"{files:,} real files, {REAL_FOLDER:,} a folder, best of 3")

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.reading import read_tables
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.record import unpack_records
@@ -93,7 +93,7 @@ def write_parquet(path: Path, size: int) -> int:
 # One process
 
 
-def same_reader(dataset: TabularDataset) -> Iterator[int]:
+def same_reader(dataset: InputTable) -> Iterator[int]:
     return (len(table.to_pandas()) for table in read_tables(dataset))
 
 
@@ -129,7 +129,7 @@ def rate(read: Callable[[], Iterator[int]], rows: int) -> float:
 
 def read_at(begin: float, format: str, path: str) -> tuple[int, float]:
     """Read a table from a moment on; the number of rows, and when it was done."""
-    make = {"csv": TabularDataset.from_delimited_files, "parquet": TabularDataset.from_parquet_files}[format]
+    make = {"csv": InputTable.from_delimited_files, "parquet": InputTable.from_parquet_files}[format]
     time.sleep(max(0.0, begin - time.time()))
     return sum(same_reader(make(path))), time.time()
 
@@ -238,7 +238,7 @@ def main() -> None:
         compare(
             f"CSV of {arguments.gigabytes:g} GB, {rows:,} rows",
             engine(folder / "csv", csv, rows),
-            rate(lambda: same_reader(TabularDataset.from_delimited_files(str(csv))), rows),
+            rate(lambda: same_reader(InputTable.from_delimited_files(str(csv))), rows),
             two_at_once("csv", csv, rows),
             rate(lambda: pandas_csv(csv), rows),
             rate(lambda: pyarrow_csv(csv), rows),
@@ -247,7 +247,7 @@ def main() -> None:
         compare(
             f"Parquet of {arguments.gigabytes:g} GB, {rows:,} rows",
             engine(folder / "parquet", parquet, rows),
-            rate(lambda: same_reader(TabularDataset.from_parquet_files(str(parquet))), rows),
+            rate(lambda: same_reader(InputTable.from_parquet_files(str(parquet))), rows),
             two_at_once("parquet", parquet, rows),
             rate(lambda: pandas_parquet(parquet), rows),
             rate(lambda: parquet_batches(parquet), rows),

@@ -55,7 +55,7 @@ from mpi_prs.child.rows.encoding import (
     prepare_to_encode,
 )
 from mpi_prs.child.script import (
-    EntryScript,
+    ScriptFunctions,
     argparse_says,
     entry_script,
     import_script,
@@ -113,7 +113,7 @@ class Host:
         self._asked: Failure | None = None  # by which the script asked for a pause or an end
         self._failures = 0  # since the last success
 
-    def start(self) -> EntryScript | None:
+    def start(self) -> ScriptFunctions | None:
         """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
         settings = self._settings
         began = time.monotonic()
@@ -136,7 +136,7 @@ class Host:
         self._channel.send(Kind.READY, 0)
         return script
 
-    def serve(self, script: EntryScript) -> None:
+    def serve(self, script: ScriptFunctions) -> None:
         """Answer work until the worker says stop or is gone."""
         while True:
             frame = self._channel.receive()
@@ -151,7 +151,7 @@ class Host:
                 return
             self._slot.write(Phase.IDLE, -1, time.monotonic())
 
-    def _work(self, script: EntryScript, frame: Frame) -> None:
+    def _work(self, script: ScriptFunctions, frame: Frame) -> None:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
         first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
         position = WORK_HEADER.size
@@ -170,7 +170,7 @@ class Host:
                 return
             position = end
 
-    def _do_what_was_asked(self, script: EntryScript, asked: Failure) -> bool:
+    def _do_what_was_asked(self, script: ScriptFunctions, asked: Failure) -> bool:
         """Pause or end. Returns whether to go on."""
         self._asked = None
         if asked.code != SLEEP:
@@ -190,7 +190,7 @@ class Host:
         self._channel.send(Kind.READY, 0)
         return True
 
-    def _attempt(self, script: EntryScript, number: int, attempt: int, items: int, payload: memoryview) -> None:
+    def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
         slot = self._slot
         slot.write(Phase.PREPARING, number, prepared)
@@ -277,7 +277,7 @@ class Host:
             raise
         return path
 
-    def _stop(self, script: EntryScript) -> None:
+    def _stop(self, script: ScriptFunctions) -> None:
         self._slot.write(Phase.SHUTDOWN, -1, time.monotonic())
         try:
             script.shutdown()

@@ -27,7 +27,7 @@ class NoRunFunction(Exception):
 
 
 @dataclass(frozen=True)
-class EntryScript:
+class ScriptFunctions:
     """The functions of an entry script; ``init`` and ``shutdown`` do nothing where the script has none."""
 
     init: Callable[[], Any]
@@ -43,7 +43,7 @@ def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[st
     sys.path[0:1] = [folder] if source_directory in ("", folder) else [folder, source_directory]
 
 
-def import_script(path: str) -> EntryScript:
+def import_script(path: str) -> ScriptFunctions:
     """Run the script's top level, as an import does (``__name__`` is the file's name, not ``__main__``).
 
     Raises:
@@ -63,7 +63,7 @@ def import_script(path: str) -> EntryScript:
     run = getattr(module, "run", None)
     if not callable(run):
         raise NoRunFunction(f"{path} has no function run(mini_batch); define it at the top level of the script")
-    return EntryScript(
+    return ScriptFunctions(
         init=getattr(module, "init", None) or _nothing,
         run=run,
         shutdown=getattr(module, "shutdown", None) or _nothing,

@@ -30,7 +30,7 @@ _SPIN_SECONDS = 0.003  # while messages are timed: a sleep would be what is meas
 _CLOCK = struct.Struct("<d")
 
 
-class Tag(enum.IntEnum):
+class ProbeTag(enum.IntEnum):
     """The kind of a message; it is the MPI tag as well."""
 
     HELLO = 1
@@ -49,7 +49,7 @@ class Tag(enum.IntEnum):
 
 def answer(transport: Transport) -> int:
     """The life of every rank but the first; returns the exit code that rank 0 told."""
-    transport.send(MASTER, Tag.HELLO, node_name().encode())
+    transport.send(MASTER, ProbeTag.HELLO, node_name().encode())
     waiter = Waiter(transport, _WAIT)
     spin_until = 0.0
     while not transport.abandoned() and MASTER not in transport.lost():
@@ -60,16 +60,16 @@ def answer(transport: Transport) -> int:
             continue
         waiter.reset()
         _source, tag, body = message
-        if tag == Tag.LOOK:
+        if tag == ProbeTag.LOOK:
             fields = json.loads(body)
             asked = fields["note"]
             note = Note(Path(asked["path"]), asked["token"], asked["problem"])
             found = look_at_rank(transport.rank, HERE, note, for_node=fields["for_node"])
-            transport.send(MASTER, Tag.FOUND, found.to_json())
-        elif tag == Tag.PING:
-            transport.send(MASTER, Tag.PONG, _CLOCK.pack(time.time()))
+            transport.send(MASTER, ProbeTag.FOUND, found.to_json())
+        elif tag == ProbeTag.PING:
+            transport.send(MASTER, ProbeTag.PONG, _CLOCK.pack(time.time()))
             spin_until = time.monotonic() + _SPIN_SECONDS
-        elif tag == Tag.END:
+        elif tag == ProbeTag.END:
             exit_code: int = json.loads(body)["exit_code"]
             return exit_code
     return EXIT_FAILED
@@ -95,7 +95,7 @@ def survey_all(transport: Transport, launch: Launch, shared: Path, spent: float 
     ranks = set(range(1, transport.size))
     first = last = seconds_since_start() - spent
     nodes: dict[int, str] = {}
-    for rank, body in _collect(transport, Tag.HELLO, ranks, seconds):
+    for rank, body in _collect(transport, ProbeTag.HELLO, ranks, seconds):
         last = seconds_since_start() - spent
         first = first if nodes else last
         nodes[rank] = body.decode(errors="replace")
@@ -103,10 +103,10 @@ def survey_all(transport: Transport, launch: Launch, shared: Path, spent: float 
         asked = {node_name()}
         for rank, node in sorted(nodes.items()):
             request = {"path": str(note.path), "token": note.token, "problem": note.problem}
-            transport.send(rank, Tag.LOOK, json.dumps({"note": request, "for_node": node not in asked}).encode())
+            transport.send(rank, ProbeTag.LOOK, json.dumps({"note": request, "for_node": node not in asked}).encode())
             asked.add(node)
         here = look_at_rank(MASTER, HERE, note, for_node=True)
-        answers = _collect(transport, Tag.FOUND, set(nodes), seconds)
+        answers = _collect(transport, ProbeTag.FOUND, set(nodes), seconds)
         found = {rank: Found.from_json(body) for rank, body in answers}
     timed = {found[rank].node: rank for rank in sorted(found, reverse=True)}.values()  # the first one of each node
     journeys = {rank: journey for rank in timed if (journey := _travel(transport, rank)) is not None}
@@ -122,14 +122,14 @@ def survey_all(transport: Transport, launch: Launch, shared: Path, spent: float 
 def dismiss(transport: Transport, survey: Survey, exit_code: int) -> None:
     """Let all ranks leave with ``exit_code``, and finish MPI; without those that do not answer."""
     for rank in range(1, transport.size):
-        transport.send(rank, Tag.END, json.dumps({"exit_code": exit_code}).encode())
+        transport.send(rank, ProbeTag.END, json.dumps({"exit_code": exit_code}).encode())
     if survey.silent:
         transport.give_up()
     transport.close(exit_code)
 
 
 def _collect(
-    transport: Transport, tag: Tag, ranks: set[int], seconds: float, spin_seconds: float = 0.0
+    transport: Transport, tag: ProbeTag, ranks: set[int], seconds: float, spin_seconds: float = 0.0
 ) -> Iterator[tuple[int, bytes]]:
     """One message of this kind of each rank, as they come, as far as they come in time."""
     waiting = set(ranks)
@@ -153,8 +153,8 @@ def _travel(transport: Transport, rank: int) -> Journey | None:
     best: Journey | None = None
     for _ in range(_PINGS):
         sent, sent_clock = time.perf_counter(), time.time()
-        transport.send(rank, Tag.PING)
-        for _, body in _collect(transport, Tag.PONG, {rank}, _PONG_SECONDS, _SPIN_SECONDS):
+        transport.send(rank, ProbeTag.PING)
+        for _, body in _collect(transport, ProbeTag.PONG, {rank}, _PONG_SECONDS, _SPIN_SECONDS):
             took = time.perf_counter() - sent
             if best is None or took < best.round_trip:
                 best = Journey(took, _CLOCK.unpack(body)[0] - sent_clock - took / 2)

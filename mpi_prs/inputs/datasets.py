@@ -1,7 +1,7 @@
 """Datasets as values: what the data is and where it lies. Nothing is read until a run lists it.
 
->>> FileDataset.from_files("scans/**/*.npy")
->>> TabularDataset.from_delimited_files("sales/*.csv", separator=";", column_types={"zip": "string"})
+>>> InputFiles.from_files("scans/**/*.npy")
+>>> InputTable.from_delimited_files("sales/*.csv", separator=";", column_types={"zip": "string"})
 
 A job config's ``inputs`` come down to these, and programs can make them as well. ``storage`` says how to get at a
 remote store; ``partition_format`` reads partition keys from the paths: ``{user}/{date:yyyy/MM}/{name}.wav``, or
@@ -32,7 +32,7 @@ Mode = Literal["mount", "download", "direct"]
 
 
 @dataclass(frozen=True)
-class Dataset:
+class InputDataset:
     """What both kinds of dataset have.
 
     Attributes:
@@ -84,7 +84,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class FileDataset(Dataset):
+class InputFiles(InputDataset):
     """Files: ``run()`` gets a list of paths.
 
     Attributes:
@@ -103,7 +103,7 @@ class FileDataset(Dataset):
         partition_format: str | None = None,
         storage: Storage | None = None,
         base: Path | None = None,
-    ) -> FileDataset:
+    ) -> InputFiles:
         """The files that paths, folders, globs or URLs name; relative ones are relative to ``base``."""
         return cls(_input(path, base), partition_format, storage or Storage(), mode)
 
@@ -114,7 +114,7 @@ class FileDataset(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TabularDataset(Dataset):
+class InputTable(InputDataset):
     """Rows: ``run()`` gets a ``pandas.DataFrame``, or a dict of numpy arrays (HDF5 of more dimensions).
 
     Attributes:
@@ -144,7 +144,7 @@ class TabularDataset(Dataset):
         partition_format: str | None = None,
         storage: Storage | None = None,
         base: Path | None = None,
-    ) -> TabularDataset:
+    ) -> InputTable:
         """Rows of files in any of the formats; see the classmethods below for one of them each."""
         return cls(
             _input(path, base),
@@ -156,7 +156,7 @@ class TabularDataset(Dataset):
         )
 
     @classmethod
-    def from_files(cls, path: str | Sequence[str], format: str, **options: Any) -> TabularDataset:
+    def from_files(cls, path: str | Sequence[str], format: str, **options: Any) -> InputTable:
         """Rows of files in the format of this name (:data:`mpi_prs.inputs.formats.FORMATS`).
 
         Options are those of the format and of :meth:`from_format`.
@@ -165,22 +165,22 @@ class TabularDataset(Dataset):
         return cls.from_format(path, FORMATS[format].make(**options), **ours)
 
     @classmethod
-    def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
+    def from_delimited_files(cls, path: str | Sequence[str], **options: Any) -> InputTable:
         """Delimited text, see :meth:`from_files`."""
         return cls.from_files(path, "delimited", **options)
 
     @classmethod
-    def from_parquet_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
+    def from_parquet_files(cls, path: str | Sequence[str], **options: Any) -> InputTable:
         """Parquet, see :meth:`from_files`."""
         return cls.from_files(path, "parquet", **options)
 
     @classmethod
-    def from_json_lines_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
+    def from_json_lines_files(cls, path: str | Sequence[str], **options: Any) -> InputTable:
         """JSON, an object a line, see :meth:`from_files`."""
         return cls.from_files(path, "json_lines", **options)
 
     @classmethod
-    def from_hdf5_files(cls, path: str | Sequence[str], **options: Any) -> TabularDataset:
+    def from_hdf5_files(cls, path: str | Sequence[str], **options: Any) -> InputTable:
         """HDF5, see :meth:`from_files`."""
         return cls.from_files(path, "hdf5", **options)
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.urls import is_glob, is_url
-from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.datasets import HIVE, InputDataset, InputFiles, InputTable
 from mpi_prs.inputs.formats.arrow import pack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
 from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
@@ -43,7 +43,7 @@ _WHOLE = BatchSize(rows=2**62)
 
 
 def plan(
-    datasets: Sequence[Dataset], size: int | BatchSize | None, partition_keys: Sequence[str] | None = None
+    datasets: Sequence[InputDataset], size: int | BatchSize | None, partition_keys: Sequence[str] | None = None
 ) -> Plan:
     """The mini-batches of some datasets, all of files or all of tables.
 
@@ -55,14 +55,14 @@ def plan(
     Raises (when the mini-batches are taken):
         InputError: the inputs cannot be listed, or do not go together.
     """
-    if isinstance(datasets[0], FileDataset):
-        files = [dataset for dataset in datasets if isinstance(dataset, FileDataset)]
+    if isinstance(datasets[0], InputFiles):
+        files = [dataset for dataset in datasets if isinstance(dataset, InputFiles)]
         if len(files) == 1 and not partition_keys and not files[0].is_staged:
             assert isinstance(size, int)
             return Plan(PLAIN, _plain(files[0], size), [_described_files(files[0])])
         inputs = [_described_files(dataset) for dataset in files]
         return Plan(DESCRIBED, _of_files(files, size, partition_keys), inputs)
-    tables = [dataset for dataset in datasets if isinstance(dataset, TabularDataset)]
+    tables = [dataset for dataset in datasets if isinstance(dataset, InputTable)]
     planned = Plan(DESCRIBED, iter(()), [])
     planned.mini_batches = _of_tables(tables, size, partition_keys, planned)
     return planned
@@ -71,12 +71,12 @@ def plan(
 # Files
 
 
-def _plain(dataset: FileDataset, size: int) -> Iterator[MiniBatch]:
+def _plain(dataset: InputFiles, size: int) -> Iterator[MiniBatch]:
     for chunk in _chunks(dataset, size):
         yield MiniBatch(0, len(chunk), chunk_payload(chunk, size))
 
 
-def _chunks(dataset: Dataset, size: int) -> Iterator[list[bytes]]:
+def _chunks(dataset: InputDataset, size: int) -> Iterator[list[bytes]]:
     paths = dataset.paths()
     while chunk := list(islice(paths, size)):
         yield chunk
@@ -95,7 +95,7 @@ def chunk_payload(paths: Sequence[bytes], size: int | None) -> bytes:
 
 
 def _of_files(
-    datasets: Sequence[FileDataset], size: int | BatchSize | None, keys: Sequence[str] | None
+    datasets: Sequence[InputFiles], size: int | BatchSize | None, keys: Sequence[str] | None
 ) -> Iterator[MiniBatch]:
     for number, dataset in enumerate(datasets):
         if not keys:
@@ -108,7 +108,7 @@ def _of_files(
             yield MiniBatch(number, len(paths), pack(header, chunk_payload(paths, None)))
 
 
-def _described_files(dataset: FileDataset) -> dict[str, Any]:
+def _described_files(dataset: InputFiles) -> dict[str, Any]:
     return {
         "kind": "files",
         "files": dataset.input.files or [str(dataset.input.files_from)],
@@ -123,7 +123,7 @@ def _described_files(dataset: FileDataset) -> dict[str, Any]:
 
 
 def _partitions(
-    dataset: Dataset, partitioning: Partitioning | None, keys: Sequence[str]
+    dataset: InputDataset, partitioning: Partitioning | None, keys: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
     """The files of each combination of the keys' values."""
     if partitioning is None:
@@ -144,7 +144,7 @@ def _partitions(
     return group_by_partition(valued(), keys)
 
 
-def _shown(dataset: Dataset) -> str:
+def _shown(dataset: InputDataset) -> str:
     return dataset.input.files[0] if dataset.input.files else str(dataset.input.files_from)
 
 
@@ -162,7 +162,7 @@ class Partitioning:
     schema: Any = None
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Partitioning | None:
+    def of(cls, dataset: InputDataset) -> Partitioning | None:
         """``None``: the dataset has no partition format."""
         text = dataset.partition_format
         if text is None:
@@ -184,7 +184,7 @@ class Partitioning:
         return None if self.schema is None else pack_schema(self.schema)
 
 
-def literal_folder(dataset: Dataset) -> str:
+def literal_folder(dataset: InputDataset) -> str:
     """The folder, absolute or a URL, below which the partition values of a dataset's only pattern are looked for."""
     pattern = dataset.input.files[0]
     whole = pattern if is_url(pattern) else os.path.abspath(os.path.join(dataset.input.base, pattern))
@@ -206,7 +206,7 @@ _ONE_CHARACTER = re.compile(r"\[([^]!])\]")  # a set of one: how a path is writt
 
 
 def _of_tables(
-    datasets: Sequence[TabularDataset], size: int | BatchSize | None, keys: Sequence[str] | None, planned: Plan
+    datasets: Sequence[InputTable], size: int | BatchSize | None, keys: Sequence[str] | None, planned: Plan
 ) -> Iterator[MiniBatch]:
     """Surveys of all inputs come first: what they find wrong is told before any work is done."""
     stores = [_AskedOnce(AnyFiles(dataset.storage)) for dataset in datasets]
@@ -243,7 +243,7 @@ def _of_tables(
         raise _no_rows(datasets, stores)
 
 
-def _no_rows(datasets: Sequence[TabularDataset], stores: Sequence[_AskedOnce]) -> InputError:
+def _no_rows(datasets: Sequence[InputTable], stores: Sequence[_AskedOnce]) -> InputError:
     """What to say of files of which none has a row; names the first of them."""
     files = ((path, store) for dataset, store in zip(datasets, stores, strict=True) for path in dataset.files())
     told = [f"{path} ({store.size(path)} bytes)" for path, store in islice(files, _TOLD)]
@@ -269,7 +269,7 @@ class _AskedOnce:
 
 def _by_partition(
     number: int,
-    dataset: TabularDataset,
+    dataset: InputTable,
     partitioning: Partitioning | None,
     keys: Sequence[str],
     split: Callable[..., Iterator[Part]],
@@ -290,7 +290,7 @@ def _by_partition(
 
 def _by_size(
     number: int,
-    dataset: TabularDataset,
+    dataset: InputTable,
     size: BatchSize,
     split: Callable[..., Iterator[Part]],
     store: _AskedOnce,
@@ -305,7 +305,7 @@ def _by_size(
 class _PathValues:
     """The columns that the path of a file gives; ``lacking`` has those that some file has had no value of."""
 
-    def __init__(self, dataset: TabularDataset, partitioning: Partitioning | None) -> None:
+    def __init__(self, dataset: InputTable, partitioning: Partitioning | None) -> None:
         self.lacking: set[str] = set()
         self._dataset = dataset
         self._partitioning = partitioning
@@ -319,7 +319,7 @@ class _PathValues:
         return {key: value for key, value in values.items() if key not in self._dataset.drop_columns}
 
 
-def _dropped(dataset: TabularDataset, survey: dict[str, Any]) -> tuple[TabularDataset, dict[str, Any]]:
+def _dropped(dataset: InputTable, survey: dict[str, Any]) -> tuple[InputTable, dict[str, Any]]:
     """The dataset and its survey without the columns that are to be left out; of partition keys, see
     :func:`_path_values`.
 
@@ -354,7 +354,7 @@ def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
         raise InputError(f"path_column: {shown} has a column {name!r} already; choose another name")
 
 
-def _described_table(dataset: TabularDataset, survey: dict[str, Any]) -> dict[str, Any]:
+def _described_table(dataset: InputTable, survey: dict[str, Any]) -> dict[str, Any]:
     return {
         "kind": "table",
         "files": dataset.input.files or [str(dataset.input.files_from)],

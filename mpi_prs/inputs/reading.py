@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.inputs.datasets import HIVE, TabularDataset
+from mpi_prs.inputs.datasets import HIVE, InputTable
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
@@ -17,7 +17,7 @@ from mpi_prs.inputs.planning import plan
 _PIECE = BatchSize(bytes=32 << 20)
 
 
-def read_tables(dataset: TabularDataset) -> Iterator[Any]:
+def read_tables(dataset: InputTable) -> Iterator[Any]:
     """The rows as pieces of about 32 MiB of the files, each a ``pyarrow.Table``. Memory: one piece.
 
     Raises:
@@ -35,7 +35,7 @@ def read_tables(dataset: TabularDataset) -> Iterator[Any]:
             loader.close()
 
 
-def write_partitioned(dataset: TabularDataset, columns: Sequence[str], target: Path | str) -> TabularDataset:
+def write_partitioned(dataset: InputTable, columns: Sequence[str], target: Path | str) -> InputTable:
     """Write a copy of the rows to a new folder, as Parquet in folders ``column=value``, and return it as a dataset.
 
     Reads the whole dataset once, in this process. Its ``partition_keys`` in a job are some or all of ``columns``.
@@ -45,4 +45,4 @@ def write_partitioned(dataset: TabularDataset, columns: Sequence[str], target: P
         OutputError: the target is not empty, or cannot be written.
     """
     partition_by(read_tables(dataset), columns, Path(target))
-    return TabularDataset.from_parquet_files(str(Path(target).absolute()), partition_format=HIVE)
+    return InputTable.from_parquet_files(str(Path(target).absolute()), partition_format=HIVE)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.azureml.environments import container
-from mpi_prs.azureml.environments.building import Prepared, prepare
+from mpi_prs.azureml.environments.building import PreparedEnvironment, prepare
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import this_interpreter
 from mpi_prs.azureml.workspace import Workspace
@@ -227,7 +227,7 @@ def namespaces() -> bool:
     return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def prepared_in(tmp_path: Path, *, namespace: bool) -> Prepared:
+def prepared_in(tmp_path: Path, *, namespace: bool) -> PreparedEnvironment:
     if namespace and not namespaces():
         need("user namespaces for processes without privileges")
     ws = Workspace.create("jobs", folder=tmp_path / "workspace", show_output=False)
@@ -236,7 +236,7 @@ def prepared_in(tmp_path: Path, *, namespace: bool) -> Prepared:
     return prepare(environment_with(), ws, print)
 
 
-def settings_of(prepared: Prepared) -> dict[str, Any]:
+def settings_of(prepared: PreparedEnvironment) -> dict[str, Any]:
     return {"environment": prepared.interpreter, "environment_variables": prepared.environment_variables}
 
 

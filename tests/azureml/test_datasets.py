@@ -21,7 +21,7 @@ from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabu
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, FolderDatastore
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
-from mpi_prs.inputs.datasets import FileDataset as JobFiles
+from mpi_prs.inputs.datasets import InputFiles as JobFiles
 from mpi_prs.job.config.inputs import InputSection
 from mpi_prs.storage.credentials import Storage
 from tests.support.azurite import OTHER_ACCOUNT, OTHER_KEY, Azurite

@@ -16,7 +16,7 @@ import pytest
 from mpi_prs.azureml.environments import building as environment_building
 from mpi_prs.azureml.environments import conda as conda_building
 from mpi_prs.azureml.environments import venv as venv_building
-from mpi_prs.azureml.environments.building import Prepared, policy_of, prepare
+from mpi_prs.azureml.environments.building import PreparedEnvironment, policy_of, prepare
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
@@ -124,7 +124,7 @@ def test_the_seeds_environment_on_the_interpreter_at_hand(
     environment.docker.base_image = DEFAULT_GPU_IMAGE
     environment.environment_variables = {"LEVEL": "3"}
     prepared = prepare(environment, ws, said.append)
-    assert prepared == Prepared(
+    assert prepared == PreparedEnvironment(
         None,
         {TENSORFLOW1.name: "1", "LEVEL": "3"},
         [
@@ -165,9 +165,9 @@ def test_the_real_interpreter_at_hand_has_what_it_has(ws: Workspace) -> None:
 
 
 def test_no_environment_is_the_interpreter_at_hand(ws: Workspace) -> None:
-    assert prepare(None, ws, print) == Prepared(None)
+    assert prepare(None, ws, print) == PreparedEnvironment(None)
     ws.update_settings(environment_policy="venv")
-    assert prepare(None, ws, print) == Prepared(None)
+    assert prepare(None, ws, print) == PreparedEnvironment(None)
     ws.update_settings(environment_policy=sys.executable)
     assert prepare(None, ws, print).interpreter == sys.executable
 
@@ -270,7 +270,7 @@ def make_wheel(folder: Path, name: str = "tinylib", value: int = 42) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Environment, Prepared, list[str]]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Environment, PreparedEnvironment, list[str]]:
     """A workspace in which a virtual environment is built that has one tiny package; for all tests of a session."""
     folder = tmp_path_factory.mktemp("tiny")
     ws = Workspace.create("tiny", folder=folder / "workspace", show_output=False)
@@ -280,7 +280,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Environme
     return ws, environment, prepare(environment, ws, said.append), said
 
 
-Tiny = tuple[Workspace, Environment, Prepared, list[str]]
+Tiny = tuple[Workspace, Environment, PreparedEnvironment, list[str]]
 
 
 def test_a_virtual_environment_is_built(tiny: Tiny) -> None:

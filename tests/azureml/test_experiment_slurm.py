@@ -11,7 +11,7 @@ import pytest
 
 from mpi_prs.azureml.backends import run_status as standing
 from mpi_prs.azureml.backends import slurm_backend
-from mpi_prs.azureml.backends.slurm_backend import Patience, SlurmBackend
+from mpi_prs.azureml.backends.slurm_backend import SlurmAnswers, SlurmBackend
 from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
 from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.runs.run import PipelineRun, StepRun
@@ -34,7 +34,7 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 def lab(tmp_path: Path, processes: Job, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Lab:
     for name, value in slurm.full_environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(slurm_backend, "_patience", Patience())
+    monkeypatch.setattr(slurm_backend, "_patience", SlurmAnswers())
     return Lab(tmp_path, processes, backend="slurm")
 
 
@@ -174,7 +174,7 @@ def test_a_busy_controller_is_asked_in_turn() -> None:
         over = job_id == "1" and now[0] > 25
         return JobState("COMPLETED" if over else "PENDING", "", "", True, True, 0, 0)
 
-    patience = Patience(ask, lambda: now[0])
+    patience = SlurmAnswers(ask, lambda: now[0])
     for second in range(60):
         now[0] = float(second)
         for job_id in ("1", "2", "3"):

@@ -15,7 +15,7 @@ from mpi_prs.azureml.v2.nodes import YamlFile, YamlNode
 from mpi_prs.azureml.v2.resolving import LocatedData
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.yaml import Document
-from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.reading import read_tables
 from mpi_prs.job.config.inputs import InputSection
 from mpi_prs.storage.credentials import Storage
@@ -52,7 +52,7 @@ def refusal(folder: Path, text: str) -> str:
 
 def rows(found: dict[str, Any]) -> pd.DataFrame:
     dataset = InputSection.model_validate(found).to_dataset(Storage())
-    assert isinstance(dataset, TabularDataset)
+    assert isinstance(dataset, InputTable)
     return pd.concat([piece.to_pandas() for piece in read_tables(dataset)], ignore_index=True)
 
 

@@ -20,7 +20,7 @@ from mpi_prs.child import host
 from mpi_prs.child.host import Host
 from mpi_prs.child.mini_batch import MiniBatchContext
 from mpi_prs.child.parallel_run import ParallelRunException, ParallelRunExceptionCode
-from mpi_prs.child.script import EntryScript
+from mpi_prs.child.script import ScriptFunctions
 from mpi_prs.wire.channel import (
     SPILL_THRESHOLD,
     WORK_HEADER,
@@ -97,7 +97,7 @@ class User:
         self.channel.work = [work(first, attempt, *mini_batches)] if mini_batches else []
         if stop:
             self.channel.work.append(Frame(Kind.STOP, 0, memoryview(b"")))
-        self.host.serve(EntryScript(lambda: None, run, shutdown, takes_context))
+        self.host.serve(ScriptFunctions(lambda: None, run, shutdown, takes_context))
 
     @property
     def kinds(self) -> list[Kind]:
@@ -483,13 +483,15 @@ def test_a_forked_copy_that_raises_out_of_run_ends_and_its_traceback_is_logged(
 
 
 @pytest.fixture
-def start(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], EntryScript | None]]:
+def start(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], ScriptFunctions | None]]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
 
-    def write_and_start(text: str) -> EntryScript | None:
+    def write_and_start(text: str) -> ScriptFunctions | None:
         path = tmp_path / "script_under_test.py"
         path.write_text(text)
         settings = replace(user.settings, entry_script=str(path), source_directory=str(tmp_path))
@@ -499,7 +501,7 @@ def start(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield write_and_start
 
 
-def test_after_init_it_says_that_it_is_ready(user: User, start: Callable[[str], EntryScript | None]) -> None:
+def test_after_init_it_says_that_it_is_ready(user: User, start: Callable[[str], ScriptFunctions | None]) -> None:
     script = start("ready = []\ndef init(): ready.append('yes')\ndef run(batch): return ready")
 
     assert script is not None
@@ -519,7 +521,7 @@ def test_after_init_it_says_that_it_is_ready(user: User, start: Callable[[str], 
     ],
 )
 def test_a_script_that_does_not_get_to_its_first_mini_batch_says_why(
-    user: User, start: Callable[[str], EntryScript | None], text: str, message: str
+    user: User, start: Callable[[str], ScriptFunctions | None], text: str, message: str
 ) -> None:
     assert start(text) is None
 
@@ -531,7 +533,7 @@ def test_a_script_that_does_not_get_to_its_first_mini_batch_says_why(
     assert "mpi_prs/entry_script" not in failure.traceback
 
 
-def test_what_argparse_has_said_is_told(user: User, start: Callable[[str], EntryScript | None]) -> None:
+def test_what_argparse_has_said_is_told(user: User, start: Callable[[str], ScriptFunctions | None]) -> None:
     text = "import argparse\ndef init():\n    parser = argparse.ArgumentParser()\n"
     text += "    parser.add_argument('--model', required=True)\n    parser.parse_known_args([])\ndef run(b): return b"
     assert start(text) is None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, ParallelRunExceptionCode
-from mpi_prs.child.script import EntryScript
+from mpi_prs.child.script import ScriptFunctions
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.scheduler.events import Fail
 from mpi_prs.engine.scheduler.states import Phase as JobPhase
@@ -132,7 +132,7 @@ def asking(code: str | None, *, for_: str = "b", error: Callable[..., BaseExcept
 
 def serve(user: User, run: Callable[..., Any], shutdown: Callable[[], Any] = lambda: None) -> None:
     """Everything that its channel has."""
-    user.host.serve(EntryScript(lambda: None, run, shutdown, takes_context=False))
+    user.host.serve(ScriptFunctions(lambda: None, run, shutdown, takes_context=False))
 
 
 def test_without_a_code_the_host_goes_on(user: User) -> None:

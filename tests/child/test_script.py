@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from mpi_prs.child.mini_batch import MiniBatch, MiniBatchContext, file_mini_batch
 from mpi_prs.child.script import (
-    EntryScript,
     NoRunFunction,
+    ScriptFunctions,
     import_script,
     prepare_interpreter,
     user_traceback,
 )
 
-Load = Callable[..., EntryScript]
+Load = Callable[..., ScriptFunctions]
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def write_and_import(text: str, name: str = "my_entry_script.py", arguments: tuple[str, ...] = ()) -> EntryScript:
+    def write_and_import(
+        text: str, name: str = "my_entry_script.py", arguments: tuple[str, ...] = ()
+    ) -> ScriptFunctions:
         (tmp_path / name).write_text(text)
         prepare_interpreter(str(tmp_path / name), str(tmp_path), arguments)
         return import_script(str(tmp_path / name))

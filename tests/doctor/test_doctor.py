@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.doctor import exchange, look
-from mpi_prs.doctor.exchange import Tag, answer, dismiss, survey_all, survey_alone
+from mpi_prs.doctor.exchange import ProbeTag, answer, dismiss, survey_all, survey_alone
 from mpi_prs.doctor.findings import Found, Journey, Launch, Mpirun, Survey
 from mpi_prs.doctor.look import Note, look_at_launch, look_at_rank, shared_note
 from mpi_prs.doctor.report import family, fitting_launchers, launch_lines, survey_lines, to_change, worth_knowing
@@ -268,10 +268,10 @@ def test_ranks_that_do_not_answer_are_named(
 
     def look_and_hang() -> None:
         wait_until(lambda: world[3].receive() is not None)
-        world[3].send(0, Tag.FOUND, found(3, "n3", versions=look._versions()).to_json())
+        world[3].send(0, ProbeTag.FOUND, found(3, "n3", versions=look._versions()).to_json())
 
-    world[2].send(0, Tag.HELLO, b"n2")
-    world[3].send(0, Tag.HELLO, b"n3")
+    world[2].send(0, ProbeTag.HELLO, b"n2")
+    world[3].send(0, ProbeTag.HELLO, b"n3")
     thread = threading.Thread(target=look_and_hang)
     thread.start()
     seen = survey_all(world[0], LAUNCH, tmp_path, seconds=1)

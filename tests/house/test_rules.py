@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from mpi_prs.child.shims.names import CONTEXT
 from tests.support.jobs import REPOSITORY
 
 PACKAGE = REPOSITORY / "mpi_prs"
@@ -57,3 +59,30 @@ def _elsewhere(pattern: str) -> Iterator[str]:
 def test_it_is_done_in_core_alone(what: str) -> None:
     pattern, allowed = IN_CORE_ALONE[what]
     assert set(_elsewhere(pattern)) == allowed
+
+
+# Names
+
+TWICE = {
+    "Columns",
+    "Entry",
+    "Found",
+    "MiniBatch",
+    "NoRoom",
+    "Phase",
+    "Piece",
+    "Share",
+    "Worker",
+}
+"""Public names of classes that still mean two things: to be none. Whoever renames one takes it away."""
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    """A slice of the SDK's that scripts have, and its whole, are one."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and f"{module}:{node.name}" not in CONTEXT.values():
+                found.setdefault(node.name, []).append(module)
+    assert {name for name, modules in found.items() if len(modules) > 1 and not name.startswith("_")} == TWICE

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs import planning
-from mpi_prs.inputs.datasets import Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.datasets import InputDataset, InputFiles, InputTable
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
@@ -49,12 +49,12 @@ from mpi_prs.storage.credentials import Storage
 def test_the_folder_below_which_partition_values_lie(tmp_path: Path, pattern: str, expected: str) -> None:
     (tmp_path / "odd[1]").mkdir()
     (tmp_path / "odd[1]/x.csv").touch()
-    dataset = FileDataset.from_files(pattern, base=tmp_path)
+    dataset = InputFiles.from_files(pattern, base=tmp_path)
     assert planning.literal_folder(dataset) == str(tmp_path / expected)
 
 
 def manifest_of(
-    folder: Path, datasets: Sequence[Dataset], size: int | BatchSize | None = 2, keys: Sequence[str] | None = None
+    folder: Path, datasets: Sequence[InputDataset], size: int | BatchSize | None = 2, keys: Sequence[str] | None = None
 ) -> Manifest:
     write_manifest(folder / "manifest", plan(datasets, size, keys))
     return Manifest.open(folder / "manifest")
@@ -106,7 +106,7 @@ def test_mini_batches_of_files_are_the_listing_cut_into_pieces_that_never_mix_in
         root = Path(name)
         for number, tree in enumerate(trees):
             touch(root / str(number), *map(os.fsdecode, tree))
-        datasets = [FileDataset.from_files(str(number), base=root) for number in range(len(trees))]
+        datasets = [InputFiles.from_files(str(number), base=root) for number in range(len(trees))]
         expected = []
         for number, dataset in enumerate(datasets):
             paths = list(dataset.files())
@@ -124,7 +124,7 @@ def test_a_mini_batch_too_large_for_the_wire_is_refused(tmp_path: Path, monkeypa
     touch(tmp_path / "in", "a", "b", "c")
     monkeypatch.setattr(planning, "SIZE_LIMIT", 20)
     with pytest.raises(InputError, match="mini_batch_size: 3: the paths of one mini-batch take"):
-        manifest_of(tmp_path, [FileDataset.from_files(str(tmp_path / "in"))], 3)
+        manifest_of(tmp_path, [InputFiles.from_files(str(tmp_path / "in"))], 3)
 
 
 # Partitions of files
@@ -132,7 +132,7 @@ def test_a_mini_batch_too_large_for_the_wire_is_refused(tmp_path: Path, monkeypa
 
 def test_one_mini_batch_for_each_combination_of_the_chosen_keys(tmp_path: Path) -> None:
     touch(tmp_path / "in", "ann/2024/01/a.wav", "ann/2024/02/b.wav", "ann/2024/01/c.wav", "bob/2024/01/d.wav")
-    dataset = FileDataset.from_files(str(tmp_path / "in"), partition_format="{user}/{month:yyyy/MM}/{name}.wav")
+    dataset = InputFiles.from_files(str(tmp_path / "in"), partition_format="{user}/{month:yyyy/MM}/{name}.wav")
     assert dataset.partition_keys == ("user", "month", "name")
     got = made(manifest_of(tmp_path, [dataset], None, ["user", "month"]), tmp_path / "scratch")
     assert [(context.partition_key_value, [Path(path).name for path in batch]) for batch, context in got] == [
@@ -144,7 +144,7 @@ def test_one_mini_batch_for_each_combination_of_the_chosen_keys(tmp_path: Path) 
 
 def test_a_file_that_is_an_input_by_itself_has_the_key_in_its_name(tmp_path: Path) -> None:
     touch(tmp_path, "music/ann.wav")
-    dataset = FileDataset.from_files(str(tmp_path / "music" / "ann.wav"), partition_format="{user}.wav")
+    dataset = InputFiles.from_files(str(tmp_path / "music" / "ann.wav"), partition_format="{user}.wav")
     got = made(manifest_of(tmp_path, [dataset], None, ["user"]), tmp_path / "scratch")
     assert [context.partition_key_value for _, context in got] == [{"user": "ann"}]
 
@@ -162,7 +162,7 @@ def test_a_partition_key_that_cannot_be_had_is_named(
     tmp_path: Path, format: str | None, keys: list[str], words: list[str]
 ) -> None:
     touch(tmp_path / "in", "ann/a.wav")
-    dataset = FileDataset.from_files(str(tmp_path / "in"), partition_format=format)
+    dataset = InputFiles.from_files(str(tmp_path / "in"), partition_format=format)
     with pytest.raises(InputError) as caught:
         manifest_of(tmp_path, [dataset], None, keys)
     for word in words:
@@ -180,7 +180,7 @@ def csv_files(root: Path, **files: pd.DataFrame) -> None:
 
 def test_mini_batches_of_tables_never_cross_a_file(tmp_path: Path) -> None:
     csv_files(tmp_path / "in", **{f"f{n}": pd.DataFrame({"n": range(n * 100, n * 100 + 100)}) for n in range(3)})
-    dataset = TabularDataset.from_delimited_files(str(tmp_path / "in"), path_column="path")
+    dataset = InputTable.from_delimited_files(str(tmp_path / "in"), path_column="path")
     manifest = manifest_of(tmp_path, [dataset], BatchSize(rows=30))
     got = [batch for batch, _ in made(manifest, tmp_path / "scratch")]
     assert len(got) > 9
@@ -212,13 +212,13 @@ def test_folders_that_other_programs_keep_for_themselves_are_no_data_of_tables(t
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("n\n1\n")
 
-    def listed(pattern: str, kind: Any = TabularDataset.from_delimited_files) -> list[str]:
+    def listed(pattern: str, kind: Any = InputTable.from_delimited_files) -> list[str]:
         return [path.rpartition(f"{tmp_path}/")[2] for path in kind(f"{scheme}{tmp_path}{pattern}").files()]
 
     for pattern in ("", "/", "/**", "/**/*.csv"):
         assert sorted(listed(pattern)) == ["_k=1/b.csv", "a.csv"]
     assert listed("/_temporary") == listed("/_t*/**/*.csv") == ["_temporary/0/t/c.csv"]
-    assert len(listed("", FileDataset.from_files)) == 6
+    assert len(listed("", InputFiles.from_files)) == 6
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/_SUCCESS").write_text("")
     with pytest.raises(InputError, match="with a leading underscore"):
@@ -241,17 +241,17 @@ def test_a_folder_with_a_log_of_its_rows_is_refused(tmp_path: Path, scheme: str,
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("n\n1\n")
     for pattern in ("lake", "lake/**/*.csv", *(() if scheme else ("", "lake/data/k=1"))):
-        dataset = TabularDataset.from_delimited_files(f"{scheme}{tmp_path}/{pattern}")
+        dataset = InputTable.from_delimited_files(f"{scheme}{tmp_path}/{pattern}")
         if name is None:
             assert list(dataset.files())
         else:
             with pytest.raises(InputError, match=f"lake is a table of {name}.*rows that were deleted .*write"):
                 list(dataset.files())
-    assert len(list(TabularDataset.from_delimited_files(f"{scheme}{tmp_path}/lake/b.csv").files())) == 1
+    assert len(list(InputTable.from_delimited_files(f"{scheme}{tmp_path}/lake/b.csv").files())) == 1
 
 
 def self_made(folder: Path, pattern: str, **options: Any) -> list[tuple[Any, MiniBatchContext]]:
-    dataset = TabularDataset.from_delimited_files(pattern, **options)
+    dataset = InputTable.from_delimited_files(pattern, **options)
     return made(manifest_of(folder, [dataset], BatchSize(bytes=1000)), folder / "scratch")
 
 
@@ -261,13 +261,13 @@ def test_a_path_column_that_is_there_already_is_refused_before_anything_runs(tmp
     file = str(tmp_path / f"a.{format}")
     if format == "csv":
         data.to_csv(file, index=False)
-        dataset = TabularDataset.from_delimited_files(file, path_column="n")
+        dataset = InputTable.from_delimited_files(file, path_column="n")
     elif format == "parquet":
         data.to_parquet(file)
-        dataset = TabularDataset.from_parquet_files(file, path_column="n")
+        dataset = InputTable.from_parquet_files(file, path_column="n")
     else:
         data.to_json(file, orient="records", lines=True)
-        dataset = TabularDataset.from_json_lines_files(file, path_column="n")
+        dataset = InputTable.from_json_lines_files(file, path_column="n")
     with pytest.raises(InputError, match=r"path_column: .* has a column 'n' already"):
         manifest_of(tmp_path, [dataset], BatchSize(rows=1))
 
@@ -275,7 +275,7 @@ def test_a_path_column_that_is_there_already_is_refused_before_anything_runs(tmp
 @pytest.mark.parametrize("format", ["hive", "{u}/{name}.csv"])
 def test_a_path_column_named_like_a_partition_key_is_refused_before_anything_runs(tmp_path: Path, format: str) -> None:
     csv_files(tmp_path / "in" / "u=1", a=pd.DataFrame({"n": [1]}))
-    dataset = TabularDataset.from_delimited_files(str(tmp_path / "in"), path_column="u", partition_format=format)
+    dataset = InputTable.from_delimited_files(str(tmp_path / "in"), path_column="u", partition_format=format)
     with pytest.raises(InputError, match=r"path_column: 'u' is a partition key already"):
         manifest_of(tmp_path, [dataset], BatchSize(rows=1))
 
@@ -286,7 +286,7 @@ def test_a_path_column_for_arrays_is_refused_and_for_an_hdf5_table_is_added(tmp_
     with h5py.File(tmp_path / "table.h5", "w") as file:
         file["n"] = np.arange(3)
     arrays, table = (
-        TabularDataset.from_hdf5_files(str(tmp_path / f"{name}.h5"), path_column="p") for name in ("arrays", "table")
+        InputTable.from_hdf5_files(str(tmp_path / f"{name}.h5"), path_column="p") for name in ("arrays", "table")
     )
     with pytest.raises(InputError, match=r"path_column: .*arrays\.h5 holds arrays .* context\.dataset\.paths"):
         manifest_of(tmp_path, [arrays], BatchSize(rows=2))
@@ -328,7 +328,7 @@ def test_partitions_of_a_table_are_the_groups_that_pandas_finds(
             key: group.reset_index(drop=True)
             for key, group in pd.concat([data for data in whole if len(data)]).groupby(keys)
         }
-        dataset = TabularDataset.from_delimited_files(
+        dataset = InputTable.from_delimited_files(
             str(root / "in"), partition_format="{user}/{month:yyyy/MM}/{file}.csv"
         )
         got = {
@@ -351,7 +351,7 @@ def test_a_table_partitioned_by_its_columns_comes_back_by_them_with_its_types(tm
         }
     )
     table.to_parquet(tmp_path / "whole.parquet", row_group_size=90)
-    whole = TabularDataset.from_parquet_files(str(tmp_path / "whole.parquet"))
+    whole = InputTable.from_parquet_files(str(tmp_path / "whole.parquet"))
     dataset = write_partitioned(whole, ["code", "year"], tmp_path / "copy")
     manifest = manifest_of(tmp_path, [dataset], None, ["code", "year"])
     got = made(manifest, tmp_path / "scratch")
@@ -378,9 +378,9 @@ def test_loading_a_table_imports_no_pandas(tmp_path: Path, suffix: str) -> None:
     else:
         data.to_json(path, orient="records", lines=True)
     make = {
-        "csv": TabularDataset.from_delimited_files,
-        "parquet": TabularDataset.from_parquet_files,
-        "jsonl": TabularDataset.from_json_lines_files,
+        "csv": InputTable.from_delimited_files,
+        "parquet": InputTable.from_parquet_files,
+        "jsonl": InputTable.from_json_lines_files,
     }[suffix]
     options = {"path_column": "path", "partition_format": "{user}/{name}." + suffix}
     manifest_of(tmp_path, [make(str(tmp_path / "in"), **options)], BatchSize(rows=2))

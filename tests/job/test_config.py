@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
-from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.job.config.model import (
     JobConfig,
@@ -169,7 +169,7 @@ def test_the_suffix_of_a_table_tells_its_format_and_separator(
 ) -> None:
     config = load(folder, text_of(inputs=[{"table": table}], mini_batch_size="1MB"))
     (dataset,) = config.datasets()
-    assert isinstance(dataset, TabularDataset)
+    assert isinstance(dataset, InputTable)
     assert type(dataset.format).__name__.lower() == format
     assert getattr(dataset.format, "separator", None) == separator
 

@@ -34,7 +34,7 @@ from mpi_prs.slurm.watch import ASK_SECONDS, Look, RunWatch
 _STARTING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT")
 
 
-class Patience:
+class SlurmAnswers:
     """Asks Slurm about jobs, all together at most once in ten seconds; else the last answer holds.
 
     A job that was never asked about is asked about at once. Of the others it is the turn of the one whose answer is
@@ -62,7 +62,7 @@ class Patience:
             return self._answers[job_id][1]
 
 
-_patience = Patience()
+_patience = SlurmAnswers()
 """Of this process: however many runs are looked at, Slurm is asked no more often."""
 
 

@@ -31,7 +31,7 @@ from mpi_prs.azureml.datasets.column_types import (
     header_option,
 )
 from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
-from mpi_prs.azureml.datasets.sources import Source, one_store, source_of, sources
+from mpi_prs.azureml.datasets.sources import DataSource, one_store, source_of, sources
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.child.context.data import dataset_id
 from mpi_prs.child.context.workspace import Workspace
@@ -70,12 +70,12 @@ class AbstractDataset(Surface):
     are_rows: ClassVar[bool] = False
     """Whether steps get rows, or else files. Not one of Azure's names."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[DataSource, ...]
     partition_format: str | None = None
     keys: tuple[str, ...] = ()
     first: int = 0
     stop: int | None = None
-    registration: registry.Registration | None = field(default=None, compare=False)
+    registration: registry.RegisteredVersion | None = field(default=None, compare=False)
 
     # Azure's class methods stand on Dataset, and on the kinds of dataset too
 
@@ -750,7 +750,7 @@ class Dataset(AbstractDataset):
 
 
 def from_definition(
-    workspace: Workspace | None, definition: Mapping[str, Any], registration: registry.Registration | None = None
+    workspace: Workspace | None, definition: Mapping[str, Any], registration: registry.RegisteredVersion | None = None
 ) -> FileDataset | TabularDataset:
     """The dataset of a :meth:`AbstractDataset.definition`.
 

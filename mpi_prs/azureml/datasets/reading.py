@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Protocol, cast
 
 import pyarrow as pa
 
-from mpi_prs.azureml.datasets.sources import Source
+from mpi_prs.azureml.datasets.sources import DataSource
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
-from mpi_prs.azureml.datastores.transfer import Progress, bring, files_below, put, storage_of
+from mpi_prs.azureml.datastores.transfer import TransferProgress, bring, files_below, put, storage_of
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.mini_batch import data_frame
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
@@ -35,13 +35,13 @@ from mpi_prs.storage.remote import list_any, list_urls
 from mpi_prs.storage.stores import safe_path
 
 
-class Files(Protocol):
+class AnyDataset(Protocol):
     """What is asked of a dataset of either kind."""
 
     are_rows: ClassVar[bool]
 
     @property
-    def sources(self) -> tuple[Source, ...]: ...
+    def sources(self) -> tuple[DataSource, ...]: ...
 
     @property
     def partition_format(self) -> str | None: ...
@@ -64,7 +64,7 @@ class Files(Protocol):
     def storage_section(self) -> dict[str, Any]: ...
 
 
-class Rows(Files, Protocol):
+class AnyTable(AnyDataset, Protocol):
     """What is asked of a TabularDataset besides."""
 
     @property
@@ -83,7 +83,7 @@ class Rows(Files, Protocol):
     def dropped(self) -> tuple[str, ...]: ...
 
 
-def data_of(dataset: Files) -> datasets.Dataset:
+def data_of(dataset: AnyDataset) -> datasets.InputDataset:
     """The dataset as ``mpi_prs.inputs`` has it, whole.
 
     Raises:
@@ -96,10 +96,10 @@ def data_of(dataset: Files) -> datasets.Dataset:
         "storage": storage_of(dataset.storage_section()),
     }
     if not dataset.are_rows:
-        return datasets.FileDataset.from_files(patterns, **common)
-    rows = cast("Rows", dataset)
+        return datasets.InputFiles.from_files(patterns, **common)
+    rows = cast("AnyTable", dataset)
     columns = {"columns": rows.columns} if rows.columns else {}
-    return datasets.TabularDataset.from_files(
+    return datasets.InputTable.from_files(
         patterns,
         rows.format,
         **rows.options,
@@ -110,7 +110,7 @@ def data_of(dataset: Files) -> datasets.Dataset:
     )
 
 
-def check(dataset: Files) -> None:
+def check(dataset: AnyDataset) -> None:
     """Look whether the data can be had: the first file is listed, the columns of rows are found out, and the partition
     keys of the first path.
 
@@ -128,7 +128,7 @@ def check(dataset: Files) -> None:
 # Files
 
 
-def every_file(dataset: Files) -> Iterator[tuple[str, str]]:
+def every_file(dataset: AnyDataset) -> Iterator[tuple[str, str]]:
     """The absolute path or URL of each file, and its path below what the dataset's places have in common.
 
     Raises:
@@ -139,13 +139,13 @@ def every_file(dataset: Files) -> Iterator[tuple[str, str]]:
 
     def each() -> Iterator[tuple[str, str]]:
         for source, (base, label) in zip(dataset.sources, bases, strict=True):
-            for path in datasets.FileDataset.from_files(source.pattern(), storage=storage).files():
+            for path in datasets.InputFiles.from_files(source.pattern(), storage=storage).files():
                 yield path, label + path.removeprefix(base).lstrip("/")
 
     yield from islice(each(), dataset.first, dataset.stop)
 
 
-def _bases(sources: Sequence[Source]) -> list[tuple[str, str]]:
+def _bases(sources: Sequence[DataSource]) -> list[tuple[str, str]]:
     """For each place: what is cut off its files' paths, and what they get in front instead.
 
     Places of one datastore (or outside of all) lose what they have in common; those of different ones get names.
@@ -160,7 +160,7 @@ def _bases(sources: Sequence[Source]) -> list[tuple[str, str]]:
     return [(common[root], f"{_label(source)}/") for source, root in zip(sources, roots, strict=True)]
 
 
-def _literal_folder(source: Source, root: str) -> str:
+def _literal_folder(source: DataSource, root: str) -> str:
     """The deepest folder that all files of a place are below, with a slash at the end."""
     path = source.root()[1]
     if is_glob(path) and not os.path.lexists(root + path):
@@ -171,7 +171,7 @@ def _literal_folder(source: Source, root: str) -> str:
     return root + (path.rstrip("/") + "/" if path and is_folder else path[: path.rfind("/") + 1])
 
 
-def _is_blob(source: Source) -> bool:
+def _is_blob(source: DataSource) -> bool:
     """Whether a URL is that of a file, and not of a folder: the listing of a file is itself alone."""
     url = source.pattern()
     return next(iter(list_urls(url, storage_of(source.storage()))))[0] == url
@@ -182,7 +182,7 @@ def _common(first: str, second: str) -> str:
     return "".join(f"{name}/" for name, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _label(source: Source) -> str:
+def _label(source: DataSource) -> str:
     if source.datastore_name is not None:
         return source.datastore_name
     return re.sub(r"[^A-Za-z0-9.-]+", "-", source.root()[0]).strip("-") or "local"
@@ -205,7 +205,7 @@ def config_pattern(pattern: str) -> str:
     return pattern.replace("$", "$$")
 
 
-def local_pairs(dataset: Files, target: Path) -> list[tuple[str, Path]]:
+def local_pairs(dataset: AnyDataset, target: Path) -> list[tuple[str, Path]]:
     """Path or URL of each file, and its path below a folder of this machine."""
     pairs = [(source, target / safe_path(name)) for source, name in every_file(dataset)]
     twice = {path for _, path in pairs}
@@ -214,7 +214,7 @@ def local_pairs(dataset: Files, target: Path) -> list[tuple[str, Path]]:
     return pairs
 
 
-def download(dataset: Files, target_path: str | os.PathLike[str] | None, overwrite: bool) -> list[str]:
+def download(dataset: AnyDataset, target_path: str | os.PathLike[str] | None, overwrite: bool) -> list[str]:
     """See :meth:`FileDataset.download`."""
     if target_path is None:
         target = Path(tempfile.mkdtemp(prefix="mpi_prs-"))
@@ -224,7 +224,7 @@ def download(dataset: Files, target_path: str | os.PathLike[str] | None, overwri
     there = [path for _, path in pairs if os.path.lexists(path)]
     if there and not overwrite:
         raise WorkspaceError(f"{there[0]} is there already; give overwrite=True, or another target_path")
-    progress = Progress("downloading", "downloaded", f"to {target}", show=False)
+    progress = TransferProgress("downloading", "downloaded", f"to {target}", show=False)
     bring(pairs, dataset.storage_section(), overwrite=True, progress=progress)
     return [str(path) for _, path in pairs]
 
@@ -236,7 +236,7 @@ class MountContext:
         mount_point: the folder.
     """
 
-    def __init__(self, dataset: Files, mount_point: str | os.PathLike[str] | None) -> None:
+    def __init__(self, dataset: AnyDataset, mount_point: str | os.PathLike[str] | None) -> None:
         self._dataset = dataset
         self._wanted = None if mount_point is None else str(given_path("mount_point", mount_point))
         self._undo = contextlib.ExitStack()
@@ -266,7 +266,7 @@ class MountContext:
             target = self._new_folder(undo)
             pairs = local_pairs(self._dataset, target)
             remote = [pair for pair in pairs if is_url(pair[0])]
-            progress = Progress("fetching", "fetched", f"to {target}", show=False)
+            progress = TransferProgress("fetching", "fetched", f"to {target}", show=False)
             bring(remote, self._dataset.storage_section(), overwrite=True, progress=progress)
             for source, path in pairs:
                 if not is_url(source):
@@ -299,7 +299,7 @@ class MountContext:
         self.stop()
 
 
-def _single_folder(dataset: Files) -> str | None:
+def _single_folder(dataset: AnyDataset) -> str | None:
     """The folder of this machine that a dataset is, if it is one."""
     if len(dataset.sources) != 1 or dataset.is_cut:
         return None
@@ -310,7 +310,7 @@ def _single_folder(dataset: Files) -> str | None:
 # Partition keys
 
 
-def partition_values(dataset: Files, keys: Sequence[str] | None) -> list[dict[str, Any]]:
+def partition_values(dataset: AnyDataset, keys: Sequence[str] | None) -> list[dict[str, Any]]:
     """See :meth:`AbstractDataset.get_partition_key_values`."""
     known = dataset.partition_keys
     wanted = list(known) if keys is None else list(keys)
@@ -325,7 +325,7 @@ def partition_values(dataset: Files, keys: Sequence[str] | None) -> list[dict[st
     return list(found.values())
 
 
-def _values_of(data: datasets.Dataset, path: bytes) -> dict[str, Any]:
+def _values_of(data: datasets.InputDataset, path: bytes) -> dict[str, Any]:
     """The values of a file's partition keys. Raises InputError: its path does not match."""
     partitioning = Partitioning.of(data)
     if partitioning is None:
@@ -336,10 +336,10 @@ def _values_of(data: datasets.Dataset, path: bytes) -> dict[str, Any]:
 # Rows
 
 
-def tables(dataset: Rows) -> Iterator[Any]:
+def tables(dataset: AnyTable) -> Iterator[Any]:
     """The rows as pieces, each a ``pyarrow.Table``. Raises InputError."""
     data = data_of(dataset)
-    assert isinstance(data, datasets.TabularDataset)
+    assert isinstance(data, datasets.InputTable)
     place = 0
     for table in read_tables(data):
         start, stop = dataset.first - place, (None if dataset.stop is None else dataset.stop - place)
@@ -349,7 +349,7 @@ def tables(dataset: Rows) -> Iterator[Any]:
             return
 
 
-def to_pandas(dataset: Rows) -> Any:
+def to_pandas(dataset: AnyTable) -> Any:
     """See :meth:`TabularDataset.to_pandas_dataframe`."""
     pieces = list(tables(dataset))
     if not pieces:
@@ -357,7 +357,9 @@ def to_pandas(dataset: Rows) -> Any:
     return data_frame(pa.concat_tables(pieces, promote_options="permissive"))
 
 
-def partition_by(dataset: Rows, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool) -> Source:
+def partition_by(
+    dataset: AnyTable, keys: Sequence[str], target: Any, show_progress: bool, as_files: bool
+) -> DataSource:
     """See :meth:`TabularDataset.partition_by`; where the copy is."""
     if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
         raise WorkspaceError(f"partition_keys is a list of columns, but got {keys!r}")
@@ -372,10 +374,10 @@ def partition_by(dataset: Rows, keys: Sequence[str], target: Any, show_progress:
             write_parts(tables(dataset), list(keys), written)
             above = place.url.rstrip("/") + "/"
             pairs = [(path, above + name) for path, name in files_below(written, run_directories=True)]
-            progress = Progress("uploading", "uploaded", f"to {place.datastore_name}", show_progress)
+            progress = TransferProgress("uploading", "uploaded", f"to {place.datastore_name}", show_progress)
             put(pairs, datastore.storage_section(), overwrite=True, progress=progress)
     path = place.path_on_datastore + ("**/*.parquet" if as_files else "")
-    return Source(path, datastore.workspace, datastore.name)
+    return DataSource(path, datastore.workspace, datastore.name)
 
 
 def _target(target: Any) -> DataPath:

@@ -31,7 +31,7 @@ _SAVED = ".saved"
 
 
 @dataclass(frozen=True)
-class Registration:
+class RegisteredVersion:
     """Under which name a dataset is registered, and what is kept with it."""
 
     workspace: Workspace
@@ -51,7 +51,7 @@ class Definable(Protocol):
 
 
 D = TypeVar("D")
-Make = Callable[["Workspace | None", Mapping[str, Any], "Registration | None"], D]
+Make = Callable[["Workspace | None", Mapping[str, Any], "RegisteredVersion | None"], D]
 """Makes the dataset of a workspace, its definition, and what it is registered as."""
 
 
@@ -62,7 +62,7 @@ def register(
     description: str | None,
     tags: Mapping[str, str] | None,
     create_new_version: bool,
-) -> Registration:
+) -> RegisteredVersion:
     """Write a version down. Raises WorkspaceError."""
     folder = layout_of(workspace).dataset(name)
     tags = text_pairs("tags", tags)
@@ -82,10 +82,10 @@ def register(
                 "it, or choose another name"
             )
         version = add_version(folder, record)
-    return Registration(workspace, name, version, description, tags)
+    return RegisteredVersion(workspace, name, version, description, tags)
 
 
-def unregister(registration: Registration) -> None:
+def unregister(registration: RegisteredVersion) -> None:
     """Forget all versions of a name. Raises WorkspaceError."""
     folder = registration.workspace.layout.dataset(registration.name)
     for version in versions(folder):
@@ -139,7 +139,7 @@ def _read(workspace: Workspace, name: str, version: int, make: Make[D]) -> D:
     try:
         record = read_json(path, what)
         definition, tags = record["definition"], record.get("tags", {})
-        registration = Registration(workspace, name, version, record.get("description"), tags)
+        registration = RegisteredVersion(workspace, name, version, record.get("description"), tags)
         return make(workspace, definition, registration)
     except FileNotFoundError:
         raise WorkspaceError(f"{what}: it was unregistered in this very moment") from None

@@ -26,7 +26,7 @@ _EXPECTED = (
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One of the places of a dataset.
 
     Attributes:
@@ -90,18 +90,18 @@ class Source:
         return self.path if self.datastore_name is None else f"{self.datastore_name}:{self.path}"
 
 
-def source_of(workspace: Workspace | None, definition: Mapping[str, Any]) -> Source:
-    """The inverse of :meth:`Source.definition`. Raises WorkspaceError."""
+def source_of(workspace: Workspace | None, definition: Mapping[str, Any]) -> DataSource:
+    """The inverse of :meth:`DataSource.definition`. Raises WorkspaceError."""
     if "url" in definition:
-        return Source(str(definition["url"]))
+        return DataSource(str(definition["url"]))
     if "path" not in definition:
         raise WorkspaceError(f"this is no place of a dataset's files: {dict(definition)!r}")
     if "datastore" not in definition:
-        return Source(str(definition["path"]))
-    return Source(checked_path(definition["path"]), workspace, str(definition["datastore"]))
+        return DataSource(str(definition["path"]))
+    return DataSource(checked_path(definition["path"]), workspace, str(definition["datastore"]))
 
 
-def sources(path: Any) -> tuple[Source, ...]:
+def sources(path: Any) -> tuple[DataSource, ...]:
     """What Azure's ``path`` parameters take.
 
     Raises:
@@ -114,7 +114,7 @@ def sources(path: Any) -> tuple[Source, ...]:
     return found
 
 
-def one_store(found: Iterable[Source]) -> dict[str, Any]:
+def one_store(found: Iterable[DataSource]) -> dict[str, Any]:
     """How to get at the store of all places that are reached by URL. Raises WorkspaceError: there are several."""
     remote = [source for source in found if is_url(source.root()[0])]
     stores = [source.storage() for source in remote]
@@ -127,7 +127,7 @@ def one_store(found: Iterable[Source]) -> dict[str, Any]:
     return stores[0] if stores else {}
 
 
-def _each(path: Any) -> Iterator[Source]:
+def _each(path: Any) -> Iterator[DataSource]:
     if isinstance(path, DataPath):
         yield _in_datastore(path)
     elif isinstance(path, Datastore):
@@ -149,19 +149,19 @@ def _each(path: Any) -> Iterator[Source]:
         raise WorkspaceError(f"path: {_EXPECTED}; got {path!r} of type {type(path).__name__}")
 
 
-def _in_datastore(path: DataPath) -> Source:
-    return Source(path.path_on_datastore, path.datastore.workspace, path.datastore.name)
+def _in_datastore(path: DataPath) -> DataSource:
+    return DataSource(path.path_on_datastore, path.datastore.workspace, path.datastore.name)
 
 
-def _outside(path: str | bytes) -> Source:
+def _outside(path: str | bytes) -> DataSource:
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise WorkspaceError(f"path: {_EXPECTED}; got {path!r}")
     if not is_url(path):
-        return Source(os.path.abspath(os.path.expanduser(path)))
+        return DataSource(os.path.abspath(os.path.expanduser(path)))
     if path.startswith("azureml://"):
         raise WorkspaceError(
             f"path: {path}: URIs of Azure's SDK v2 are not taken here; write Datastore.get(ws, NAME).path(PATH)"
         )
 
     check_url(path)
-    return Source(_WASB.sub(r"abfs\1://", path))
+    return DataSource(_WASB.sub(r"abfs\1://", path))

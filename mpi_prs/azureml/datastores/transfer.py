@@ -58,7 +58,7 @@ def storage_of(section: Mapping[str, Any]) -> Any:
 
 
 def bring(
-    pairs: Sequence[tuple[str, Path]], storage: Mapping[str, Any], *, overwrite: bool, progress: Progress
+    pairs: Sequence[tuple[str, Path]], storage: Mapping[str, Any], *, overwrite: bool, progress: TransferProgress
 ) -> Moved:
     """Bring files here.
 
@@ -83,7 +83,9 @@ def bring(
     return moved
 
 
-def put(pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwrite: bool, progress: Progress) -> Moved:
+def put(
+    pairs: Sequence[tuple[Path, str]], storage: Mapping[str, Any], *, overwrite: bool, progress: TransferProgress
+) -> Moved:
     """Store files; the inverse of :func:`bring`.
 
     Raises:
@@ -131,7 +133,7 @@ def files_below(folder: Path, *, run_directories: bool = False) -> list[tuple[Pa
     return found
 
 
-def _copy_all(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
+def _copy_all(pairs: Sequence[tuple[Path, Path]], progress: TransferProgress) -> None:
     if not pairs:
         return
     with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
@@ -160,7 +162,7 @@ def copy_file(source: Path, target: Path) -> int:
 
 
 @dataclass
-class Progress:
+class TransferProgress:
     """Tells people how far a transfer is: a bar in a terminal, elsewhere a line now and then. For any thread.
 
     Attributes:
@@ -242,7 +244,7 @@ class Progress:
 # To and from a datastore
 
 
-class Place(Protocol):
+class TransferStore(Protocol):
     """What is asked of a datastore."""
 
     name: str
@@ -298,18 +300,20 @@ def named_files(
     return [(path, str(path.relative_to(root))) for path in dict.fromkeys(paths)]
 
 
-def upload(datastore: Place, files: Sequence[tuple[Path, str]], target: str, overwrite: bool, show: bool) -> Moved:
+def upload(
+    datastore: TransferStore, files: Sequence[tuple[Path, str]], target: str, overwrite: bool, show: bool
+) -> Moved:
     """Upload files under names relative to a folder of the datastore. Raises as :meth:`Datastore.upload`."""
     above = f"{target.rstrip('/')}/" if target else ""
     if datastore.folder is not None:
         pairs = [(path, str(datastore.folder / (above + name))) for path, name in files]
     else:
         pairs = [(path, datastore.url() + above + name) for path, name in files]
-    progress = Progress("uploading", "uploaded", f"to {datastore.name}/{above}".rstrip("/"), show)
+    progress = TransferProgress("uploading", "uploaded", f"to {datastore.name}/{above}".rstrip("/"), show)
     return put(pairs, datastore.storage_section(), overwrite=overwrite, progress=progress)
 
 
-def download(datastore: Place, root: Path, prefix: str, overwrite: bool, show: bool) -> Moved:
+def download(datastore: TransferStore, root: Path, prefix: str, overwrite: bool, show: bool) -> Moved:
     """Download what is at a prefix. Raises as :meth:`Datastore.download`."""
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"target_path is the folder to download to, but {root} is a file")
@@ -317,11 +321,11 @@ def download(datastore: Place, root: Path, prefix: str, overwrite: bool, show: b
     if prefix and not found:
         raise WorkspaceError(f"there is nothing at {prefix!r} in {datastore!r} to download")
     pairs = [(source, root / name) for source, name in found]
-    progress = Progress("downloading", "downloaded", f"from {datastore.name}/{prefix}".rstrip("/"), show)
+    progress = TransferProgress("downloading", "downloaded", f"from {datastore.name}/{prefix}".rstrip("/"), show)
     return bring(pairs, datastore.storage_section(), overwrite=overwrite, progress=progress)
 
 
-def _files_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
+def _files_at(datastore: TransferStore, prefix: str) -> list[tuple[str, str]]:
     """Path or URL of each file at a prefix, and its name in the datastore as a local path."""
     if datastore.folder is not None:
         place = datastore.folder / prefix
@@ -332,7 +336,7 @@ def _files_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
     return _blobs_at(datastore, prefix)
 
 
-def _blobs_at(datastore: Place, prefix: str) -> list[tuple[str, str]]:
+def _blobs_at(datastore: TransferStore, prefix: str) -> list[tuple[str, str]]:
     storage, url, root = storage_of(datastore.storage_section()), datastore.url(prefix), datastore.url()
     found = [each.url for each in list_any(url, storage, Names.ALL)]
     return [(blob, safe_path(blob.removeprefix(root))) for blob in found]

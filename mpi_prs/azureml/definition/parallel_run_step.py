@@ -31,7 +31,7 @@ _BARE = (str, int, float, Path)
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCode:
     """The user's code.
 
     Attributes:
@@ -169,7 +169,7 @@ class ParallelRunStep(Surface):
                 return value
         return None
 
-    def source(self, default_source_directory: str | None = None) -> Source:
+    def source(self, default_source_directory: str | None = None) -> SourceCode:
         """The folder with the code, and the script in it.
 
         Args:
@@ -196,7 +196,7 @@ class ParallelRunStep(Surface):
             beside = (path.name for path in Path(whole).parent.glob("*.py"))
             hint = did_you_mean(Path(whole).name, beside, "write it, or correct entry_script or source_directory")
             raise PipelineError(f"step {self.name!r}: entry_script: there is no file {whole}; {hint}")
-        return Source(Path(folder), PurePosixPath(relative))
+        return SourceCode(Path(folder), PurePosixPath(relative))
 
     def _check_argument(self, index: int, argument: Any) -> None:
         if isinstance(argument, _BARE):  # a bool is an int

@@ -84,7 +84,7 @@ class _Default:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedEnvironment:
     """What a job takes over.
 
     Attributes:
@@ -143,7 +143,7 @@ def policy_of(environment: Definition, settings: Mapping[str, Any], environ: Map
     return "current" if own == DEFAULT_INTERPRETER else own
 
 
-def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> Prepared:
+def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> PreparedEnvironment:
     """Have the environment, built if need be, and say what differs.
 
     Args:
@@ -158,7 +158,7 @@ def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> P
     if environment is None:
         environment = _Default()
         if policy_of(environment, settings, HERE) in POLICIES:  # nothing is asked for
-            return Prepared(None)
+            return PreparedEnvironment(None)
     policy = policy_of(environment, settings, HERE)
     wish = _Wish.of(environment)
     folder = workspace.layout.built
@@ -193,7 +193,7 @@ def prepare(environment: Definition | None, workspace: Workspace, say: Say) -> P
     notes = [f"{wish.who} uses {how}", *_differences(wish, found, policy), *([tensorflow] if tensorflow else [])]
     if policy == "current" and environment.docker.enabled and environment.docker.base_image:
         notes.append(f"the image {environment.docker.base_image} is not used: that takes the policy container")
-    return Prepared(chosen, {**isolation, **variables, **environment.environment_variables}, notes)
+    return PreparedEnvironment(chosen, {**isolation, **variables, **environment.environment_variables}, notes)
 
 
 def _container(environment: Definition, workspace: Workspace, wish: _Wish, say: Say) -> tuple[Path, Interpreter, str]:

@@ -26,9 +26,9 @@ from mpi_prs.azureml.environments.sections import (
     POLICIES,
     REGISTRY_ADVICE,
     DockerSection,
+    EnvironmentSection,
     Field,
     PythonSection,
-    Section,
     SparkSection,
     check_policy,
     optional_text,
@@ -65,7 +65,7 @@ _FILE = "azureml_environment.json"
 _CONDA_FILE = "conda_dependencies.yml"
 
 
-def _section(kind: type[Section]) -> Callable[[str, Any], Any]:
+def _section(kind: type[EnvironmentSection]) -> Callable[[str, Any], Any]:
     def check(label: str, value: Any) -> Any:
         if not isinstance(value, kind):
             raise wrong(label, f"a {kind.__name__}", value)
@@ -74,7 +74,7 @@ def _section(kind: type[Section]) -> Callable[[str, Any], Any]:
     return check
 
 
-class Environment(Section):
+class Environment(EnvironmentSection):
     """What user processes run in: interpreter, packages, environment variables.
 
     Args:
@@ -352,7 +352,7 @@ def _from_definition(definition: Mapping[str, Any], source: str) -> Environment:
     return made
 
 
-def _fill(section: Section, values: Mapping[str, Any], left_out: tuple[str, ...], where: str) -> None:
+def _fill(section: EnvironmentSection, values: Mapping[str, Any], left_out: tuple[str, ...], where: str) -> None:
     names = {field.key: name for name, field in type(section).fields().items()}
     for key, value in values.items():
         if key in left_out:

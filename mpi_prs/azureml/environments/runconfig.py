@@ -7,13 +7,21 @@ from typing import Any, ClassVar
 
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
-from mpi_prs.azureml.environments.sections import Field, Section, optional_text, texts, truth, variables, wrong
+from mpi_prs.azureml.environments.sections import (
+    EnvironmentSection,
+    Field,
+    optional_text,
+    texts,
+    truth,
+    variables,
+    wrong,
+)
 from mpi_prs.core.errors import EnvironmentProblem
 
 __all__ = ["DockerConfiguration", "RunConfiguration"]
 
 
-class DockerConfiguration(Section):
+class DockerConfiguration(EnvironmentSection):
     """Whether a job runs in a container. Accepted and ignored: the environment's policy decides.
 
     Args:
@@ -52,7 +60,7 @@ def _target(label: str, value: Any) -> str | None:
     return optional_text(label, getattr(value, "name", value))
 
 
-class RunConfiguration(Section):
+class RunConfiguration(EnvironmentSection):
     """Carries an environment and a compute target from where a script defines them to where it uses them.
 
     mpi_prs runs pipelines of ParallelRunSteps, which take ``environment=`` and ``compute_target=`` of a

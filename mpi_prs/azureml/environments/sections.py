@@ -46,23 +46,23 @@ class Field(Generic[T]):
     def __get__(self, section: None, owner: type) -> Field[T]: ...
 
     @overload
-    def __get__(self, section: Section, owner: type) -> T: ...
+    def __get__(self, section: EnvironmentSection, owner: type) -> T: ...
 
-    def __get__(self, section: Section | None, owner: type) -> T | Field[T]:
+    def __get__(self, section: EnvironmentSection | None, owner: type) -> T | Field[T]:
         if section is None:
             return self
         found: T = section.__dict__.setdefault(self._name, self._make())
         return found
 
-    def __set__(self, section: Section, value: Any) -> None:
+    def __set__(self, section: EnvironmentSection, value: Any) -> None:
         section.__dict__[self._name] = self._check(self._label, value)
 
-    def current(self, section: Section) -> T:
+    def current(self, section: EnvironmentSection) -> T:
         """The value, checked again: lists and dicts may have been changed since they were set."""
         return self._check(self._label, self.__get__(section, type(section)))
 
 
-class Section(Surface):
+class EnvironmentSection(Surface):
     """A group of fields."""
 
     def __init__(self, **given: Any) -> None:
@@ -166,7 +166,7 @@ def _conda(label: str, value: Any) -> CondaDependencies:
     return value
 
 
-class PythonSection(Section):
+class PythonSection(EnvironmentSection):
     """Which Python, and which packages.
 
     Attributes:
@@ -201,7 +201,7 @@ class PythonSection(Section):
         return {**super().definition(), "condaDependencies": self.conda_dependencies.as_dict()}
 
 
-class DockerSection(Section):
+class DockerSection(EnvironmentSection):
     """Which image, for the policy ``container``; it is run by Apptainer, not by Docker.
 
     Attributes:
@@ -228,7 +228,7 @@ class DockerSection(Section):
     gpu_support = Field(lambda: False, truth)
 
 
-class SparkSection(Section):
+class SparkSection(EnvironmentSection):
     """Settings of Spark's, which no job here uses: accepted and ignored."""
 
     precache_packages = Field(lambda: True, truth)

@@ -19,7 +19,7 @@ from typing import Any
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 from mpi_prs.azureml.definition.pipeline import Pipeline
-from mpi_prs.azureml.environments.building import Prepared, prepare
+from mpi_prs.azureml.environments.building import PreparedEnvironment, prepare
 from mpi_prs.azureml.submit import reuse
 from mpi_prs.azureml.submit.compiling import StepDefinition
 from mpi_prs.azureml.submit.snapshot import take_snapshot
@@ -116,7 +116,7 @@ class Planning:
         self._say = say
         self._planned: dict[ParallelRunStep, PlannedStep] = {}
         self._snapshots: dict[Path, str] = {}
-        self._environments: dict[int, Prepared] = {}
+        self._environments: dict[int, PreparedEnvironment] = {}
 
     def steps(self) -> list[PlannedStep]:
         """All steps, in order."""
@@ -182,7 +182,7 @@ class Planning:
         storage = destinations[0].datastore.storage_section() if destinations else {}
         return PlannedStep(record, location, storage, None if earlier else config, digest)
 
-    def _prepared(self, step: ParallelRunStep) -> Prepared:
+    def _prepared(self, step: ParallelRunStep) -> PreparedEnvironment:
         environment = step.config.environment
         key = id(environment)
         if key not in self._environments:

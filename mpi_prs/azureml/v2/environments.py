@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mpi_prs.azureml.environments.building import Prepared, prepare
+from mpi_prs.azureml.environments.building import PreparedEnvironment, prepare
 from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
@@ -23,7 +23,7 @@ _KEYS = (
 )
 
 
-def prepared(node: YamlNode, assets: WorkspaceAssets, say: Callable[[str], None]) -> Prepared:
+def prepared(node: YamlNode, assets: WorkspaceAssets, say: Callable[[str], None]) -> PreparedEnvironment:
     """Have the environment.
 
     Args:
@@ -37,7 +37,9 @@ def prepared(node: YamlNode, assets: WorkspaceAssets, say: Callable[[str], None]
     try:
         environment = _registered(node, assets) if isinstance(node.value, str) else _inline(node)
         if environment is None:
-            return Prepared(None, {}, [f"the environment {node.value} is not known here: the Python at hand runs it"])
+            return PreparedEnvironment(
+                None, {}, [f"the environment {node.value} is not known here: the Python at hand runs it"]
+            )
         workspace: Any = assets.workspace
         if workspace is None:
             environment.policy = "current"

@@ -40,7 +40,7 @@ def install() -> None:
         return
     uninstall()
     if loaded is None:
-        sys.meta_path.insert(0, Finder())
+        sys.meta_path.insert(0, TensorFlowFinder())
     else:
         _prefer_keras_2()
         sys.modules[_TENSORFLOW] = _as_version_1(loaded)
@@ -48,13 +48,13 @@ def install() -> None:
 
 def uninstall() -> None:
     """An import of TensorFlow means again what it would; its behaviour stays, once it was set."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, TensorFlowFinder)]
     loaded = sys.modules.get(_TENSORFLOW)
     if isinstance(loaded, TensorFlow1):
         sys.modules[_TENSORFLOW] = loaded.real
 
 
-class Finder:
+class TensorFlowFinder:
     """One of ``sys.meta_path``: what others find under this name is loaded in another way."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002

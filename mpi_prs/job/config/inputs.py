@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mpi_prs.core.urls import is_url
-from mpi_prs.inputs.datasets import HIVE, Dataset, FileDataset, TabularDataset
+from mpi_prs.inputs.datasets import HIVE, InputDataset, InputFiles, InputTable
 from mpi_prs.inputs.formats import FORMATS, format_by_suffix, suffix_of
 from mpi_prs.inputs.formats.foreign import what_has_suffix
 from mpi_prs.inputs.formats.types import parse_column_type
@@ -224,14 +224,14 @@ class InputSection(Section):
             raise ValueError("some files are .tsv and some are not; make an input of each, or give the key separator")
         return True in found
 
-    def to_dataset(self, default: Storage) -> Dataset:
+    def to_dataset(self, default: Storage) -> InputDataset:
         """The dataset that this input is."""
         storage = self.storage.storage() if self.storage is not None else default
         if self.files_from is not None:
             source = FileInput(files_from=self.files_from, base=self.files_from.parent)
-            return FileDataset(source, self.partition_format, storage, self.mode)
+            return InputFiles(source, self.partition_format, storage, self.mode)
         if self.files:
-            return FileDataset(FileInput(self.files), self.partition_format, storage, self.mode)
+            return InputFiles(FileInput(self.files), self.partition_format, storage, self.mode)
         name = self.table_format()
         options = {key: getattr(self, key) for key in FORMATS[name].options if getattr(self, key) is not None}
         if name == "delimited" and self.separator is None and self._is_tab_separated():
@@ -242,7 +242,7 @@ class InputSection(Section):
             "partition_format": self.partition_format,
             "storage": storage,
         }
-        return TabularDataset.from_files(self.table, name, **options, **ours)
+        return InputTable.from_files(self.table, name, **options, **ours)
 
 
 class SideInputSection(Section):

@@ -27,7 +27,7 @@ from mpi_prs.core.environ import CONFIG, HERE, OF_USER_PROCESSES
 from mpi_prs.core.errors import ConfigError, ScriptError
 from mpi_prs.core.words import did_you_mean
 from mpi_prs.core.yaml import Document, read_document
-from mpi_prs.inputs.datasets import Dataset
+from mpi_prs.inputs.datasets import InputDataset
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.near.side_inputs import SideInput, substitute
 from mpi_prs.job.config import entry_script_check
@@ -313,7 +313,7 @@ class JobConfig(Section):
                 raise wrong.at(name) from None
         return value
 
-    def datasets(self) -> tuple[Dataset, ...]:
+    def datasets(self) -> tuple[InputDataset, ...]:
         """The inputs as datasets."""
         default = self.storage.storage()
         return tuple(section.to_dataset(default) for section in self.inputs)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.datasets import HIVE, TabularDataset
+from mpi_prs.inputs.datasets import HIVE, InputTable
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import unpack
@@ -20,14 +20,14 @@ from tests.inputs.test_table_jobs import WRITERS
 
 TABLE = pd.DataFrame({"number": np.arange(30), "half": np.arange(30) / 2, "text": [f"t{n % 3}" for n in range(30)]})
 MAKERS = {
-    "csv": TabularDataset.from_delimited_files,
-    "parquet": TabularDataset.from_parquet_files,
-    "jsonl": TabularDataset.from_json_lines_files,
-    "h5": TabularDataset.from_hdf5_files,
+    "csv": InputTable.from_delimited_files,
+    "parquet": InputTable.from_parquet_files,
+    "jsonl": InputTable.from_json_lines_files,
+    "h5": InputTable.from_hdf5_files,
 }
 
 
-def read(dataset: TabularDataset) -> pd.DataFrame:
+def read(dataset: InputTable) -> pd.DataFrame:
     return pd.concat([piece.to_pandas() for piece in read_tables(dataset)], ignore_index=True)
 
 
@@ -35,7 +35,7 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
 
-def refusal(dataset: TabularDataset) -> str:
+def refusal(dataset: InputTable) -> str:
     with pytest.raises(InputError) as refused:
         read(dataset)
     return str(refused.value)
@@ -62,7 +62,7 @@ def test_arrays_are_left_out_too(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["image"] = np.zeros((4, 2, 2))
         file["label"] = np.arange(4)
-    dataset = TabularDataset.from_hdf5_files(str(tmp_path / "a.h5"), drop_columns=["label"])
+    dataset = InputTable.from_hdf5_files(str(tmp_path / "a.h5"), drop_columns=["label"])
     path = tmp_path / "manifest.arrow"
     write_manifest(path, plan([dataset], dataset_size()))
     assert Manifest.open(path).inputs[0]["survey"]["columns"] == ["image"]
@@ -76,14 +76,14 @@ def dataset_size() -> Any:
 
 def test_an_index_that_pandas_keeps_in_parquet_is_left_out(tmp_path: Path) -> None:
     TABLE.set_index("text").to_parquet(tmp_path / "t.parquet")
-    dataset = TabularDataset.from_parquet_files(str(tmp_path / "t.parquet"), drop_columns=["text"])
+    dataset = InputTable.from_parquet_files(str(tmp_path / "t.parquet"), drop_columns=["text"])
     same(read(dataset), TABLE[["number", "half"]])
 
 
 def test_categories_of_the_others_stay(tmp_path: Path) -> None:
     table = TABLE.assign(text=TABLE["text"].astype("category"), kind=pd.Categorical(["a", "b", "a"] * 10))
     table.to_parquet(tmp_path / "t.parquet")
-    dataset = TabularDataset.from_parquet_files(str(tmp_path / "t.parquet"), drop_columns=["text"])
+    dataset = InputTable.from_parquet_files(str(tmp_path / "t.parquet"), drop_columns=["text"])
     pd.testing.assert_frame_equal(read(dataset), table[["number", "half", "kind"]])
 
 
@@ -102,7 +102,7 @@ FORMAT = "{Store}/{Brand}/{file_name}.{extension}"
 
 
 def test_partition_keys_and_the_path_are_left_out_and_are_keys_still(stores: Path, tmp_path: Path) -> None:
-    dataset = TabularDataset.from_delimited_files(
+    dataset = InputTable.from_delimited_files(
         f"{stores}/**/*.csv",
         partition_format=FORMAT,
         path_column="Path",
@@ -122,9 +122,9 @@ def test_partition_keys_and_the_path_are_left_out_and_are_keys_still(stores: Pat
 
 
 def test_partition_keys_of_folders_are_left_out(tmp_path: Path) -> None:
-    whole = TabularDataset.from_delimited_files(str(write(tmp_path)))
+    whole = InputTable.from_delimited_files(str(write(tmp_path)))
     parts = write_partitioned(whole, ["text"], tmp_path / "parts")
-    dataset = TabularDataset.from_parquet_files(
+    dataset = InputTable.from_parquet_files(
         str(tmp_path / "parts"), partition_format=HIVE, drop_columns=["text", "half"]
     )
     assert sorted(read(dataset)["number"]) == list(range(30))
@@ -138,7 +138,7 @@ def write(folder: Path) -> Path:
 
 
 def test_an_unknown_column_is_named_with_those_that_there_are(stores: Path) -> None:
-    dataset = TabularDataset.from_delimited_files(
+    dataset = InputTable.from_delimited_files(
         f"{stores}/**/*.csv", partition_format=FORMAT, path_column="Path", drop_columns=["sold", "Shop"]
     )
     known = "'week', 'sold', 'Store', 'Brand', 'file_name', 'extension', 'Path'"
@@ -147,5 +147,5 @@ def test_an_unknown_column_is_named_with_those_that_there_are(stores: Path) -> N
 
 def test_one_column_must_be_left(tmp_path: Path) -> None:
     path = write(tmp_path)
-    dataset = TabularDataset.from_delimited_files(str(path), drop_columns=["number", "half", "text"])
+    dataset = InputTable.from_delimited_files(str(path), drop_columns=["number", "half", "text"])
     assert refusal(dataset) == f"drop_columns: that are all columns of {path}; at least one must be left"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.datasets import TabularDataset
+from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.format import Part
 from mpi_prs.inputs.formats.missing import for_pandas, refuse_nulls
@@ -106,7 +106,7 @@ def test_numbers_within_lists_and_structs_stay_whole_beside_nulls() -> None:
 
 def dtypes_of(path: Path, **options: Any) -> set[tuple[str, ...]]:
     """Of all pieces, each seen by itself."""
-    dataset = TabularDataset.from_parquet_files(str(path), **options)
+    dataset = InputTable.from_parquet_files(str(path), **options)
     return {tuple(map(str, at_the_user(table).dtypes)) for table in read_tables(dataset)}
 
 
@@ -116,7 +116,7 @@ def test_parquet_without_statistics_keeps_its_integers(tmp_path: Path) -> None:
     assert dtypes_of(tmp_path) == {("Int64", "boolean")}
     assert dtypes_of(tmp_path, column_types={"id": "int64"}) == {("int64", "boolean")}
     assert dtypes_of(tmp_path, numpy_types=True) == {("int64", "bool")}
-    whole = [row for each in read_tables(TabularDataset.from_parquet_files(str(tmp_path))) for row in each.to_pylist()]
+    whole = [row for each in read_tables(InputTable.from_parquet_files(str(tmp_path))) for row in each.to_pylist()]
     assert whole == table.to_pylist()
 
 
@@ -148,7 +148,7 @@ def test_an_integer_that_no_float_can_hold_is_not_rounded(tmp_path: Path) -> Non
 def test_a_partition_key_that_some_folder_has_no_value_of_is_nullable_in_all(tmp_path: Path) -> None:
     whole = pa.table({"x": [0.5, 1.5, 2.5], "k": pa.array([BIG, None, 1]), "b": [True, None, False]})
     pq.write_table(whole, tmp_path / "t.parquet")
-    source = TabularDataset.from_parquet_files(str(tmp_path / "t.parquet"))
+    source = InputTable.from_parquet_files(str(tmp_path / "t.parquet"))
     copy = write_partitioned(source, ["k", "b"], tmp_path / "copy")
     assert {tuple(map(str, at_the_user(table).dtypes)) for table in read_tables(copy)} == {
         ("float64", "Int64", "boolean")
