@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -339,10 +340,90 @@ def told(path: Path, format: Hdf5, *others: Path) -> str:
         ),
         ({"a": np.zeros(2, [("x", "i4")]), "b": [1, 2]}, Hdf5(), "'a' is of type compound (records), which a table"),
         ({"a": np.zeros((2, 2), "V3")}, Hdf5(), "'a' is of type |V3, which arrays cannot hold"),
+        (
+            {"soft": h5py.SoftLink("/no"), "b": [1]},
+            Hdf5(),
+            "data.h5: 'soft' is a link to /no, which is not there; mend",
+        ),
+        ({"far": h5py.ExternalLink("x.h5", "/y")}, Hdf5("far"), "'far' of data.h5 is a link to x.h5: /y, which is not"),
     ],
 )
 def test_what_cannot_be_read_is_told_by_name(path: Path, datasets: Any, format: Hdf5, message: str) -> None:
     assert message in told(write(path, **datasets), format)
+    if "soft" in datasets:
+        assert [table.num_rows for table in batches(Hdf5(columns=("b",)), path, size=BatchSize(rows=9))] == [1]
+
+
+def odd(path: Path) -> Path:
+    """What only HDF5's own interface writes: types for times, and a filter that is nowhere."""
+    with h5py.File(path, "w", track_order=True) as file:
+        file["a"] = range(3)
+        rows = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D64LE, rows)
+        record = h5py.h5t.create(h5py.h5t.COMPOUND, 16)
+        record.insert(b"x", 0, h5py.h5t.NATIVE_INT64)
+        record.insert(b"when", 8, h5py.h5t.UNIX_D64LE)
+        h5py.h5d.create(file.id, b"records", record, rows)
+        filtered = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        filtered.set_chunk((2,))
+        filtered.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (1,))
+        h5py.h5d.create(file.id, b"blosc", h5py.h5t.NATIVE_INT64, rows, filtered)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "time",
+            "'time' is of HDF5's type for times (as of PyTables' Time32Col and Time64Col), which h5py does not read",
+        ),
+        ("records", "'records' is made of records with fields of HDF5's type for times ('when'), which h5py does not"),
+        ("blosc", "'blosc' is compressed with the filter 32001 (Blosc), which this HDF5 lacks; install hdf5plugin"),
+    ],
+)
+def test_what_h5py_cannot_read_is_told_before_any_run(path: Path, name: str, message: str) -> None:
+    assert message in told(odd(path), Hdf5(columns=("a", name)))
+    assert message in told(path, Hdf5(dataset=name))
+    assert [table.num_rows for table in batches(Hdf5(columns=("a",)), path, size=BatchSize(rows=9))] == [3]
+
+
+def test_hdf5plugin_is_used_where_it_is_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hdf5plugin", types.ModuleType("hdf5plugin"))
+    known = iter([False, True])
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code == 32001 and next(known))
+    assert survey_of(Hdf5(dataset="blosc"), odd(path))["columns"] == ["blosc"]
+
+
+@pytest.mark.parametrize("dataset", [None, "g/frame", "g/frame/table"])
+def test_a_frame_of_pandas_is_refused_with_what_converts_it(path: Path, dataset: str | None) -> None:
+    with h5py.File(path, "w") as file:
+        file["g/frame/table"] = [1]
+        file["g/frame"].attrs["pandas_type"] = "frame_table"
+        file["g/other"] = [1]
+    lines = told(path, Hdf5(dataset=dataset)).splitlines()
+    assert lines[0].startswith("data.h5: '/g/frame' was written by pandas' to_hdf")
+    assert lines[1:] == ["    frame = pandas.read_hdf('data.h5', '/g/frame')", "    frame.to_parquet('data.parquet')"]
+    assert told(path, Hdf5(dataset="g/none")).startswith("dataset: data.h5 has no 'g/none'; there are")
+
+
+def test_a_file_that_is_written_for_readers_is_read(path: Path) -> None:
+    code = f"""
+import h5py, sys
+with h5py.File({str(path)!r}, "w", libver="latest") as file:
+    rows = file.create_dataset("a", (3,), maxshape=(None,), dtype="i8")
+    file.swmr_mode = True
+    rows[:] = range(3)
+    rows.flush()
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        found = [table["a"].to_pylist() for table in batches(Hdf5(), path, size=BatchSize(rows=9))]
+        writer.communicate(b"")
+    assert found == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -537,6 +618,7 @@ def test_pandas_is_not_imported_for_reading(path: Path) -> None:
     write(path.with_name("images.h5"), image=np.zeros((1, 2)), s=["a"])
     code = f"""
 import sys
+import types
 from mpi_prs.inputs.formats.format import BatchSize, LocalFiles
 from mpi_prs.inputs.formats.hdf5.reading import Hdf5
 for path in ({str(path)!r}, {str(path.with_name("images.h5"))!r}):

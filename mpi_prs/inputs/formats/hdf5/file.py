@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ import h5py
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import Files
 
+_log = logging.getLogger("mpi_prs.inputs")
 _OF_H5PY = (OSError, RuntimeError, ValueError, KeyError)
 
 
@@ -103,6 +105,11 @@ def _open_locked(path: str, cache: Mapping[str, int]) -> Any:
     except OSError as error:
         if "unable to lock file" in str(error) and error.errno not in (errno.EAGAIN, errno.EACCES):
             return h5py.File(path, "r", locking=False, **cache)  # the filesystem has no locks, in its own words
+        if "already open for write" in str(error):
+            with contextlib.suppress(OSError):  # it is not open as one that others may read meanwhile
+                file = h5py.File(path, "r", swmr=True, locking="best-effort", **cache)
+                _log.info("%s is being written (SWMR): the rows that are in it now are read", path)
+                return file
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import posixpath
 from collections.abc import Sequence
@@ -19,13 +21,18 @@ _SAMPLE = 1000  # rows, of which the size of text is guessed
 
 @dataclass(frozen=True)
 class Source:
-    """One column or array: a dataset, or a field of a compound dataset."""
+    """One column or array: a dataset, or a field of a compound dataset.
+
+    Attributes:
+        problem: why it cannot be read, in words; then nothing else is known of it.
+    """
 
     name: str
     dataset: Any
     dtype: Any
     field: str | None = None
     attribute: object = None
+    problem: str = ""
 
     @property
     def rows(self) -> int:
@@ -70,6 +77,11 @@ class Layout:
 
     @classmethod
     def of(cls, path: str, sources: list[Source]) -> Layout:
+        for source in sources:
+            if source.problem:
+                raise InputError(
+                    f"{path}: {source.name!r} {source.problem}, or leave it out by naming the others with `columns`"
+                )
         for source in sources[1:]:
             if source.rows != sources[0].rows:
                 raise InputError(
@@ -127,43 +139,138 @@ def find_sources(path: str, root: Any, wanted: str | Sequence[str] | None) -> li
     """The columns or arrays that ``wanted`` names."""
     if wanted is None:
         datasets = _members(root) or _the_only_one(path, root)
+        dangling = _dangling(root)
     elif isinstance(wanted, str):
         found = _found(path, root, wanted)
         datasets = _members(found) if isinstance(found, h5py.Group) else [found]
-        if not datasets:
+        dangling = _dangling(found) if isinstance(found, h5py.Group) else []
+        if not datasets and not dangling:
             raise InputError(f"dataset: the group {wanted!r} of {path} holds no datasets with rows;{_others(root)}")
     else:
         datasets = [_found(path, root, name) for name in wanted]
+        dangling = []
     for dataset in datasets:
         if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
             raise InputError(f"dataset: {dataset.name!r} of {path} is not a dataset with rows;{_others(root)}")
-    if len(datasets) == 1 and datasets[0].dtype.fields is not None and len(datasets[0].shape) == 1:
-        dtype = datasets[0].dtype
-        return [Source(name, datasets[0], dtype.fields[name][0], field=name) for name in dtype.names]
+    if len(datasets) == 1 and len(datasets[0].shape) == 1 and (fields := getattr(_dtype(datasets[0]), "fields", None)):
+        problem = _filter_problem(datasets[0])
+        return [Source(name, datasets[0], field[0], field=name, problem=problem) for name, field in fields.items()]
     names = [dataset.attrs.get(COLUMN_ATTRIBUTE) or posixpath.basename(dataset.name) for dataset in datasets]
     if len(set(names)) < len(names):
         names = [dataset.name for dataset in datasets]
-    return [
-        Source(name, dataset, dataset.dtype, attribute=dataset.attrs.get(TYPE_ATTRIBUTE))
-        for name, dataset in zip(names, datasets, strict=True)
-    ]
+    return [*map(_source, names, datasets), *dangling]
+
+
+def _source(name: str, dataset: Any) -> Source:
+    dtype = _dtype(dataset)
+    problem = _filter_problem(dataset) if dtype is not None else f"is {_type_problem(dataset)}"
+    return Source(name, dataset, dtype, attribute=dataset.attrs.get(TYPE_ATTRIBUTE), problem=problem)
+
+
+def _dtype(dataset: Any) -> Any | None:
+    """``None``: numpy has no such type."""
+    try:
+        return dataset.dtype
+    except TypeError:
+        return None
+
+
+def _type_problem(dataset: Any) -> str:
+    """What h5py cannot read of a type: it has no words for it, and of records it reads none then."""
+    type = dataset.id.get_type()
+    fields = range(type.get_nmembers()) if isinstance(type, h5py.h5t.TypeCompoundID) else ()
+    times = [type.get_member_name(number).decode() for number in fields if _is_time(type.get_member_type(number))]
+    if times:
+        found = f"made of records with fields of HDF5's type for times ({quoted(times)})"
+    elif _is_time(type):
+        found = "of HDF5's type for times (as of PyTables' Time32Col and Time64Col)"
+    else:
+        found = "of a type that numpy does not have"
+    return f"{found}, which h5py does not read; write it as numbers"
+
+
+def _is_time(type: Any) -> bool:
+    return isinstance(type, h5py.h5t.TypeTimeID)
+
+
+def _filter_problem(dataset: Any) -> str:
+    """Why its values cannot be decompressed; empty: they can."""
+    properties = dataset.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code, _, _, given = properties.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # it brings the common filters, where it is installed
+            if h5py.h5z.filter_avail(code):
+                continue
+        name = given.decode("utf-8", "replace").partition(";")[0] or _FILTERS.get(code, "unknown")
+        return (
+            f"is compressed with the filter {code} ({name}), which this HDF5 lacks; install hdf5plugin, or the "
+            "filter's own plugin and set HDF5_PLUGIN_PATH"
+        )
+    return ""
+
+
+_FILTERS = {305: "LZO", 307: "BZip2", 32001: "Blosc", 32004: "LZ4", 32008: "Bitshuffle", 32013: "ZFP"} | {
+    **{32015: "Zstandard", 32017: "SZ", 32024: "SZ3", 32026: "Blosc2"}
+}
 
 
 def _members(group: Any) -> list[Any]:
     """The datasets in a group that have rows, in the order in which they were made where the file knows it."""
-    members = [group[name] for name in group if group.get(name, getclass=True) is h5py.Dataset]
+    names = [name for name in group if not _is_dangling(group, name)]
+    members = [group[name] for name in names if group.get(name, getclass=True) is h5py.Dataset]
     return [dataset for dataset in members if dataset.shape]
+
+
+def _dangling(group: Any) -> list[Source]:
+    """The links in a group that lead nowhere: there should be columns."""
+    return [
+        Source(name, None, None, problem=f"{_dangling_link(group, name)}; mend the link")
+        for name in group
+        if _is_dangling(group, name)
+    ]
+
+
+def _is_dangling(group: Any, name: str) -> bool:
+    link = group.get(name, getlink=True)
+    return isinstance(link, (h5py.SoftLink, h5py.ExternalLink)) and group.get(name) is None
+
+
+def _dangling_link(group: Any, name: str) -> str:
+    link = group.get(name, getlink=True)
+    where = f"{link.filename}: {link.path}" if isinstance(link, h5py.ExternalLink) else link.path
+    return f"is a link to {where}, which is not there"
 
 
 def _found(path: str, root: Any, name: str) -> Any:
     found = root.get(name)
     if found is None:
+        if _is_dangling(root, name):
+            raise InputError(f"dataset: {name!r} of {path} {_dangling_link(root, name)};{_others(root)}")
         raise InputError(f"dataset: {path} has no {name!r};{_others(root)}")
+    _refuse_frames_of_pandas(path, found)
     return found
+
+
+def _refuse_frames_of_pandas(path: str, found: Any) -> None:
+    """``to_hdf`` spreads a frame over blocks and pickled axes, which only pandas puts together again."""
+    while "pandas_type" not in found.attrs:
+        if found.name == "/":
+            return
+        found = found.parent
+    target = posixpath.splitext(posixpath.basename(path))[0] + ".parquet"
+    raise InputError(
+        f"{path}: {found.name!r} was written by pandas' to_hdf, in a layout of its own; convert it with these two "
+        f"lines:\n    frame = pandas.read_hdf({path!r}, {found.name!r})\n    frame.to_parquet({target!r})"
+    )
 
 
 def _the_only_one(path: str, root: Any) -> list[Any]:
     names = _all_names(root)
+    for name in names:
+        _refuse_frames_of_pandas(path, root[name])
     if len(names) != 1:
         raise InputError(f"{path} has no datasets with rows at its root; name one with `dataset`:{_others(root)}")
     return [root[names[0]]]
