@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
@@ -32,11 +31,11 @@ from mpi_prs.inputs.formats.json_lines.types import (
     Columns,
     Misfit,
     depth_of_type,
-    is_hazardous,
     key_given_twice,
     long_integers,
     may_hide_integers,
     parsed,
+    records_in,
     shown,
     type_of,
     undated,
@@ -56,8 +55,6 @@ from mpi_prs.inputs.formats.missing import for_pandas
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
 _BLOCK = 2**31 - 1
-_BLANK = re.compile(rb"\n[ \t\r]*(?=\n|\Z)")
-_BLANK_FIRST = re.compile(rb"[ \t\r]*(?=\n|\Z)")
 _FAILURES = (pa.ArrowException, UnicodeError)
 
 
@@ -174,18 +171,18 @@ def _look(piece: Piece, found: Columns, by_hand: int) -> None:
     data = piece.data
     if not data.strip():
         return
-    lines = [line for line in data.split(b"\n") if line.strip()]
+    most = None
     try:
         table = _read(data, None, "infer")
     except _FAILURES:
-        lines = lines[:by_hand]
+        most = by_hand
     else:
         deep = any(depth_of_type(each.type) >= MAX_DEPTH for each in table.schema)
         if not deep and not any(may_hide_integers(chunk) for column in table.columns for chunk in column.chunks):
             lacking = [name for name in table.column_names if table[name].null_count]
             found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows, piece.file)
             return
-    for line in lines:
+    for line in [line for line in data.split(b"\n") if line.strip()][:most]:
         try:
             record = parsed(line)
         except Misfit:
@@ -268,8 +265,8 @@ class JsonLinesReader:
             table = pa.Table.from_batches([], schema=schema)
         else:
             table = _read(data, schema, unexpected).select(schema.names)
-            if table.schema.types != schema.types or not _one_a_line(table.num_rows, data):
-                raise pa.ArrowInvalid("unknown keys, or not one record a line")
+            if table.schema.types != schema.types:
+                raise pa.ArrowInvalid("unknown keys")
             table.validate(full=True)
         columns = []
         for each, column in zip(schema, table.columns, strict=True):
@@ -360,16 +357,20 @@ def _as_it_is(chunk: Any) -> Any:
 
 
 def _read(data: bytes, schema: Any | None, unexpected: str) -> Any:
-    if is_hazardous(data):
+    """The rows of some lines.
+
+    Raises:
+        pyarrow.ArrowException: it is no JSON, or not one object a line (Arrow takes objects across lines, and many on
+            one).
+    """
+    records = records_in(data)
+    if records is None:
         raise pa.ArrowInvalid("a line that is no object, or nested too deep")
-    return pj.read_json(
+    table = pj.read_json(
         pa.BufferReader(data),
         read_options=pj.ReadOptions(use_threads=False, block_size=min(len(data) + 1, _BLOCK)),
         parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
     )
-
-
-def _one_a_line(rows: int, data: bytes) -> bool:
-    """Whether there are as many rows as lines that are not blank; Arrow takes objects across lines, and many on one."""
-    blank = len(_BLANK.findall(data)) + (_BLANK_FIRST.match(data) is not None)
-    return rows == data.count(b"\n") + 1 - blank
+    if table.num_rows != records:
+        raise pa.ArrowInvalid("not one object a line")
+    return table

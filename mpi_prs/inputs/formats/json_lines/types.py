@@ -411,24 +411,33 @@ def depth_of(line: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
-def is_hazardous(data: bytes) -> bool:
-    """Whether there is a line on which Arrow may crash: one that begins no object, or is nested very deep.
-
-    About 0.3 ms a MiB.
+def records_in(data: bytes) -> int | None:
+    """The number of lines that are not blank; ``None``: on one of them Arrow may crash, for it begins no object, or is
+    nested very deep. About 0.3 ms a MiB.
     """
     array: Any = np.frombuffer(data, np.uint8)
     breaks = np.flatnonzero(array == ord("\n"))
-    starts, stops = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(data)]])
-    odd = np.flatnonzero(array[np.minimum(starts, len(data) - 1)] != ord("{"))
-    for start, stop in zip(starts[odd].tolist(), stops[odd].tolist(), strict=True):
-        line = data[start:stop].strip(b" \t\r")
-        if line and not line.startswith(b"{"):
-            return True
-    if (stops - starts).max() < 2 * _CRASHES:
-        return False
+    ends_with_break = data.endswith(b"\n")
+    first = array[breaks[: len(breaks) - ends_with_break] + 1]  # of each line but the first
+    count = 1 + len(first)
+    odd = [0] if data[:1] != b"{" else []
+    odd += (breaks[np.flatnonzero(first != ord("{"))] + 1).tolist()
+    for start in odd:
+        end = data.find(b"\n", start)
+        line = data[start : end if end >= 0 else len(data)].strip(b" \t\r")
+        if not line:
+            count -= 1
+        elif not line.startswith(b"{"):
+            return None
+    ends = breaks if ends_with_break else np.append(breaks, len(data))
+    if np.diff(ends, prepend=0).max() < 2 * _CRASHES:
+        return count
+    starts = np.concatenate([[0], ends[:-1]])
     openings = np.flatnonzero((array | 0x20) == ord("{"))
     deep = np.flatnonzero(np.diff(np.searchsorted(openings, starts), append=len(openings)) > _CRASHES)
-    return any(depth_of(data[starts[number] : stops[number]]) > _CRASHES for number in deep.tolist())
+    if any(depth_of(data[starts[number] : ends[number]]) > _CRASHES for number in deep.tolist()):
+        return None
+    return count
 
 
 def key_given_twice(line: bytes) -> str | None:
