@@ -72,7 +72,7 @@ from mpi_prs.wire.channel import (
     ChildEnd,
     Frame,
     Kind,
-    Phase,
+    ProcessPhase,
     Slot,
 )
 from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
@@ -117,7 +117,7 @@ class Host:
         """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
         settings = self._settings
         began = time.monotonic()
-        self._slot.write(Phase.INIT, -1, began)
+        self._slot.write(ProcessPhase.INIT, -1, began)
         prepare_interpreter(settings.entry_script, settings.source_directory, settings.arguments)
         try:
             prepare_imports()
@@ -132,7 +132,7 @@ class Host:
             self._channel.send(Kind.INIT_FAILED, 0, failure.to_json())
             return None
         self._end_if_forked()
-        self._slot.write(Phase.IDLE, -1, time.monotonic())
+        self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
         self._channel.send(Kind.READY, 0)
         return script
 
@@ -149,7 +149,7 @@ class Host:
             self._flush()
             if self._asked is not None and not self._do_what_was_asked(script, self._asked):
                 return
-            self._slot.write(Phase.IDLE, -1, time.monotonic())
+            self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
 
     def _work(self, script: ScriptFunctions, frame: Frame) -> None:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
@@ -177,7 +177,7 @@ class Host:
             self._stop(script)
             return False
         until = time.monotonic() + asked.pause
-        self._slot.write(Phase.RESTING, -1, until)
+        self._slot.write(ProcessPhase.RESTING, -1, until)
         cleared = False
         while not cleared or self._channel.wait(until - time.monotonic()):
             frame = self._channel.receive()
@@ -193,20 +193,20 @@ class Host:
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
         slot = self._slot
-        slot.write(Phase.PREPARING, number, prepared)
+        slot.write(ProcessPhase.PREPARING, number, prepared)
         try:
             context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
             mini_batch = self._mini_batches.make(payload, context, number)
             wall = time.time()
             started = time.monotonic()
-            slot.write(Phase.RUNNING, number, started)
+            slot.write(ProcessPhase.RUNNING, number, started)
             if self._tables and has_no_rows(mini_batch):
                 result: Any = []
             else:
                 result = script.run(mini_batch) if context is None else script.run(mini_batch, context)
             ended = time.monotonic()
             self._end_if_forked()  # before the slot is written: a forked copy shares it
-            slot.write(Phase.ENCODING, number, ended)
+            slot.write(ProcessPhase.ENCODING, number, ended)
             if self._header_form is not None:
                 result = as_fields(result)
             if self._column_order is not None and is_frame(result) and len(result):
@@ -278,14 +278,14 @@ class Host:
         return path
 
     def _stop(self, script: ScriptFunctions) -> None:
-        self._slot.write(Phase.SHUTDOWN, -1, time.monotonic())
+        self._slot.write(ProcessPhase.SHUTDOWN, -1, time.monotonic())
         try:
             script.shutdown()
             self._end_if_forked()
         except BaseException as error:
             self._end_if_forked(error)
             _complain(f"shutdown() failed:\n{user_traceback(error)}")
-        self._slot.write(Phase.EXITING, -1, time.monotonic())
+        self._slot.write(ProcessPhase.EXITING, -1, time.monotonic())
 
     def _failure(
         self, kind: FailureKind, message: str, error: BaseException, number: int, attempt: int, began: float

@@ -20,7 +20,7 @@ from mpi_prs.cli.session import Session
 from mpi_prs.core.environ import AZUREML, HERE
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.worker.worker import serve
 from mpi_prs.inputs.manifest import Manifest, write_manifest
@@ -136,7 +136,7 @@ def _run(
         run.close()
     progress.close()
     click.echo(summary.text(), err=True)
-    stranded = summary.phase == Phase.STRANDED.value
+    stranded = summary.phase == JobPhase.STRANDED.value
     return summary.exit_code, summary.exit_code == EXIT_RESUMABLE and (stranded or bool(signals.received))
 
 

@@ -50,19 +50,19 @@ class _Dialect(NamedTuple):
 def _dialect() -> _Dialect:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class _Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {}  # noqa: RUF012  # PyYAML's own protocol
 
     for tag, pattern, first in _SCALARS:
-        Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), first)
+        _Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), first)
 
-    class Dumper(yaml.SafeDumper):
+    class _Dumper(yaml.SafeDumper):
         yaml_implicit_resolvers = {  # noqa: RUF012
-            first: [*resolvers, *Loader.yaml_implicit_resolvers.get(first, [])]
+            first: [*resolvers, *_Loader.yaml_implicit_resolvers.get(first, [])]
             for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
         }
 
-    return _Dialect(yaml, Loader, Dumper)
+    return _Dialect(yaml, _Loader, _Dumper)
 
 
 _SCALARS = (
@@ -102,7 +102,7 @@ def as_yaml(value: Any) -> str:
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class SourceLine:
     """Where a key was written; places sort as a reader meets them, overrides last.
 
     Attributes:
@@ -124,9 +124,9 @@ class Document:
     """
 
     data: dict[Any, Any]
-    places: dict[KeyPath, Place]
+    places: dict[KeyPath, SourceLine]
 
-    def place(self, key: KeyPath) -> Place | None:
+    def place(self, key: KeyPath) -> SourceLine | None:
         """Where ``key`` was written, or else the nearest key above it; None for what nobody wrote."""
         while key:
             if key in self.places:
@@ -170,10 +170,10 @@ def read_document(
     for keys, is_text in ((text_keys, _is_text_as_written), (no_numbers, _is_number)):
         for node in [each for key in keys for each in _at(root, key.split("."))]:
             _keep_as_text(node, is_text)
-    places: dict[KeyPath, Place] = {}
+    places: dict[KeyPath, SourceLine] = {}
     for key_path, mark in _walk(root, (), set()):
         line = mark.line + 1
-        places.setdefault(key_path, Place(math.inf, mark.name) if mark.name else Place(line, f"line {line}"))
+        places.setdefault(key_path, SourceLine(math.inf, mark.name) if mark.name else SourceLine(line, f"line {line}"))
     return Document(_construct(root, source), places)
 
 

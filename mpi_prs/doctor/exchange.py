@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EXIT_FAILED
-from mpi_prs.doctor.findings import Found, Journey, Launch, Survey
+from mpi_prs.doctor.findings import Journey, Launch, RankFindings, Survey
 from mpi_prs.doctor.look import Note, look_at_rank, seconds_since_start, shared_note
 from mpi_prs.engine.node import node_name
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
@@ -38,7 +38,7 @@ class ProbeTag(enum.IntEnum):
     LOOK = 2
     """JSON: the note in the shared folder, and whether to look for the whole node."""
     FOUND = 3
-    """JSON: a :class:`Found`."""
+    """JSON: a :class:`RankFindings`."""
     PING = 4
     """Empty."""
     PONG = 5
@@ -107,7 +107,7 @@ def survey_all(transport: Transport, launch: Launch, shared: Path, spent: float 
             asked.add(node)
         here = look_at_rank(MASTER, HERE, note, for_node=True)
         answers = _collect(transport, ProbeTag.FOUND, set(nodes), seconds)
-        found = {rank: Found.from_json(body) for rank, body in answers}
+        found = {rank: RankFindings.from_json(body) for rank, body in answers}
     timed = {found[rank].node: rank for rank in sorted(found, reverse=True)}.values()  # the first one of each node
     journeys = {rank: journey for rank in timed if (journey := _travel(transport, rank)) is not None}
     silent = dict.fromkeys(ranks - set(nodes), f"has not reported within {seconds:.0f} s")

@@ -41,7 +41,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Found:
+class RankFindings:
     """What one rank sees.
 
     Attributes:
@@ -78,7 +78,7 @@ class Found:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, body: bytes) -> Found:
+    def from_json(cls, body: bytes) -> RankFindings:
         """The inverse of :meth:`to_json`."""
         fields: dict[str, Any] = json.loads(body)
         fields["cores"] = tuple(fields["cores"])
@@ -120,7 +120,7 @@ class Survey:
     shared: str
     shared_problem: str
     size: int
-    found: tuple[Found, ...]
+    found: tuple[RankFindings, ...]
     silent: Mapping[int, str]
     journeys: Mapping[int, Journey]
     first_message: float

@@ -27,7 +27,7 @@ from mpi_prs.core.environ import (
     SLURM_STEP_TASKS_PER_NODE,
 )
 from mpi_prs.core.errors import InputError, LaunchError
-from mpi_prs.doctor.findings import Found, Launch, Mpirun
+from mpi_prs.doctor.findings import Launch, Mpirun, RankFindings
 from mpi_prs.engine.mpi import RIGHT_LAUNCHER, launched_as, library_name, load_mpi, strange_launcher
 from mpi_prs.engine.node import node_name
 from mpi_prs.inputs.near.scratch_folder import scratch_folder
@@ -122,7 +122,7 @@ def _ask(*command: str) -> tuple[str, str]:
     return said, (said.split("\n")[0] or f"exit code {done.returncode}") if done.returncode else ""
 
 
-def look_at_rank(rank: int, environ: Mapping[str, str], note: Note, *, for_node: bool) -> Found:
+def look_at_rank(rank: int, environ: Mapping[str, str], note: Note, *, for_node: bool) -> RankFindings:
     """What this process sees; may take some seconds where it does not see ``note``.
 
     Args:
@@ -138,7 +138,7 @@ def look_at_rank(rank: int, environ: Mapping[str, str], note: Note, *, for_node:
     except (InputError, OSError) as error:
         scratch_problem = str(error)
     gpus, gpu_problem = _gpus() if for_node else (None, "")
-    return Found(
+    return RankFindings(
         rank=rank,
         node=node_name(),
         host=socket.gethostname(),

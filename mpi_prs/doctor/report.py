@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from mpi_prs.doctor.findings import Found, Launch, Survey
+from mpi_prs.doctor.findings import Launch, RankFindings, Survey
 from mpi_prs.engine.node import ranges
 
 _FAMILIES = {
@@ -172,7 +172,7 @@ def _cores(survey: Survey) -> list[str]:
 # Words
 
 
-def _node_line(survey: Survey, ranks: Sequence[Found]) -> str:
+def _node_line(survey: Survey, ranks: Sequence[RankFindings]) -> str:
     first = ranks[0]
     cores = {core for found in ranks for core in found.cores}
     words = [f"rank{'s' * (len(ranks) > 1)} {ranges(found.rank for found in ranks)}"]
@@ -191,19 +191,19 @@ def _node_line(survey: Survey, ranks: Sequence[Found]) -> str:
     return ", ".join(words)
 
 
-def _binding(ranks: Sequence[Found]) -> str:
+def _binding(ranks: Sequence[RankFindings]) -> str:
     if len(ranks) < 2:
         return ""
     return " (shared)" if len({found.cores for found in ranks}) == 1 else " (each rank bound to its own)"
 
 
-def _gpu_words(found: Found) -> list[str]:
+def _gpu_words(found: RankFindings) -> list[str]:
     words = [] if found.gpus is None else [f"{len(found.gpus)} GPU{'s' * (len(found.gpus) != 1)}"]
     first = {value: name for name, value in reversed(list(found.gpu_variables.items()))}
     return words + [f"{name}={value}" for name, value in found.gpu_variables.items() if first[value] == name]
 
 
-def _speed(survey: Survey, nodes: dict[str, list[Found]]) -> str:
+def _speed(survey: Survey, nodes: dict[str, list[RankFindings]]) -> str:
     if not survey.journeys:
         return "no messages"
     words = [f"first message {survey.first_message:.2f} s after the start, last {survey.last_message:.2f} s"]
@@ -220,8 +220,8 @@ def _microseconds(times: Sequence[float]) -> str:
     return f"{least} µs" if least == most else f"{least}–{most} µs"
 
 
-def _by_node(found: Iterable[Found]) -> dict[str, list[Found]]:
-    nodes: defaultdict[str, list[Found]] = defaultdict(list)
+def _by_node(found: Iterable[RankFindings]) -> dict[str, list[RankFindings]]:
+    nodes: defaultdict[str, list[RankFindings]] = defaultdict(list)
     for one in found:
         nodes[one.node].append(one)
     return dict(nodes)

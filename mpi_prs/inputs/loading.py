@@ -36,7 +36,7 @@ _log = logging.getLogger("mpi_prs.loading")
 
 
 @dataclass
-class Prepared:
+class LoadedMiniBatch:
     """A mini-batch, ready for a user process.
 
     Attributes:
@@ -97,7 +97,7 @@ class MiniBatchLoader:
             return None
         return hash((part.file, part.group))
 
-    def load(self, number: int) -> Prepared:
+    def load(self, number: int) -> LoadedMiniBatch:
         """Load one mini-batch; blocks.
 
         Raises:
@@ -112,12 +112,12 @@ class MiniBatchLoader:
         paths = paths_of(rest)
         staging = self._staging[input]
         if staging is None:  # another input of the job is staged
-            return Prepared(len(paths), pack(told, rest), 0, _nothing)
+            return LoadedMiniBatch(len(paths), pack(told, rest), 0, _nothing)
         staged = staging.stage(number, paths)
         local = "\0".join(staged.paths).encode("utf-8", "surrogateescape")
-        return Prepared(len(paths), pack(told, local), staged.bytes, staged.release)
+        return LoadedMiniBatch(len(paths), pack(told, local), staged.bytes, staged.release)
 
-    def _load_table(self, number: int, input: int, header: dict[str, Any], told: dict[str, Any]) -> Prepared:
+    def _load_table(self, number: int, input: int, header: dict[str, Any], told: dict[str, Any]) -> LoadedMiniBatch:
         parts = parts_of(header)
         batches = self._read(number, input, header, parts)
         skipped = sum(batch.skipped for batch in batches)
@@ -133,7 +133,7 @@ class MiniBatchLoader:
             rows = table.num_rows
             segment = self._segments.of_table(table)
         told["segment"] = segment.path
-        return Prepared(rows + skipped, pack(told), segment.capacity, partial(self._segments.release, segment))
+        return LoadedMiniBatch(rows + skipped, pack(told), segment.capacity, partial(self._segments.release, segment))
 
     def read_table(self, number: int) -> Any:
         """The rows of one mini-batch of a table, as a ``pyarrow.Table``.

@@ -39,7 +39,7 @@ PROGRESS_ITEMS = 10_000
 """How many items may be listed between two reports of progress."""
 
 PLAIN, DESCRIBED = "plain", "described"
-"""Kinds of payload; see :class:`MiniBatch`."""
+"""Kinds of payload; see :class:`PlannedMiniBatch`."""
 
 _COLUMNS = [
     ("input", pa.int32()),
@@ -58,7 +58,7 @@ SIZE_LIMIT = 2**32
 # Writing
 
 
-class MiniBatch(NamedTuple):
+class PlannedMiniBatch(NamedTuple):
     """One mini-batch of the manifest.
 
     Attributes:
@@ -87,7 +87,7 @@ class Plan:
     """
 
     kind: str
-    mini_batches: Iterator[MiniBatch]
+    mini_batches: Iterator[PlannedMiniBatch]
     inputs: list[dict[str, Any]]
     exact: bool = True
 
@@ -124,7 +124,9 @@ def write_manifest(
         ) from error
 
 
-def _reporting(mini_batches: Iterator[MiniBatch], progress: Callable[[int], None] | None) -> Iterator[MiniBatch]:
+def _reporting(
+    mini_batches: Iterator[PlannedMiniBatch], progress: Callable[[int], None] | None
+) -> Iterator[PlannedMiniBatch]:
     items = reported = 0
     for mini_batch in mini_batches:
         yield mini_batch
@@ -136,7 +138,9 @@ def _reporting(mini_batches: Iterator[MiniBatch], progress: Callable[[int], None
         progress(items)
 
 
-def _write(file: BinaryIO, plan: Plan, run: str, mini_batches: Iterator[MiniBatch], record_batch_bytes: int) -> None:
+def _write(
+    file: BinaryIO, plan: Plan, run: str, mini_batches: Iterator[PlannedMiniBatch], record_batch_bytes: int
+) -> None:
     schema = _schema(plan.kind, run)
     first_of_batch: list[int] = []
     written = items = 0
@@ -156,8 +160,8 @@ def _write(file: BinaryIO, plan: Plan, run: str, mini_batches: Iterator[MiniBatc
         writer.write_batch(_record_batch([], items, schema), custom_metadata={_INDEX: index})
 
 
-def _groups(mini_batches: Iterator[MiniBatch], limit: int) -> Iterator[list[MiniBatch]]:
-    rows: list[MiniBatch] = []
+def _groups(mini_batches: Iterator[PlannedMiniBatch], limit: int) -> Iterator[list[PlannedMiniBatch]]:
+    rows: list[PlannedMiniBatch] = []
     size = 0
     for mini_batch in mini_batches:
         rows.append(mini_batch)
@@ -169,7 +173,7 @@ def _groups(mini_batches: Iterator[MiniBatch], limit: int) -> Iterator[list[Mini
         yield rows
 
 
-def _record_batch(rows: Sequence[MiniBatch], first_item: int, schema: Any) -> Any:
+def _record_batch(rows: Sequence[PlannedMiniBatch], first_item: int, schema: Any) -> Any:
     items = np.array([row.items for row in rows], np.uint32)
     first_items = first_item + np.cumsum(items, dtype=np.int64) - items
     starts: Any = np.zeros(len(rows) + 1, np.int64)

@@ -29,7 +29,7 @@ from mpi_prs.inputs.datasets import HIVE, InputDataset, InputFiles, InputTable
 from mpi_prs.inputs.formats.arrow import pack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
 from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
-from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, MiniBatch, Plan
+from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, Plan, PlannedMiniBatch
 from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json
@@ -71,9 +71,9 @@ def plan(
 # Files
 
 
-def _plain(dataset: InputFiles, size: int) -> Iterator[MiniBatch]:
+def _plain(dataset: InputFiles, size: int) -> Iterator[PlannedMiniBatch]:
     for chunk in _chunks(dataset, size):
-        yield MiniBatch(0, len(chunk), chunk_payload(chunk, size))
+        yield PlannedMiniBatch(0, len(chunk), chunk_payload(chunk, size))
 
 
 def _chunks(dataset: InputDataset, size: int) -> Iterator[list[bytes]]:
@@ -96,16 +96,16 @@ def chunk_payload(paths: Sequence[bytes], size: int | None) -> bytes:
 
 def _of_files(
     datasets: Sequence[InputFiles], size: int | BatchSize | None, keys: Sequence[str] | None
-) -> Iterator[MiniBatch]:
+) -> Iterator[PlannedMiniBatch]:
     for number, dataset in enumerate(datasets):
         if not keys:
             assert isinstance(size, int)
             for chunk in _chunks(dataset, size):
-                yield MiniBatch(number, len(chunk), pack({"input": number}, chunk_payload(chunk, size)))
+                yield PlannedMiniBatch(number, len(chunk), pack({"input": number}, chunk_payload(chunk, size)))
             continue
         for values, paths in _partitions(dataset, Partitioning.of(dataset), keys):
             header = {"input": number, "partition": to_json(values)}
-            yield MiniBatch(number, len(paths), pack(header, chunk_payload(paths, None)))
+            yield PlannedMiniBatch(number, len(paths), pack(header, chunk_payload(paths, None)))
 
 
 def _described_files(dataset: InputFiles) -> dict[str, Any]:
@@ -207,7 +207,7 @@ _ONE_CHARACTER = re.compile(r"\[([^]!])\]")  # a set of one: how a path is writt
 
 def _of_tables(
     datasets: Sequence[InputTable], size: int | BatchSize | None, keys: Sequence[str] | None, planned: Plan
-) -> Iterator[MiniBatch]:
+) -> Iterator[PlannedMiniBatch]:
     """Surveys of all inputs come first: what they find wrong is told before any work is done."""
     stores = [_AskedOnce(AnyFiles(dataset.storage)) for dataset in datasets]
     surveyed = []
@@ -275,7 +275,7 @@ def _by_partition(
     split: Callable[..., Iterator[Part]],
     store: _AskedOnce,
     path_values: _PathValues,
-) -> Iterator[tuple[bool, MiniBatch]]:
+) -> Iterator[tuple[bool, PlannedMiniBatch]]:
     for values, paths in _partitions(dataset, partitioning, keys):
         parts, sizes, columns = [], [], []
         for path in map(os.fsdecode, paths):
@@ -295,7 +295,7 @@ def _by_size(
     split: Callable[..., Iterator[Part]],
     store: _AskedOnce,
     path_values: _PathValues,
-) -> Iterator[tuple[bool, MiniBatch]]:
+) -> Iterator[tuple[bool, PlannedMiniBatch]]:
     for path in dataset.files():
         columns = [path_values(path)]
         for part, stays in _with_stays(split(path, size=size)):
@@ -385,7 +385,7 @@ def _of_parts(
     columns: Sequence[dict[str, Any]],
     stays: int = 1,
     **header: Any,
-) -> tuple[bool, MiniBatch]:
+) -> tuple[bool, PlannedMiniBatch]:
     """A mini-batch of some parts, and whether its rows are counted."""
     items = sum(part.rows for part in parts)
     if items >= SIZE_LIMIT:
@@ -394,4 +394,4 @@ def _of_parts(
     if any(columns):
         header["columns"] = [to_json(each) for each in columns]
     exact = all(part.first_row >= 0 for part in parts)
-    return exact, MiniBatch(number, items, pack(header), stays)
+    return exact, PlannedMiniBatch(number, items, pack(header), stays)

@@ -24,7 +24,7 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.units import count, duration, many, percent, printable, rate
 from mpi_prs.engine.master.master import Master
-from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.monitor.status import Status, iso_time, outcome, write_status
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Progress:
             now = self._clock()
             status = replace(
                 status,
-                phase=Phase.STOPPED.value,
+                phase=JobPhase.STOPPED.value,
                 reason=_UNFINISHED,
                 eta_seconds=None,
                 elapsed_seconds=now - self._begun,
@@ -254,7 +254,7 @@ class Progress:
     def _wait(self, master: Master) -> str:
         """What the job is waiting for, or nothing when mini-batches are being finished."""
         scheduler, tally = master.scheduler, master.tally
-        if scheduler.phase is Phase.DRAINING:
+        if scheduler.phase is JobPhase.DRAINING:
             return f"stopping: {many(scheduler.held, 'mini-batch')} may still finish"
         if self._moving:
             return ""

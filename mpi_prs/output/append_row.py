@@ -28,7 +28,7 @@ from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
 from mpi_prs.core.free_space import FULL, free_space
 from mpi_prs.core.locks import is_still
 from mpi_prs.core.units import many
-from mpi_prs.output.journal import Entry, Journal, Results, read_journal, write_all
+from mpi_prs.output.journal import Journal, JournalEntry, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
 from mpi_prs.output.verification import first_damaged
@@ -270,7 +270,7 @@ class AppendRow:
     def _verify(self) -> None:
         end = 0
 
-        def entries() -> Iterator[Entry]:
+        def entries() -> Iterator[JournalEntry]:
             nonlocal end
             for entry in read_journal(self._journal_path):
                 end = entry.results.offset + entry.results.length if entry.results is not None else end

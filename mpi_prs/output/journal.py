@@ -73,7 +73,7 @@ class Results(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One frame as it was read: either results or an event; ``end`` is the offset in the journal behind it."""
 
     results: Results | None
@@ -117,7 +117,7 @@ class Journal:
         os.close(self._descriptor)
 
 
-def read_journal(path: Path, run: str | None = None) -> Iterator[Entry]:
+def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
     """The entries of a journal, up to its end or to the first damaged one (a torn tail).
 
     About 0.2 µs a record, read in one pass with bounded memory.
@@ -155,9 +155,9 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[Entry]:
             end += _FRAME.size + length
             if kind == FrameKind.RESULTS:
                 worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
-                yield Entry(Results(worker, offset, length, rows_crc, body[_RESULTS.size :]), None, end)
+                yield JournalEntry(Results(worker, offset, length, rows_crc, body[_RESULTS.size :]), None, end)
             else:
-                yield Entry(None, json.loads(body), end)
+                yield JournalEntry(None, json.loads(body), end)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mpi_prs.core.files import own_file
 from mpi_prs.core.units import many
-from mpi_prs.output.journal import Entry, read_journal
+from mpi_prs.output.journal import JournalEntry, read_journal
 from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import ITEMS, MINI_BATCH, RECORD, RETURNED
 
@@ -78,7 +78,7 @@ class Ledger:
     starts: int = 0
     complete: bool = False
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: JournalEntry) -> None:
         """Add one entry. About 0.5 µs a record."""
         if entry.results is not None:
             for record in RECORD.iter_unpack(entry.results.records):
@@ -124,7 +124,7 @@ class Replay:
         """As :func:`mpi_prs.output.journal.read_journal`, which see for what it raises."""
         self._journal = journal
         self._ledger = Ledger()
-        self._doubtful: deque[Entry] = deque()
+        self._doubtful: deque[JournalEntry] = deque()
         self._modified = 0
         self._is_damaged = False
         for entry in read_journal(journal, run):
@@ -192,16 +192,16 @@ class Replay:
             return "was changed after its journal"
         return ""
 
-    def _with(self, entries: Iterable[Entry]) -> Ledger:
+    def _with(self, entries: Iterable[JournalEntry]) -> Ledger:
         ledger = copy.deepcopy(self._ledger)
         for entry in entries:
             ledger.take(entry)
         return ledger
 
 
-def _before(entries: Iterable[Entry], stop: Entry | None) -> Iterator[Entry]:
+def _before(entries: Iterable[JournalEntry], stop: JournalEntry | None) -> Iterator[JournalEntry]:
     return takewhile(lambda entry: stop is None or entry.end != stop.end, entries)
 
 
-def _end_of_rows(entry: Entry) -> int:
+def _end_of_rows(entry: JournalEntry) -> int:
     return 0 if entry.results is None else entry.results.offset + entry.results.length

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mpi_prs.core.units import percent, size
-from mpi_prs.output.journal import Entry, Results
+from mpi_prs.output.journal import JournalEntry, Results
 
 _log = logging.getLogger("mpi_prs.output")
 
@@ -22,7 +22,7 @@ _MOST_THREADS = 4
 _SAY_SECONDS = 10.0
 
 
-def first_damaged(entries: Iterable[Entry], descriptor: int, begin: int = 0) -> Entry | None:
+def first_damaged(entries: Iterable[JournalEntry], descriptor: int, begin: int = 0) -> JournalEntry | None:
     """The first entry whose rows are not in the output as they were written, or not behind those of the one before.
 
     Reads all rows, in some threads, and tells the log how far it has come. Memory: a MiB a thread, and some thousand
@@ -39,7 +39,7 @@ def first_damaged(entries: Iterable[Entry], descriptor: int, begin: int = 0) -> 
     whole = os.fstat(descriptor).st_size
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     say_at = time.monotonic() + _SAY_SECONDS
-    running: deque[Future[Entry | None]] = deque()
+    running: deque[Future[JournalEntry | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         for group in _groups(entries):
             running.append(pool.submit(_first_damaged_of, group, descriptor, begin, whole))
@@ -52,9 +52,9 @@ def first_damaged(entries: Iterable[Entry], descriptor: int, begin: int = 0) -> 
         return next((found for future in running if (found := future.result()) is not None), None)
 
 
-def _groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def _groups(entries: Iterable[JournalEntry]) -> Iterator[list[JournalEntry]]:
     """Those with results, so many at a time as are worth a thread's while."""
-    group: list[Entry] = []
+    group: list[JournalEntry] = []
     waiting = 0
     for entry in entries:
         if entry.results is not None:
@@ -67,12 +67,12 @@ def _groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
-def _end(entry: Entry) -> int:
+def _end(entry: JournalEntry) -> int:
     assert entry.results is not None
     return entry.results.offset + entry.results.length
 
 
-def _first_damaged_of(group: list[Entry], descriptor: int, begin: int, whole: int) -> Entry | None:
+def _first_damaged_of(group: list[JournalEntry], descriptor: int, begin: int, whole: int) -> JournalEntry | None:
     rows = _Rows(descriptor)
     for entry in group:
         results = entry.results

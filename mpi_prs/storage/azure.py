@@ -27,10 +27,10 @@ from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
     RANGE,
     Entry,
-    Found,
     Listed,
     NotThere,
     Requests,
+    StoredFile,
     StoreProblem,
     Trouble,
     for_each,
@@ -100,7 +100,7 @@ class AzureStore:
     def list(self, url: str, names: Names) -> Iterator[Listed]:
         place = parse(url, self._storage)
 
-        def exact(name: str) -> Found | None:
+        def exact(name: str) -> StoredFile | None:
             try:
                 return run(self.look_up, place.url_of(name))
             except _NoContainer:
@@ -113,14 +113,14 @@ class AzureStore:
         )
         return listed(container, place.path, names, place.url_of, exact)
 
-    async def look_up(self, url: str) -> Found:
+    async def look_up(self, url: str) -> StoredFile:
         place = parse(url, self._storage)
         if not place.path:
             raise NotThere("the URL names no file")
         properties = await self._send(place, lambda: self._blob(place).get_blob_properties(**_ONCE))
         if _is_folder(properties):
             raise NotThere("it is a folder")  # hierarchical namespaces have a blob for each
-        return Found(properties.size, properties.etag)
+        return StoredFile(properties.size, properties.etag)
 
     async def read_into(self, url: str, start: int, target: memoryview, version: str) -> None:
         place = parse(url, self._storage)
@@ -157,7 +157,7 @@ class AzureStore:
             await in_ranges(found.size - rest, found.size, one)
         return found.size
 
-    async def _head(self, place: AzureUrl) -> tuple[bytes, Found]:
+    async def _head(self, place: AzureUrl) -> tuple[bytes, StoredFile]:
         """The first range of a blob, and how large it is: one request for most blobs."""
         from azure.core.exceptions import HttpResponseError
 
@@ -170,12 +170,12 @@ class AzureStore:
             properties = await blob.get_blob_properties(**_ONCE)  # a blob without bytes has no range
             if properties.size:
                 raise
-            return b"", Found(0, properties.etag)
+            return b"", StoredFile(0, properties.etag)
         data = await stream.readall()
         size = int(stream.properties.content_range.rpartition("/")[2])
         if len(data) != min(RANGE, size):
             raise ConnectionError(f"{len(data)} bytes came of {min(RANGE, size)}")
-        return data, Found(size, stream.properties.etag)
+        return data, StoredFile(size, stream.properties.etag)
 
     async def _range(self, place: AzureUrl, start: int, stop: int, version: str) -> bytes:
         """Bytes of a blob that must not have changed. Raises _Changed."""

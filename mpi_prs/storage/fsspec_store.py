@@ -14,10 +14,10 @@ from mpi_prs.core.urls import Names, is_url, is_web
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.stores import (
     Entry,
-    Found,
     Listed,
     NotThere,
     Requests,
+    StoredFile,
     StoreProblem,
     Trouble,
     disk,
@@ -70,12 +70,12 @@ class FsspecStore:
         return path
 
     def list(self, url: str, names: Names) -> Iterator[Listed]:
-        def exact(name: str) -> Found | None:
+        def exact(name: str) -> StoredFile | None:
             try:
                 details = run(self._file, self._url_of(name))
             except NotThere:
                 return None
-            return Found(int(details["size"]), _version(details))
+            return StoredFile(int(details["size"]), _version(details))
 
         path = self._path(url) + ("/" if url.endswith("/") else "")
         return listed(_Listing(self, "/" if path.startswith("/") else ""), path, names, self._url_of, exact)
@@ -83,9 +83,9 @@ class FsspecStore:
     def _url_of(self, path: str) -> str:
         return path if is_url(path) else f"{self._protocol}://{path}"
 
-    async def look_up(self, url: str) -> Found:
+    async def look_up(self, url: str) -> StoredFile:
         # Without a version: a read cannot ask for one
-        return Found(int((await self._file(url))["size"]), "")
+        return StoredFile(int((await self._file(url))["size"]), "")
 
     async def _file(self, url: str) -> dict[str, Any]:
         """What the store says of a file, its size among it."""

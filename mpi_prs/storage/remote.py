@@ -29,7 +29,7 @@ from mpi_prs.storage.accounts import is_azure, parse
 from mpi_prs.storage.azure import AzureStore
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, check_url
 from mpi_prs.storage.fsspec_store import FsspecStore
-from mpi_prs.storage.stores import Found, Listed, Store, StoreProblem, run
+from mpi_prs.storage.stores import Listed, Store, StoredFile, StoreProblem, run
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -126,7 +126,7 @@ class RemoteFiles:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._known: dict[str, tuple[Store, Found]] = {}
+        self._known: dict[str, tuple[Store, StoredFile]] = {}
 
     def open(self, path: str) -> BinaryIO:
         """Open for reading, seekable; each read is a ranged request (or several at once) to the store.
@@ -144,7 +144,7 @@ class RemoteFiles:
         """In bytes. Raises InputError."""
         return self._look_up(path)[1].size
 
-    def _look_up(self, url: str) -> tuple[Store, Found]:
+    def _look_up(self, url: str) -> tuple[Store, StoredFile]:
         if (known := self._known.get(url)) is not None:
             return known
         check_url(url)

@@ -76,7 +76,7 @@ class Trouble(NamedTuple):
     pause: float | None = None
 
 
-class Found(NamedTuple):
+class StoredFile(NamedTuple):
     """A file in a store: its size in bytes, and what changes when its content does (empty: the store does not say)."""
 
     size: int
@@ -134,7 +134,7 @@ class Store(Protocol):
     def list(self, url: str, names: Names) -> Iterator[Listed]:
         """See :func:`mpi_prs.storage.remote.list_versions`; for any thread but the loop's."""
 
-    async def look_up(self, url: str) -> Found:
+    async def look_up(self, url: str) -> StoredFile:
         """Raises NotThere."""
 
     async def read_into(self, url: str, start: int, target: memoryview, version: str) -> None:
@@ -293,7 +293,7 @@ async def in_ranges(start: int, stop: int, work: Callable[[tuple[int, int]], Awa
 
 
 def listed(
-    lister: Lister, path: str, names: Names, url_of: Callable[[str], str], exact: Callable[[str], Found | None]
+    lister: Lister, path: str, names: Names, url_of: Callable[[str], str], exact: Callable[[str], StoredFile | None]
 ) -> Iterator[Listed]:
     """What a path names: a file of this very name, all below a folder of this very name, or what it matches as a glob.
 

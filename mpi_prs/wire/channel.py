@@ -244,7 +244,7 @@ class WorkerEnd:
         self._socket.close()
 
 
-class Phase(enum.IntEnum):
+class ProcessPhase(enum.IntEnum):
     """What a user process is doing, as its slot says."""
 
     IDLE = 0

@@ -11,7 +11,7 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpi_prs.wire.channel import CHANNEL_LOST_EXIT, Phase
+from mpi_prs.wire.channel import CHANNEL_LOST_EXIT, ProcessPhase
 
 
 class FailureKind(str, enum.Enum):
@@ -114,9 +114,9 @@ CHANNEL_GARBLED = (
 )
 
 _END_LATE: dict[int, str] = {
-    Phase.INIT: "the process did not end by itself after init() had failed; it was killed",
-    Phase.SHUTDOWN: "shutdown() did not end in time; the process was killed",
-    Phase.EXITING: "the process did not end in time after shutdown(): a thread that is not a daemon, an atexit "
+    ProcessPhase.INIT: "the process did not end by itself after init() had failed; it was killed",
+    ProcessPhase.SHUTDOWN: "shutdown() did not end in time; the process was killed",
+    ProcessPhase.EXITING: "the process did not end in time after shutdown(): a thread that is not a daemon, an atexit "
     "function or a destructor holds it; it was killed",
 }
 

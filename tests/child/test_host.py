@@ -28,7 +28,7 @@ from mpi_prs.wire.channel import (
     ChildEnd,
     Frame,
     Kind,
-    Phase,
+    ProcessPhase,
     Slot,
     WorkerEnd,
 )
@@ -210,8 +210,8 @@ def test_while_run_is_busy_the_worker_sees_with_what_and_since_when(user: User, 
 
     user.serve(run, ["a"], ["b"], first=4)
 
-    assert seen == [(Phase.RUNNING, 4, 1000.0), (Phase.RUNNING, 5, 1001.0)]
-    assert user.slot.read() == (Phase.IDLE, -1, 1002.0)
+    assert seen == [(ProcessPhase.RUNNING, 4, 1000.0), (ProcessPhase.RUNNING, 5, 1001.0)]
+    assert user.slot.read() == (ProcessPhase.IDLE, -1, 1002.0)
 
 
 # Together or one by one
@@ -414,7 +414,7 @@ def test_at_the_word_to_stop_shutdown_is_called(user: User) -> None:
     seen: list[int] = []
     user.serve(names_of, ["a"], stop=True, shutdown=lambda: seen.append(user.slot.read().phase))
 
-    assert seen == [Phase.SHUTDOWN]
+    assert seen == [ProcessPhase.SHUTDOWN]
     assert user.rows == b"a\n"
 
 
@@ -507,7 +507,7 @@ def test_after_init_it_says_that_it_is_ready(user: User, start: Callable[[str], 
     assert script is not None
     assert script.run([]) == ["yes"]
     assert user.kinds == [Kind.READY]
-    assert user.slot.read()[:2] == (Phase.IDLE, -1)
+    assert user.slot.read()[:2] == (ProcessPhase.IDLE, -1)
 
 
 @pytest.mark.parametrize(

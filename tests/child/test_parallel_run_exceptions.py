@@ -19,13 +19,13 @@ from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, Para
 from mpi_prs.child.script import ScriptFunctions
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.scheduler.events import Fail
-from mpi_prs.engine.scheduler.states import Phase as JobPhase
+from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
-from mpi_prs.wire.channel import Frame, Kind, Phase
+from mpi_prs.wire.channel import Frame, Kind, ProcessPhase
 from mpi_prs.wire.work import News, ProcessPlace, State
 from tests.child.test_host import PLAIN, User, work
 from tests.support.jobs import Job, Mpi, assert_every_row_once, wait_until
@@ -160,7 +160,7 @@ def test_a_process_that_asks_for_its_end_starts_nothing_more_and_shuts_down(user
     assert user.kinds == [Kind.RESULTS, Kind.FAILED]
     assert user.failures[0].code == code
     assert shut_down == [1]
-    assert user.slot.read().phase == Phase.EXITING
+    assert user.slot.read().phase == ProcessPhase.EXITING
 
 
 def test_a_subclass_counts_and_another_exception_with_a_code_does_not(user: User) -> None:
@@ -192,7 +192,7 @@ def test_a_pause_drops_what_others_do_meanwhile_and_ends_with_ready(user: User, 
     assert user.rows == b"a\n"
     assert user.kinds == [Kind.RESULTS, Kind.FAILED, Kind.READY]
     assert user.failures[0].pause == 20
-    assert {activity.phase for activity in seen} == {Phase.RESTING}
+    assert {activity.phase for activity in seen} == {ProcessPhase.RESTING}
     assert 19 < seen[0].since - time.monotonic() <= 20
     assert all(0 < seconds <= 20 for seconds in pause.waited)
 
@@ -246,7 +246,7 @@ class Supervised:
         path = folder / "script.py"
         path.write_text(script)
         files = {"entry_script": str(path), "source_directory": str(folder), "spill": str(folder)}
-        settings = process_settings(**files, header=str(folder / "header"), row_form=PLAIN, **changes)
+        settings = process_settings(**files, columns=str(folder / "columns"), row_form=PLAIN, **changes)
         logs = {name: folder / f"{name}.txt" for name in ("stdout", "stderr", "error")}
         self.place = ProcessPlace(
             number=0, scratch=folder / "scratch", environment=dict(os.environ), placement="here", **logs

@@ -15,7 +15,7 @@ import pytest
 
 from mpi_prs.doctor import exchange, look
 from mpi_prs.doctor.exchange import ProbeTag, answer, dismiss, survey_all, survey_alone
-from mpi_prs.doctor.findings import Found, Journey, Launch, Mpirun, Survey
+from mpi_prs.doctor.findings import Journey, Launch, Mpirun, RankFindings, Survey
 from mpi_prs.doctor.look import Note, look_at_launch, look_at_rank, shared_note
 from mpi_prs.doctor.report import family, fitting_launchers, launch_lines, survey_lines, to_change, worth_knowing
 from mpi_prs.engine.transport import LocalTransport, local_world
@@ -28,7 +28,7 @@ LAUNCH = Launch("/venv/bin/python", "MPICH Version: 5.0.2", "4.1.2", "srun", 4, 
 VERSIONS = {"Python": "3.11.7", "numpy": "2.1.0"}
 
 
-def found(rank: int, node: str, **changes: Any) -> Found:
+def found(rank: int, node: str, **changes: Any) -> RankFindings:
     fields: dict[str, Any] = {
         "rank": rank,
         "node": node,
@@ -45,10 +45,10 @@ def found(rank: int, node: str, **changes: Any) -> Found:
         "scratch_free": 70 * 10**9,
         "shared_problem": "",
     }
-    return Found(**{**fields, **changes})
+    return RankFindings(**{**fields, **changes})
 
 
-def survey(*ranks: Found, **changes: Any) -> Survey:
+def survey(*ranks: RankFindings, **changes: Any) -> Survey:
     """Two healthy nodes of two ranks, with one or another rank as given."""
     healthy = {rank: found(rank, f"n{1 + rank // 2}") for rank in range(4)}
     everything = {**healthy, **{one.rank: one for one in ranks}}
@@ -160,7 +160,7 @@ def test_a_node_is_one_line() -> None:
 
 def test_findings_survive_json() -> None:
     for one in (found(1, "n1"), found(2, "n2", gpus=("GPU 0",), gpu_variables={"CUDA_VISIBLE_DEVICES": "0"})):
-        assert Found.from_json(one.to_json()) == one
+        assert RankFindings.from_json(one.to_json()) == one
 
 
 def tool(folder: Path, name: str, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.engine.scheduler.events import Fail, Retry, WorkerHeard
-from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.scheduler.states import JobPhase
 from tests.support.scheduling import ITEMS, Job, record
 
 # The beginning and the end
@@ -17,21 +17,21 @@ from tests.support.scheduling import ITEMS, Job, record
 def test_a_job_without_mini_batches_is_complete_at_once() -> None:
     job = Job(0)
     job.scheduler.check()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_a_job_is_complete_when_its_last_mini_batch_is_done() -> None:
     job = Job(7, workers=2)
     job.finish_all()
     counts = job.scheduler.counts()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert (counts.done, counts.failed, counts.items_done, counts.items_failed) == (7, 0, 35, 0)
 
 
 def test_work_stops_at_the_limit() -> None:
     job = Job(10, workers=1, limit=3)
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert job.scheduler.counts().done == 3
 
 
@@ -81,11 +81,11 @@ def test_a_restored_job_may_be_over_already() -> None:
     done = Job(1)
     done.scheduler.restore_done([0], ITEMS, 0)
     done.scheduler.check()
-    assert done.phase is Phase.COMPLETE
+    assert done.phase is JobPhase.COMPLETE
     failed = Job(2, error_threshold=4)
     failed.scheduler.restore_failed(0)
     failed.scheduler.check()
-    assert failed.phase is Phase.ABORTED
+    assert failed.phase is JobPhase.ABORTED
 
 
 # Answers that must not count
@@ -119,7 +119,7 @@ def test_an_answer_counts_only_for_the_attempt_that_is_held() -> None:
     job.given_back(1, [(0, 1, 1)])
     assert job.scheduler.held == 1
     job.finish(1, 0)
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_the_ghost_of_a_lost_worker_is_not_believed() -> None:
@@ -142,7 +142,7 @@ def test_durations_that_cannot_be_do_no_harm() -> None:
         job.assign(1)
         job.finish(1, run=run)
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 # Tries
@@ -238,7 +238,7 @@ def test_a_mini_batch_fails_after_run_max_try_tries_and_not_before() -> None:
         assert job.assign(worker) == {0: attempt}
         verdicts.append(job.fail(worker, 0))
     assert verdicts == [Retry, Retry, Fail]
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     counts = job.scheduler.counts()
     assert (counts.done, counts.failed, counts.items_failed, counts.retried) == (0, 1, ITEMS, 2)
 
@@ -269,14 +269,14 @@ def test_a_threshold_aborts_when_it_is_exceeded_and_not_before(policy: dict[str,
     job = Job(8, workers=1, run_max_try=1, **policy)
     job.scheduler.check()
     failed = 0
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         for number in job.assign(1):
             job.fail(1, number)
             failed += 1
-            if job.phase is not Phase.RUNNING:
+            if job.phase is not JobPhase.RUNNING:
                 break
     assert failed == (aborts_at or 8)
-    assert job.phase is (Phase.COMPLETE if aborts_at is None else Phase.ABORTED)
+    assert job.phase is (JobPhase.COMPLETE if aborts_at is None else JobPhase.ABORTED)
     if aborts_at is not None:
         assert any(name in job.reason for name in policy)
 
@@ -287,10 +287,10 @@ def test_items_that_a_finished_mini_batch_has_not_returned_count_as_failed() -> 
     job.scheduler.finished(1, record(0, returned=ITEMS - 2), 0.0)
     job.assign(1)
     job.scheduler.finished(1, record(1, returned=ITEMS + 3), 0.0)  # more is no failure, and makes up for nothing
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     job.assign(1)
     job.scheduler.finished(1, record(2, returned=ITEMS - 1), 0.0)
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
     assert job.reason == "3 items failed, more than error_threshold allows (2)"
 
 
@@ -298,7 +298,7 @@ def test_an_exceeded_threshold_wins_over_the_end_of_the_work() -> None:
     job = Job(1, workers=1, run_max_try=1, error_threshold=0)
     job.assign(1)
     job.fail(1, 0)
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
     assert job.assign(1) == {}
 
 
@@ -312,9 +312,9 @@ def test_init_failing_twice_in_every_process_aborts_the_job() -> None:
     everybody = [(worker, process) for worker in (1, 2) for process in range(2)]
     assert all(job.init_failed(*one) for one in everybody)
     assert all(job.init_failed(*one) for one in everybody[:-1])
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     assert not job.init_failed(*everybody[-1])
-    assert (job.phase, job.reason) == (Phase.ABORTED, "init() failed in all 4 user processes")
+    assert (job.phase, job.reason) == (JobPhase.ABORTED, "init() failed in all 4 user processes")
 
 
 def test_init_failing_elsewhere_does_not_abort_a_job_in_which_one_process_has_come_up() -> None:
@@ -323,9 +323,9 @@ def test_init_failing_elsewhere_does_not_abort_a_job_in_which_one_process_has_co
     for _ in range(2):
         assert all(job.init_failed(2, process) for process in range(2))
     assert not any(job.init_failed(2, process) for process in range(2))
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_the_job_aborts_when_every_process_is_given_up() -> None:
@@ -334,7 +334,7 @@ def test_the_job_aborts_when_every_process_is_given_up() -> None:
         job.assign(worker)
         job.gone(worker, 0)
         assert [job.init_failed(worker, 0) for _ in range(3)][:2] == [True, True]
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
     assert "no user process is left" in job.reason
 
 
@@ -342,7 +342,7 @@ def test_one_try_of_init_is_enough_when_the_policy_says_so() -> None:
     job = Job(9, init_tries=1)
     job.add(1, ready=False)
     assert not job.init_failed(1, 0)
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
 
 
 def test_a_process_that_has_worked_has_all_its_tries_again() -> None:
@@ -351,7 +351,7 @@ def test_a_process_that_has_worked_has_all_its_tries_again() -> None:
         assert job.init_failed(1, 0)
         job.ready(1, 0)
         job.gone(1, 0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
 
 
 def test_a_process_that_comes_up_and_dies_before_it_has_worked_is_given_up() -> None:
@@ -362,7 +362,7 @@ def test_a_process_that_comes_up_and_dies_before_it_has_worked_is_given_up() -> 
         answers.append(job.init_failed(1, 0))
     assert answers == [True, True, False]
     assert job.assign(1) == {}
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
 
 
 def test_losing_the_only_worker_that_works_aborts_when_all_others_are_given_up() -> None:
@@ -371,7 +371,7 @@ def test_losing_the_only_worker_that_works_aborts_when_all_others_are_given_up()
     for _ in range(3):
         job.init_failed(2, 0)
     job.lose(1)
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
 
 
 def test_a_lost_worker_whose_init_failed_says_nothing_about_the_others() -> None:
@@ -382,7 +382,7 @@ def test_a_lost_worker_whose_init_failed_says_nothing_about_the_others() -> None
         job.init_failed(1, 0)
     job.lose(1)
     assert job.init_failed(2, 0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
 
 
 def test_a_lost_worker_that_was_given_up_says_nothing_about_the_others() -> None:
@@ -391,7 +391,7 @@ def test_a_lost_worker_that_was_given_up_says_nothing_about_the_others() -> None
         job.init_failed(1, 0)
     job.lose(1)
     assert job.init_failed(2, 0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
 
 
 def test_what_waits_at_a_worker_whose_processes_are_all_given_up_goes_to_others() -> None:
@@ -403,7 +403,7 @@ def test_what_waits_at_a_worker_whose_processes_are_all_given_up_goes_to_others(
     assert job.scheduler.held == 0
     job.has[1].clear()
     job.finish_all()
-    assert (job.phase, job.scheduler.counts().done) == (Phase.COMPLETE, 4)
+    assert (job.phase, job.scheduler.counts().done) == (JobPhase.COMPLETE, 4)
 
 
 def test_a_drain_does_not_wait_for_a_worker_whose_processes_are_all_given_up() -> None:
@@ -411,8 +411,8 @@ def test_a_drain_does_not_wait_for_a_worker_whose_processes_are_all_given_up() -
     job.assign(1)
     job.drain("a signal")
     for _ in range(3):
-        assert not job.init_failed(1, 0) or job.phase is Phase.DRAINING
-    assert job.phase is Phase.DRAINED
+        assert not job.init_failed(1, 0) or job.phase is JobPhase.DRAINING
+    assert job.phase is JobPhase.DRAINED
 
 
 # Lost workers
@@ -434,7 +434,7 @@ def test_a_mini_batch_that_loses_run_max_try_workers_is_failed() -> None:
         assert job.assign(worker) == {0: 1}
         lost.append(job.lose(worker))
     assert lost == [[], [], [0]]
-    assert (job.phase, job.scheduler.counts().items_failed) == (Phase.COMPLETE, ITEMS)
+    assert (job.phase, job.scheduler.counts().items_failed) == (JobPhase.COMPLETE, ITEMS)
 
 
 def test_a_mini_batch_that_kills_workers_takes_no_innocent_ones_along() -> None:
@@ -444,14 +444,14 @@ def test_a_mini_batch_that_kills_workers_takes_no_innocent_ones_along() -> None:
         job.assign(worker)
     for worker in list(job.has):
         job.finish(worker, *[number for number in job.has[worker] if number != killer], run=0.05)
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         for worker in list(job.has):
             job.assign(worker)
             if killer in job.has[worker]:
                 job.lose(worker)
             elif job.has[worker]:
                 job.finish(worker, run=0.05)
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert (job.scheduler.counts().done, job.scheduler.counts().failed) == (63, 1)
 
 
@@ -470,10 +470,10 @@ def test_mini_batches_that_one_more_loss_would_fail_are_at_different_workers() -
 def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
     job = Job(9, workers=2)
     job.lose(1)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     job.lose(2, "its MPI process has died")
     assert (job.phase, job.reason) == (
-        Phase.STRANDED,
+        JobPhase.STRANDED,
         "no worker is left (the last one: its MPI process has died)",
     )
 
@@ -481,11 +481,11 @@ def test_losing_the_last_worker_strands_the_job_with_its_reason() -> None:
 def test_a_threshold_that_a_loss_exceeds_aborts() -> None:
     job = Job(9, workers=2, run_max_try=1, error_threshold=0)
     for worker in (1, 2):
-        assert job.phase is Phase.RUNNING, "one loss alone fails no mini-batch"
+        assert job.phase is JobPhase.RUNNING, "one loss alone fails no mini-batch"
         assert 0 in job.assign(worker)
         failed = job.lose(worker)
     assert failed
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
 
 
 def test_a_worker_is_lost_once() -> None:
@@ -512,10 +512,10 @@ def test_a_job_in_which_nothing_moves_is_stranded() -> None:
     job.tick(0.0)
     job.finish(1, 0, now=50.0)
     job.tick(110.0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     job.tick(111.0)
     assert (job.phase, job.reason) == (
-        Phase.STRANDED,
+        JobPhase.STRANDED,
         "no mini-batch has finished for 60 s (progress_update_timeout)",
     )
 
@@ -526,7 +526,7 @@ def test_a_failed_attempt_is_a_movement_too() -> None:
     job.tick(0.0)
     job.fail(1, 0, now=50.0)
     job.tick(110.0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
 
 
 def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:
@@ -535,9 +535,9 @@ def test_the_time_of_the_first_init_is_not_a_lack_of_progress() -> None:
     job.tick(500.0)
     job.ready(1, 0)
     job.tick(550.0)
-    assert job.phase is Phase.RUNNING
+    assert job.phase is JobPhase.RUNNING
     job.tick(561.0)
-    assert job.phase is Phase.STRANDED
+    assert job.phase is JobPhase.STRANDED
 
 
 # Stopping
@@ -551,9 +551,9 @@ def test_a_drain_ends_when_nothing_is_held_any_more() -> None:
     waiting = sorted(job.has[1])
     job.finish(1, waiting[0])
     job.fail(1, waiting[1])
-    assert job.phase is Phase.DRAINING
+    assert job.phase is JobPhase.DRAINING
     job.given_back(1, [(number, 1, 1) for number in waiting[2:]])
-    assert (job.phase, job.reason) == (Phase.DRAINED, "a signal")
+    assert (job.phase, job.reason) == (JobPhase.DRAINED, "a signal")
     assert job.scheduler.left == 8
 
 
@@ -562,13 +562,13 @@ def test_a_drain_that_finishes_everything_is_complete() -> None:
     job.assign(1)
     job.drain("a signal")
     job.finish(1)
-    assert (job.phase, job.reason) == (Phase.COMPLETE, "")
+    assert (job.phase, job.reason) == (JobPhase.COMPLETE, "")
 
 
 def test_a_drain_of_idle_workers_ends_at_once() -> None:
     job = Job(1, workers=1)
     job.drain("a signal")
-    assert job.phase is Phase.DRAINED
+    assert job.phase is JobPhase.DRAINED
 
 
 def test_a_stop_ends_the_job_with_work_in_hand() -> None:
@@ -576,9 +576,9 @@ def test_a_stop_ends_the_job_with_work_in_hand() -> None:
     job.assign(1)
     job.drain("a signal")
     job.stop("a second signal")
-    assert (job.phase, job.reason) == (Phase.STOPPED, "a second signal")
+    assert (job.phase, job.reason) == (JobPhase.STOPPED, "a second signal")
     job.finish(1)  # an answer that was on its way still counts
-    assert job.phase is Phase.STOPPED
+    assert job.phase is JobPhase.STOPPED
     job.drain("a third signal")
     assert job.reason == "a second signal"
 
@@ -641,7 +641,7 @@ def test_no_process_waits_for_a_message_to_be_worth_it_when_mini_batches_are_lon
 def test_no_process_is_idle_at_the_end_while_something_is_to_be_done(processes: int) -> None:
     job = Job(4 * processes, workers=1, processes=processes)
     job.assign(1)
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         job.finish(1, next(iter(job.has[1])), run=10.0)
         job.assign(1)
         assert len(job.has[1]) >= processes or job.scheduler.held == job.scheduler.left

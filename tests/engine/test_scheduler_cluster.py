@@ -15,7 +15,7 @@ import pytest
 
 from mpi_prs.engine.scheduler.events import Assign, HandOut, ProcessReady, WorkerJoined
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy
+from mpi_prs.engine.scheduler.states import JobPhase, Policy
 from tests.support.scheduling import ITEMS, Job, ask, failed, record
 
 LATENCY = 0.0005  # of a message, either way
@@ -137,7 +137,7 @@ def test_a_node_on_which_everything_fails_is_benched_and_costs_no_mini_batch(pro
     speeds[broken] = 1000.0
     cluster = Cluster(scheduler, durations, speeds, processes, fails=lambda worker, _number: worker == broken)
     makespan = cluster.run()
-    assert (scheduler.phase, scheduler.counts().failed) == (Phase.COMPLETE, 0)
+    assert (scheduler.phase, scheduler.counts().failed) == (JobPhase.COMPLETE, 0)
     assert list(scheduler.nodes.benched) == ["node3"]
     assert scheduler.counts().retried <= 3 * processes + 8
     assert makespan <= 1.1 * sum(durations) / 19 / processes + max(durations)
@@ -162,7 +162,7 @@ def test_bad_data_hold_no_node_back(share: float) -> None:
 
 def run_through(job: Job, worker: int, run: float) -> None:
     scheduler = job.scheduler
-    while scheduler.phase is Phase.RUNNING:
+    while scheduler.phase is JobPhase.RUNNING:
         for first, count, attempt in ask(scheduler, worker):
             numbers = range(first, first + count)
             scheduler.finished(worker, b"".join(record(number, attempt, run=run) for number in numbers), 0.0)
@@ -177,7 +177,7 @@ def test_a_million_mini_batches_take_little_memory() -> None:
         _now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert peak < 20 * 1_000_000
 
 
@@ -212,7 +212,7 @@ def test_an_assignment_costs_the_same_with_ten_thousand_workers() -> None:
     began = time.perf_counter()
     job.finish_all()
     print(f"{1e6 * (time.perf_counter() - began) / 100_000:.1f} µs a mini-batch with 10,000 workers")
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert counted.looks == 0
 
 
@@ -225,7 +225,7 @@ def test_thousands_of_retries_at_thousands_of_workers_cost_a_few_looks_each() ->
             job.fail(worker, number)
             retries += 1
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert retries >= 5_000
     assert counted.looks < 3 * retries
 
@@ -237,7 +237,7 @@ def test_init_failing_at_ten_thousand_workers_costs_no_look_at_the_others() -> N
     for _ in range(2):
         for worker in range(10_000):
             job.init_failed(worker, 0)
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
     assert counted.looks == 0
 
 
@@ -249,7 +249,7 @@ def seconds_to_hand_out(mini_batches: int, workers: int, stay: int) -> float:
         scheduler.handle(WorkerJoined(worker, 1, "node"), 0.0)
         scheduler.handle(ProcessReady(worker, 0), 0.0)
     began = time.process_time()
-    while scheduler.phase is Phase.RUNNING:
+    while scheduler.phase is JobPhase.RUNNING:
         for worker, holds in held.items():
             for first, count, attempt in ask(scheduler, worker):
                 holds += [(number, attempt) for number in range(first, first + count)]

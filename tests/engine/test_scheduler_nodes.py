@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.engine.scheduler.events import AttemptFailed, Bench, Command, Excuse, InitFailed, Retry, TakeBack
-from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.wire.failure import Failure, FailureKind
 from tests.support.scheduling import Job
 
@@ -26,9 +26,9 @@ def test_a_full_scratch_folder_benches_its_node_and_the_last_one_stops_the_job()
     assert job.changes == [Bench("node1", "it is full")]
     job.gone(1, 0)
     job.ready(1, 0)  # that init() works says nothing of the disk
-    assert (job.assign(1), len(job.changes), job.phase) == ({}, 1, Phase.RUNNING)
+    assert (job.assign(1), len(job.changes), job.phase) == ({}, 1, JobPhase.RUNNING)
     assert full(job, 2, next(iter(job.has[2])), FailureKind.SCRATCH_FULL) is Excuse
-    assert (job.phase, job.reason) == (Phase.STOPPED, "it is full")
+    assert (job.phase, job.reason) == (JobPhase.STOPPED, "it is full")
     assert job.scheduler.counts().failed == 0
 
 
@@ -36,7 +36,7 @@ def test_a_full_disk_of_the_output_stops_the_job_whoever_meets_it() -> None:
     job = Job(9, workers=2, run_max_try=1, error_threshold=0)
     job.assign(1)
     assert full(job, 1, 0, FailureKind.OUTPUT_FULL) is Excuse
-    assert (job.phase, job.scheduler.counts().failed) == (Phase.STOPPED, 0)
+    assert (job.phase, job.scheduler.counts().failed) == (JobPhase.STOPPED, 0)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.OUTPUT_FULL, FailureKind.SCRATCH_FULL])
@@ -45,7 +45,7 @@ def test_a_full_disk_in_all_processes_that_start_is_no_failed_init(kind: Failure
     job.add(1, 2, ready=False)
     for process in (0, 1, 0, 1):
         job.tell(InitFailed(1, process, Failure(kind, "it is full")))
-    assert (job.phase, job.reason) == (Phase.STOPPED, "it is full")
+    assert (job.phase, job.reason) == (JobPhase.STOPPED, "it is full")
 
 
 def full(job: Job, worker: int, number: int, kind: FailureKind) -> type[Command] | None:
@@ -129,7 +129,7 @@ def test_a_mini_batch_that_fails_everywhere_counts_once() -> None:
         job.assign_all()
         holder = next(worker for worker, has in job.has.items() if has)
         job.fail(holder, 0)
-    assert (job.phase, job.scheduler.nodes.failed_on_two) == (Phase.COMPLETE, 1)
+    assert (job.phase, job.scheduler.nodes.failed_on_two) == (JobPhase.COMPLETE, 1)
 
 
 def test_workers_of_one_node_are_no_two_nodes() -> None:
@@ -203,14 +203,14 @@ def test_nobody_is_held_back_where_most_nodes_fail() -> None:
     """Then it is the script, most probably, and error_threshold should end the job soon."""
     job = Job(1000, workers=5, run_max_try=3, error_threshold=0)
     failures = 0
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         job.assign_all()
         for worker in (1, 2, 3, 4):  # the fifth has something long
             for number in list(job.has[worker]):
-                if job.phase is Phase.RUNNING:
+                if job.phase is JobPhase.RUNNING:
                     job.fail(worker, number)
                     failures += 1
-    assert job.phase is Phase.ABORTED
+    assert job.phase is JobPhase.ABORTED
     assert failures <= 40
 
 
@@ -279,7 +279,7 @@ def test_a_node_that_fails_fast_waits_until_its_failures_have_been_looked_at(pro
 def test_when_everything_fails_everywhere_nobody_waits() -> None:
     job = Job(1000, workers=3, run_max_try=1)
     failures = 0
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         job.assign_all()
         assert any(job.has.values())
         for worker, has in job.has.items():
@@ -344,7 +344,7 @@ def test_benched_nodes_are_taken_back_when_all_others_are_lost() -> None:
     assert change == TakeBack("node1", "no other node is left")
     assert not job.scheduler.nodes.benched
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_benched_nodes_are_taken_back_when_all_processes_of_the_others_are_given_up() -> None:
@@ -356,7 +356,7 @@ def test_benched_nodes_are_taken_back_when_all_processes_of_the_others_are_given
         job.has[worker].clear()
     assert list(job.scheduler.nodes.benched) == ["node2", "node3"]
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_a_node_waits_on_the_bench_while_the_others_only_start_a_process_anew() -> None:
@@ -382,7 +382,7 @@ def test_a_node_on_which_init_fails_everywhere_is_benched_while_others_work() ->
     assert list(job.scheduler.nodes.benched) == ["sick"]
     assert "init() has failed" in job.changes[0].why
     job.finish_all()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
 
 
 def test_a_node_is_taken_back_when_init_works_there_after_all() -> None:
@@ -410,7 +410,7 @@ def work(
     of_worker: Counter[int] = Counter()
     on_sick: Counter[int] = Counter()
     job.assign_all()
-    while job.phase is Phase.RUNNING:
+    while job.phase is JobPhase.RUNNING:
         busy = [worker for worker, has in job.has.items() if has]
         assert busy, "work is left, and nobody gets it"
         (worker,) = rng.choices(busy, [haste if worker in sick else 1.0 for worker in busy])
@@ -440,7 +440,7 @@ def test_sick_nodes_are_benched_and_fail_no_mini_batch_even_if_they_are_half_of_
     job = Job(40 * nodes * processes, workers=nodes, processes=processes, run_max_try=run_max_try)
     failures, _ = work(job, sick, (), random.Random(seed), haste)
     counts = job.scheduler.counts()
-    assert (job.phase, counts.failed) == (Phase.COMPLETE, 0)
+    assert (job.phase, counts.failed) == (JobPhase.COMPLETE, 0)
     assert set(job.scheduler.nodes.benched) == {f"node{worker}" for worker in sick}
     assert max(failures.values()) <= 4 * processes + 15
 
@@ -464,7 +464,7 @@ def test_bad_data_bench_no_node_and_a_sick_node_fails_no_good_data(
     sick = {rng.randint(1, nodes)} if is_sick else set()
     _, on_sick = work(job, sick, bad, rng, haste)
     counts = job.scheduler.counts()
-    assert job.phase is Phase.COMPLETE
+    assert job.phase is JobPhase.COMPLETE
     assert (counts.done, counts.failed) == (total - len(bad), len(bad))
     assert set(job.scheduler.nodes.benched) <= {f"node{worker}" for worker in sick}
     assert max(on_sick.values(), default=0) < run_max_try
@@ -477,7 +477,7 @@ def test_failures_that_come_and_go_everywhere_bench_hardly_a_node(share: float) 
     for seed in range(40):
         rng = random.Random(seed)
         job = Job(1000, workers=5, run_max_try=1000)
-        while job.phase is Phase.RUNNING:
+        while job.phase is JobPhase.RUNNING:
             job.assign_all()
             worker = rng.choice([worker for worker, has in job.has.items() if has])
             number = next(iter(job.has[worker]))

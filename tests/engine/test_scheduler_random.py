@@ -38,7 +38,7 @@ from mpi_prs.engine.scheduler.events import (
     WorkerLost,
 )
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy
+from mpi_prs.engine.scheduler.states import JobPhase, Policy
 from tests.support.scheduling import failed, record
 
 PATIENCE = 10.0
@@ -108,7 +108,7 @@ class RandomWorld(RuleBasedStateMachine):
         self.ghosts: dict[int, dict[int, int]] = {}
         self.ever_ready = False
         self.moved = self.now
-        self.phase = Phase.RUNNING
+        self.phase = JobPhase.RUNNING
         done = {number: good for number, good in self.settled.items() if good is not None}
         items = sum(self.sizes[number] for number in done)
         self.scheduler.restore_done(done, items, items - sum(done.values()))
@@ -126,7 +126,7 @@ class RandomWorld(RuleBasedStateMachine):
                 for process in range(worker.processes):
                     self.becomes_ready(name, process)
 
-    @precondition(lambda self: self.phase not in (Phase.RUNNING, Phase.DRAINING))
+    @precondition(lambda self: self.phase not in (JobPhase.RUNNING, JobPhase.DRAINING))
     @rule(seed=st.integers(0, 999), kept=st.sampled_from([0.0, 0.5, 1.0]), max_try=st.integers(1, 4), data=st.data())
     def next_start(self, seed: int, kept: float, max_try: int, data: st.DataObject) -> None:
         """The run is resumed; a machine that died may have forgotten some of it, and the policy may be another."""
@@ -175,16 +175,16 @@ class RandomWorld(RuleBasedStateMachine):
     def judge(self, *, workers_changed: bool = False) -> None:
         """Which phase must follow from what has just happened."""
         tries = self.policy.init_tries
-        if self.phase not in (Phase.RUNNING, Phase.DRAINING):
+        if self.phase not in (JobPhase.RUNNING, JobPhase.DRAINING):
             return
         if self.threshold_is_exceeded():
-            self.phase = Phase.ABORTED
+            self.phase = JobPhase.ABORTED
         elif not self.left():
-            self.phase = Phase.COMPLETE
-        elif self.phase is Phase.DRAINING and not self.held():
-            self.phase = Phase.DRAINED
+            self.phase = JobPhase.COMPLETE
+        elif self.phase is JobPhase.DRAINING and not self.held():
+            self.phase = JobPhase.DRAINED
         elif workers_changed and not self.workers:
-            self.phase = Phase.STRANDED
+            self.phase = JobPhase.STRANDED
         elif workers_changed:
             everywhere = all(
                 worker.init_failures.get(process, 0) >= 2
@@ -193,7 +193,7 @@ class RandomWorld(RuleBasedStateMachine):
             )
             given_up = all(worker.given_up(tries) for worker in self.workers.values())
             if given_up or (everywhere and not self.ever_ready):
-                self.phase = Phase.ABORTED
+                self.phase = JobPhase.ABORTED
 
     # What may happen
 
@@ -280,7 +280,7 @@ class RandomWorld(RuleBasedStateMachine):
             if worker.given_up(tries):
                 worker.held.clear()
             self.judge(workers_changed=True)
-            again = worker.init_failures[process] < tries and self.phase is Phase.RUNNING
+            again = worker.init_failures[process] < tries and self.phase is JobPhase.RUNNING
             assert commands == [Restart(name, process) if again else GiveUp(name, process)]
 
     @rule(data=st.data())
@@ -307,7 +307,7 @@ class RandomWorld(RuleBasedStateMachine):
     def take(self, command: Assign) -> int:
         taken, name = 0, command.worker
         for first, count, attempt in command.ranges:
-            assert self.phase is Phase.RUNNING
+            assert self.phase is JobPhase.RUNNING
             assert self.workers[name].ready
             assert not self.is_benched(name)
             for number in range(first, first + count):
@@ -319,7 +319,7 @@ class RandomWorld(RuleBasedStateMachine):
                 taken += 1
         return taken
 
-    @precondition(lambda self: self.phase is Phase.RUNNING)
+    @precondition(lambda self: self.phase is JobPhase.RUNNING)
     @rule(seed=st.integers(0, 999), rounds=st.integers(1, 6), good=st.sampled_from([1.0, 0.95, 0.9, 0.5, 0.0]))
     def work_goes_on(self, seed: int, rounds: int, good: float) -> None:
         """Everybody gets what there is, and answers some of it, well or badly."""
@@ -473,8 +473,8 @@ class RandomWorld(RuleBasedStateMachine):
         if not self.ever_ready:
             self.moved = self.now
         limit = self.policy.progress_update_timeout
-        if self.phase is Phase.RUNNING and limit is not None and self.now - self.moved > limit:
-            self.phase = Phase.STRANDED
+        if self.phase is JobPhase.RUNNING and limit is not None and self.now - self.moved > limit:
+            self.phase = JobPhase.STRANDED
         failed = set()
         for name in silent:
             failed |= self.lost(name)
@@ -487,16 +487,16 @@ class RandomWorld(RuleBasedStateMachine):
     def drain(self, odds: int) -> None:
         if odds == 0:
             assert not self.tell(DrainAsked("a signal"))
-            if self.phase is Phase.RUNNING:
-                self.phase = Phase.DRAINING
+            if self.phase is JobPhase.RUNNING:
+                self.phase = JobPhase.DRAINING
                 self.judge()
 
     @rule(odds=st.integers(0, 19))
     def stop(self, odds: int) -> None:
         if odds == 0:
             assert not self.tell(StopAsked("two signals"))
-            if self.phase in (Phase.RUNNING, Phase.DRAINING):
-                self.phase = Phase.STOPPED
+            if self.phase in (JobPhase.RUNNING, JobPhase.DRAINING):
+                self.phase = JobPhase.STOPPED
 
     # What always holds
 
@@ -511,12 +511,14 @@ class RandomWorld(RuleBasedStateMachine):
         assert (counts.done, counts.failed) == (len(done), len(self.settled) - len(done))
         assert (counts.items_done, counts.items_failed) == (sum(done.values()), self.failed_items())
         assert counts.retried == self.retried
-        assert bool(self.scheduler.reason) == (self.phase not in (Phase.RUNNING, Phase.COMPLETE))
+        assert bool(self.scheduler.reason) == (self.phase not in (JobPhase.RUNNING, JobPhase.COMPLETE))
 
     @invariant()
     def work_that_is_left_is_held_or_handed_out(self) -> None:
         at_work = {worker.node for name, worker in self.workers.items() if worker.ready and not self.is_benched(name)}
-        if self.phase is Phase.RUNNING and at_work and not self.nodes_alive() - at_work:  # else it may wait for those
+        if (
+            self.phase is JobPhase.RUNNING and at_work and not self.nodes_alive() - at_work
+        ):  # else it may wait for those
             handed_out = 0
             if not self.held():
                 handed_out = self.hand_out()
@@ -536,7 +538,7 @@ class RandomWorld(RuleBasedStateMachine):
         """From wherever it got to, the job comes to its end as soon as nothing more goes wrong."""
         if not hasattr(self, "phase"):
             return
-        if self.phase is Phase.RUNNING:
+        if self.phase is JobPhase.RUNNING:
             self.add_worker(1, "another node")
             for name, worker in self.workers.items():
                 for process in worker.starting(self.policy.init_tries):
@@ -548,7 +550,7 @@ class RandomWorld(RuleBasedStateMachine):
                     self.answer(name, [number], {number: attempt}, [self.sizes[number]], 0.01)
             self.judge()
         self.the_scheduler_agrees_with_the_model()
-        assert self.phase not in (Phase.RUNNING, Phase.DRAINING)
+        assert self.phase not in (JobPhase.RUNNING, JobPhase.DRAINING)
 
 
 TestRandomWorld = RandomWorld.TestCase

@@ -12,8 +12,8 @@ import pytest
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.engine.worker.supply import FromManifest, LoadedAhead, Portion
-from mpi_prs.inputs.loading import Prepared
-from mpi_prs.inputs.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
+from mpi_prs.inputs.loading import LoadedMiniBatch
+from mpi_prs.inputs.manifest import PLAIN, Manifest, Plan, PlannedMiniBatch, write_manifest
 from mpi_prs.wire.work import Chunk
 from tests.support.jobs import wait_until
 
@@ -39,7 +39,7 @@ class Loader:
             raise InputError("the manifest is damaged")
         return None if self.groups is None else number // self.groups
 
-    def load(self, number: int) -> Prepared:
+    def load(self, number: int) -> LoadedMiniBatch:
         self.begun.add(number)
         if number in self.held_back:
             self.go.wait(30)
@@ -50,7 +50,7 @@ class Loader:
         if number in self.crashing:
             raise RuntimeError("a library fails")
         self.holding.add(number)
-        return Prepared(7, b"payload %d" % number, 100, lambda: self.holding.remove(number))
+        return LoadedMiniBatch(7, b"payload %d" % number, 100, lambda: self.holding.remove(number))
 
     def leave(self) -> None:
         self.left += 1
@@ -220,7 +220,7 @@ def test_what_fails_after_the_end_is_not_reported(loader: Loader, caplog: pytest
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    mini_batches = (MiniBatch(0, 1, b"/%d" % number) for number in range(10))
+    mini_batches = (PlannedMiniBatch(0, 1, b"/%d" % number) for number in range(10))
     write_manifest(tmp_path / "m", Plan(PLAIN, mini_batches, [{"kind": "files", "staged": False}]))
     return Manifest.open(tmp_path / "m")
 

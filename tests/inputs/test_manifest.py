@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.inputs import manifest
-from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, MiniBatch, Plan, write_manifest
+from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, Plan, PlannedMiniBatch, write_manifest
 
 
 def plan_of(listings: Sequence[Sequence[bytes]], size: int) -> Plan:
@@ -26,7 +26,7 @@ def plan_of(listings: Sequence[Sequence[bytes]], size: int) -> Plan:
     cut = (
         (number, paths[at : at + size]) for number, paths in enumerate(listings) for at in range(0, len(paths), size)
     )
-    mini_batches = (MiniBatch(number, len(chunk), b"\0".join(chunk)) for number, chunk in cut)
+    mini_batches = (PlannedMiniBatch(number, len(chunk), b"\0".join(chunk)) for number, chunk in cut)
     return Plan(PLAIN, mini_batches, [{"kind": "files", "staged": False} for _ in listings])
 
 
@@ -54,7 +54,7 @@ def test_the_mini_batches_come_back_one_by_one_and_in_ranges(
         opened = written(Path(name, "m"), listings, size, record_batch_bytes)
         expected = list(plan_of(listings, size).mini_batches)
         every = range(opened.mini_batches)
-        assert [MiniBatch(opened.input_of(k), opened.items_of(k), opened.payload(k)) for k in every] == expected
+        assert [PlannedMiniBatch(opened.input_of(k), opened.items_of(k), opened.payload(k)) for k in every] == expected
         assert opened.items == sum(map(len, listings))
         assert [opened.first_item(k) for k in every] == [sum(opened.items_of(i) for i in range(k)) for k in every]
         assert opened.item_counts().dtype == np.uint32
@@ -108,10 +108,10 @@ def test_the_file_says_what_it_is_to_any_arrow_reader(tmp_path: Path) -> None:
 def test_what_is_known_of_the_inputs_comes_back_even_when_it_is_learnt_late(tmp_path: Path) -> None:
     late: list[dict[str, Any]] = []
 
-    def mini_batches() -> Iterator[MiniBatch]:
-        yield MiniBatch(0, 7, b"x", stays=2)
+    def mini_batches() -> Iterator[PlannedMiniBatch]:
+        yield PlannedMiniBatch(0, 7, b"x", stays=2)
         late.append({"kind": "table", "survey": {"caf\udce9": 1}})
-        yield MiniBatch(0, 8, b"y")
+        yield PlannedMiniBatch(0, 8, b"y")
 
     write_manifest(tmp_path / "m", Plan(DESCRIBED, mini_batches(), late, exact=False))
     opened = Manifest.open(tmp_path / "m")
@@ -150,8 +150,8 @@ def test_a_listing_that_fails_half_way_leaves_the_old_manifest(tmp_path: Path) -
     path = tmp_path / "m"
     write_manifest(path, plan_of([[b"/a", b"/b"]], 1))
 
-    def failing() -> Iterator[MiniBatch]:
-        yield MiniBatch(0, 1, b"/a")
+    def failing() -> Iterator[PlannedMiniBatch]:
+        yield PlannedMiniBatch(0, 1, b"/a")
         raise InputError("missing does not exist")
 
     with pytest.raises(InputError, match="missing does not exist"):
@@ -168,9 +168,9 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path;"
-        "from mpi_prs.inputs.manifest import MiniBatch, Plan, write_manifest;"
+        "from mpi_prs.inputs.manifest import PlannedMiniBatch, Plan, write_manifest;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "write_manifest(Path(sys.argv[1]), Plan('plain', iter([MiniBatch(0, 1, bytes(100))] * 20), []))"
+        "write_manifest(Path(sys.argv[1]), Plan('plain', iter([PlannedMiniBatch(0, 1, bytes(100))] * 20), []))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "m")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -265,8 +265,8 @@ def test_the_cost_of_load_does_not_grow_with_the_range(tmp_path: Path) -> None:
 def test_writing_and_reading_a_manifest_imports_little(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
-        "from mpi_prs.inputs.manifest import Manifest, MiniBatch, Plan, write_manifest;"
-        "write_manifest(Path(sys.argv[1]), Plan('plain', iter([MiniBatch(0, 1, b'a')] * 2), []));"
+        "from mpi_prs.inputs.manifest import Manifest, PlannedMiniBatch, Plan, write_manifest;"
+        "write_manifest(Path(sys.argv[1]), Plan('plain', iter([PlannedMiniBatch(0, 1, b'a')] * 2), []));"
         "manifest = Manifest.open(Path(sys.argv[1])); manifest.load(0, 2); manifest.item_counts();"
         "print(*sys.modules)"
     )

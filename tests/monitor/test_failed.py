@@ -12,7 +12,7 @@ import pytest
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.inputs.manifest import PLAIN, Manifest, MiniBatch, Plan, write_manifest
+from mpi_prs.inputs.manifest import PLAIN, Manifest, Plan, PlannedMiniBatch, write_manifest
 from mpi_prs.monitor.failed import failed_report, generalised
 from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.status import write_status
@@ -28,7 +28,7 @@ class Run:
         self.directory = RunDirectory(folder)
         self.directory.root.mkdir()
         chunks = [paths[at : at + 3] for at in range(0, len(paths), 3)]
-        mini_batches = (MiniBatch(0, len(chunk), b"\0".join(chunk)) for chunk in chunks)
+        mini_batches = (PlannedMiniBatch(0, len(chunk), b"\0".join(chunk)) for chunk in chunks)
         write_manifest(self.directory.manifest, Plan(PLAIN, mini_batches, [{"kind": "files", "staged": False}]))
         self.manifest = Manifest.open(self.directory.manifest)
         self.journal = Writer(self.directory.journal)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import RECORD_TYPE, Entry, Journal, Results, read_journal
+from mpi_prs.output.journal import RECORD_TYPE, Journal, JournalEntry, Results, read_journal
 from mpi_prs.wire.record import RECORD, RECORD_FIELDS, Record, unpack_records
 
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
@@ -56,7 +56,7 @@ def read(path: Path) -> list[Results | dict[str, Any] | None]:
     return [content(entry) for entry in read_journal(path)]
 
 
-def content(entry: Entry) -> Results | dict[str, Any] | None:
+def content(entry: JournalEntry) -> Results | dict[str, Any] | None:
     assert (entry.results is None) != (entry.event is None)
     return entry.event if entry.results is None else entry.results
 

@@ -31,7 +31,7 @@ from mpi_prs.engine.scheduler.events import (
     WorkerLost,
 )
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy
+from mpi_prs.engine.scheduler.states import JobPhase, Policy
 from mpi_prs.wire.failure import NO_RETRY, Failure, FailureKind
 from mpi_prs.wire.record import RECORD
 
@@ -147,7 +147,7 @@ class Job:
 
     def finish_all(self) -> None:
         """Nothing goes wrong any more."""
-        while self.phase is Phase.RUNNING:
+        while self.phase is JobPhase.RUNNING:
             self.assign_all()
             busy = [worker for worker, has in self.has.items() if has]
             assert busy, "work is left, and nobody gets it"
@@ -155,7 +155,7 @@ class Job:
                 self.finish(worker)
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> JobPhase:
         return self.scheduler.phase
 
     @property

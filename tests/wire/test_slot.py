@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.wire.channel import Activity, Phase, Slot
+from mpi_prs.wire.channel import Activity, ProcessPhase, Slot
 
 
 class Stopped(Exception):
@@ -46,9 +46,9 @@ def ends() -> Iterator[tuple[Slot, Slot]]:
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_no_reader_sees_half_of_a_value(ends: tuple[Slot, Slot], before: int) -> None:
     process, worker = ends
-    old, new = Activity(Phase.RUNNING, 7, 1.5), Activity(Phase.ENCODING, 8, 2.5)
+    old, new = Activity(ProcessPhase.RUNNING, 7, 1.5), Activity(ProcessPhase.ENCODING, 8, 2.5)
     for _ in range(before):
-        process.write(Phase.IDLE, -1, 0.0)
+        process.write(ProcessPhase.IDLE, -1, 0.0)
     process.write(*old)
     seen = []
     for stores in range(5):
@@ -68,8 +68,8 @@ def views(slot: Slot) -> tuple[Any, Any]:
 
 def test_the_worker_asks_to_skip_and_the_process_sees_it(ends: tuple[Slot, Slot]) -> None:
     process, worker = ends
-    process.write(Phase.RUNNING, 3, 4.0)
+    process.write(ProcessPhase.RUNNING, 3, 4.0)
     assert not process.skips
     worker.skip_unstarted()
     assert process.skips
-    assert worker.read() == (Phase.RUNNING, 3, 4.0)
+    assert worker.read() == (ProcessPhase.RUNNING, 3, 4.0)

@@ -27,7 +27,7 @@ from mpi_prs.core.files import walk
 from mpi_prs.core.records import read_json, write_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.urls import Names, is_url
-from mpi_prs.engine.scheduler.states import Phase
+from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.uploading import uploaded_files, url_below
@@ -116,7 +116,7 @@ def is_complete(record: RunRecord) -> bool:
     """Whether a step run has done all of its work, by its own word."""
     assert record.step is not None
     status = read_status(RunDirectory(Path(record.step.folder)).status)
-    return status is not None and status.exit_code == 0 and status.phase == Phase.COMPLETE.value
+    return status is not None and status.exit_code == 0 and status.phase == JobPhase.COMPLETE.value
 
 
 def output_is_there(record: RunRecord, storage_of: Callable[[str], Storage | None]) -> bool:

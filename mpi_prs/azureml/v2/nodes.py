@@ -13,7 +13,7 @@ from typing import Any
 
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.words import near
-from mpi_prs.core.yaml import Document, KeyPath, Place, read_document
+from mpi_prs.core.yaml import Document, KeyPath, SourceLine, read_document
 from mpi_prs.job.config.model import TEXT_KEYS
 from mpi_prs.job.config.types import absolute
 
@@ -51,7 +51,7 @@ class YamlNode:
     key: KeyPath = ()
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> SourceLine | None:
         """Where it was written, for messages of others."""
         return self.source.document.place(self.key)
 

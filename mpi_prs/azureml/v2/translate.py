@@ -40,7 +40,7 @@ from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.urls import is_url
 from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
-from mpi_prs.core.yaml import KeyPath, Place
+from mpi_prs.core.yaml import KeyPath, SourceLine
 
 _NUMBERS = {
     "error_threshold": "error_threshold",
@@ -74,7 +74,7 @@ class Translation:
         self.data[key] = value
         self.origins[(key,)] = node
 
-    def places(self) -> dict[KeyPath, Place]:
+    def places(self) -> dict[KeyPath, SourceLine]:
         """The same as :attr:`origins`, for messages about the job config."""
         found = {}
         for key, node in self.origins.items():
@@ -82,7 +82,7 @@ class Translation:
             if place is not None:
                 other = "" if node.source.name == self.source else f"{node.source.name}, "
                 label = place.label if place.label.startswith("--set") else f"{place.label}: {node.shown_key}"
-                found[key] = Place(place.line, other + label)
+                found[key] = SourceLine(place.line, other + label)
         return found
 
 

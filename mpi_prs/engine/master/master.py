@@ -53,7 +53,7 @@ from mpi_prs.engine.scheduler.events import (
     WorkerLost,
 )
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Counts, Phase
+from mpi_prs.engine.scheduler.states import Counts, JobPhase
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
 from mpi_prs.wire import messages
@@ -101,7 +101,7 @@ class Tally:
 class Ending:
     """How it ended: the phase, the reason in words, and the exit code that goes with it."""
 
-    phase: Phase
+    phase: JobPhase
     reason: str
     exit_code: int
 
@@ -158,11 +158,11 @@ class Master:
         """
         exit_code, graceful = EXIT_FAILED, False  # what an error of our own, a bug, leaves with
         try:
-            if self.scheduler.phase is Phase.RUNNING:  # else all was decided by earlier starts
+            if self.scheduler.phase is JobPhase.RUNNING:  # else all was decided by earlier starts
                 self._gather_workers()
                 self._start_workers()
             ending = self._serve()
-            exit_code, graceful = ending.exit_code, ending.phase in (Phase.COMPLETE, Phase.DRAINED)
+            exit_code, graceful = ending.exit_code, ending.phase in (JobPhase.COMPLETE, JobPhase.DRAINED)
             return ending
         except (LaunchError, OutputError, JobStopped) as error:
             exit_code = error.exit_code
@@ -293,7 +293,7 @@ class Master:
         self._ticked = self._clock()
         for early in self._put_off:
             self._take(*early)
-        while scheduler.phase in (Phase.RUNNING, Phase.DRAINING):
+        while scheduler.phase in (JobPhase.RUNNING, JobPhase.DRAINING):
             taken = 0
             while taken < _MESSAGES_IN_A_ROW and (message := self._transport.receive()) is not None:
                 self._take(*message)
@@ -452,7 +452,7 @@ class Master:
         """Do what a signal asks for; ``limit_now`` is of the clock that the time limit runs by."""
         if request is StopRequest.NOW:
             self._tell(StopAsked("stopped at once by a second signal"), now)
-        if self.scheduler.phase is not Phase.RUNNING or request is StopRequest.NONE:
+        if self.scheduler.phase is not JobPhase.RUNNING or request is StopRequest.NONE:
             return
         if request is StopRequest.CLOSE:
             if self._closing.begin(limit_now):
@@ -475,9 +475,9 @@ class Master:
 
     def _ending(self) -> Ending:
         scheduler = self.scheduler
-        if scheduler.phase is Phase.COMPLETE:
+        if scheduler.phase is JobPhase.COMPLETE:
             return Ending(scheduler.phase, "", EXIT_COMPLETE)
-        if scheduler.phase is Phase.ABORTED:
+        if scheduler.phase is JobPhase.ABORTED:
             return Ending(scheduler.phase, scheduler.reason, EXIT_FAILED)
         return Ending(scheduler.phase, scheduler.reason, EXIT_RESUMABLE)
 

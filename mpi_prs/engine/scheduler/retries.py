@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from mpi_prs.engine.scheduler.health import Nodes
-from mpi_prs.engine.scheduler.states import Node, Standing, Worker
+from mpi_prs.engine.scheduler.states import Node, Standing, WorkerState
 
 
 class Retries:
@@ -23,7 +23,7 @@ class Retries:
         self._last = _Queues()
         self._others = _Queues()
 
-    def add(self, number: int, origin: Worker, *, last: bool) -> None:
+    def add(self, number: int, origin: WorkerState, *, last: bool) -> None:
         """Of this worker; ``last``: it has one try left."""
         (self._last if last else self._others).add(number, origin)
 
@@ -35,7 +35,7 @@ class Retries:
         """
         self._chances.append(number)
 
-    def take(self, known: Worker) -> int | None:
+    def take(self, known: WorkerState) -> int | None:
         """What this worker should have now, before anything new. Call it only while it has room."""
         if self._chances and known.last_chance not in known.held:
             known.last_chance = self._chances.popleft()
@@ -45,7 +45,7 @@ class Retries:
                 return queues.take(origin)
         return None
 
-    def _origin(self, known: Worker, queues: _Queues, last: bool) -> Worker | None:
+    def _origin(self, known: WorkerState, queues: _Queues, last: bool) -> WorkerState | None:
         preferred = self._nodes.preferred(known.node, last=last)
         origin = None
         if not preferred:
@@ -56,7 +56,9 @@ class Retries:
             origin = queues.at(known.node, besides=None if len(known.ready) == known.node.ready else known)
         return origin
 
-    def take_rather_than_idle(self, known: Worker, workers: Iterable[Worker], *, all_idle: bool) -> int | None:
+    def take_rather_than_idle(
+        self, known: WorkerState, workers: Iterable[WorkerState], *, all_idle: bool
+    ) -> int | None:
         """What a worker may try that would be idle, while those are busy that should have it. A look at every worker.
 
         Unless its node has only failed so far, that is what failed elsewhere; or else on its own node. But the last try
@@ -96,24 +98,24 @@ class _Queues:
     """By node and worker that had them last; every look costs the same however many there are."""
 
     def __init__(self) -> None:
-        self._queues: dict[Node, dict[Worker, deque[int]]] = {}  # no empty ones
+        self._queues: dict[Node, dict[WorkerState, deque[int]]] = {}  # no empty ones
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def add(self, number: int, origin: Worker) -> None:
+    def add(self, number: int, origin: WorkerState) -> None:
         self._queues.setdefault(origin.node, {}).setdefault(origin, deque()).append(number)
 
-    def elsewhere(self, node: Node) -> Worker | None:
+    def elsewhere(self, node: Node) -> WorkerState | None:
         """A worker on another node than this that had something that waits here."""
         queues = next((queues for other, queues in self._queues.items() if other is not node), None)
         return None if queues is None else next(iter(queues))
 
-    def at(self, node: Node, besides: Worker | None = None) -> Worker | None:
+    def at(self, node: Node, besides: WorkerState | None = None) -> WorkerState | None:
         """A worker on this node, but not ``besides``, that had something that waits here."""
         return next((worker for worker in self._queues.get(node, ()) if worker is not besides), None)
 
-    def take(self, origin: Worker) -> int:
+    def take(self, origin: WorkerState) -> int:
         """The mini-batch that has waited longest of those that this worker had."""
         queues = self._queues[origin.node]
         number = queues[origin].popleft()

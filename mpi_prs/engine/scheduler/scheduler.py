@@ -62,9 +62,9 @@ from mpi_prs.engine.scheduler.states import (
     PENDING,
     RETRY,
     Counts,
-    Phase,
+    JobPhase,
     Policy,
-    Worker,
+    WorkerState,
 )
 from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, Failure, FailureKind
 from mpi_prs.wire.record import RECORD
@@ -96,9 +96,9 @@ class Scheduler:
         self._idle: set[int] = set()  # workers that could run more than they got when last asked
         self._changed = False  # whether an idle one may get something now
         self.nodes = Nodes(self._commands)
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, WorkerState] = {}
         self.lost_workers: dict[int, str] = {}
-        self.phase = Phase.RUNNING
+        self.phase = JobPhase.RUNNING
         self.reason = ""
         self._items_of = items_of
         self._states = bytearray(mini_batches)
@@ -131,14 +131,14 @@ class Scheduler:
             case WorkerLost():
                 self._lose(event.worker, event.why)
             case DrainAsked():
-                if self.phase is Phase.RUNNING:
-                    self.phase, self.reason = Phase.DRAINING, event.reason
+                if self.phase is JobPhase.RUNNING:
+                    self.phase, self.reason = JobPhase.DRAINING, event.reason
                     self._check_end()
             case StopAsked():
-                if self.phase in (Phase.RUNNING, Phase.DRAINING):
-                    self.phase, self.reason = Phase.STOPPED, event.reason
+                if self.phase in (JobPhase.RUNNING, JobPhase.DRAINING):
+                    self.phase, self.reason = JobPhase.STOPPED, event.reason
             case WorkerJoined():
-                self.workers[event.worker] = Worker(
+                self.workers[event.worker] = WorkerState(
                     event.processes, self.nodes.joined(event.node, event.processes), now
                 )
                 self._processes += event.processes
@@ -157,7 +157,7 @@ class Scheduler:
     def _handle_worker(
         self,
         event: ProcessReady | ProcessGone | ProcessStopped | InitFailed | AttemptFailed | GivenBack,
-        known: Worker,
+        known: WorkerState,
         now: float,
     ) -> None:
         match event:
@@ -210,7 +210,7 @@ class Scheduler:
 
     # Workers
 
-    def _process_ready(self, known: Worker, process: int) -> None:
+    def _process_ready(self, known: WorkerState, process: int) -> None:
         if process in known.ready:
             return
         self._ever_ready = True
@@ -218,7 +218,7 @@ class Scheduler:
         self._ready += 1
         self.nodes.ready(known.node, 1)
 
-    def _process_stopped(self, known: Worker, process: int) -> None:
+    def _process_stopped(self, known: WorkerState, process: int) -> None:
         if process in known.given_up:
             return
         self._not_ready(known, process)
@@ -228,19 +228,19 @@ class Scheduler:
         self._check_end()
         self._check_workers()
 
-    def _give_up(self, known: Worker, process: int) -> None:
+    def _give_up(self, known: WorkerState, process: int) -> None:
         known.given_up.add(process)
         self._given_up += 1
         if len(known.given_up) == known.processes:  # what waits there would wait for ever
             self._take_back(known, list(known.held))
 
-    def _not_ready(self, known: Worker, process: int) -> None:
+    def _not_ready(self, known: WorkerState, process: int) -> None:
         if process in known.ready:
             known.ready.remove(process)
             self._ready -= 1
             self.nodes.ready(known.node, -1)
 
-    def _init_failed(self, worker: int, known: Worker, process: int) -> None:
+    def _init_failed(self, worker: int, known: WorkerState, process: int) -> None:
         """A process is given up after ``init_tries`` failures in a row.
 
         If none has ever come up and every one has failed at least twice, ``init()`` fails everywhere: the job is
@@ -254,7 +254,7 @@ class Scheduler:
             self._give_up(known, process)
         self._check_end()
         self._check_workers()
-        again = process not in known.given_up and self.phase is Phase.RUNNING
+        again = process not in known.given_up and self.phase is JobPhase.RUNNING
         self._commands.append(Restart(worker, process) if again else GiveUp(worker, process))
 
     def _lose(self, worker: int, why: str) -> None:
@@ -294,9 +294,9 @@ class Scheduler:
 
     def _check_workers(self) -> None:
         """Is there anybody left to do the work?"""
-        if not self.workers and self.phase is Phase.RUNNING:
+        if not self.workers and self.phase is JobPhase.RUNNING:
             why = next(reversed(self.lost_workers.values()))
-            self.phase, self.reason = Phase.STRANDED, f"no worker is left (the last one: {why})"
+            self.phase, self.reason = JobPhase.STRANDED, f"no worker is left (the last one: {why})"
         elif not self._ever_ready and self._failing == self._processes:
             self._abort(f"init() failed in all {self._processes} user processes")
         elif self._given_up == self._processes:
@@ -324,14 +324,14 @@ class Scheduler:
             return
         self._changed = False
         held = -1
-        while self._idle and self._left > self._held != held and self.phase is Phase.RUNNING:
+        while self._idle and self._left > self._held != held and self.phase is JobPhase.RUNNING:
             held = self._held
             for worker in tuple(self._idle):
                 self._assign(worker)
 
     def _assign(self, worker: int) -> None:
         known = self.workers.get(worker)
-        if known is None or self.phase is not Phase.RUNNING:
+        if known is None or self.phase is not JobPhase.RUNNING:
             return
         ranges = self._work_for(worker, known)
         if ranges:
@@ -341,7 +341,7 @@ class Scheduler:
         else:
             self._idle.discard(worker)
 
-    def _work_for(self, worker: int, known: Worker) -> list[Range]:
+    def _work_for(self, worker: int, known: WorkerState) -> list[Range]:
         """What this worker should get now, on top of what it holds.
 
         It gets work for :attr:`Policy.window` seconds, by the measured duration of its mini-batches, and at least one
@@ -373,7 +373,7 @@ class Scheduler:
             room -= 1
         return ranges
 
-    def _ahead(self, known: Worker) -> int:
+    def _ahead(self, known: WorkerState) -> int:
         """Mini-batches that each process of this worker may have waiting behind the one it runs."""
         share = (self._left - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
         mean = known.mean_seconds
@@ -382,14 +382,14 @@ class Scheduler:
         share *= min(1.0, self._mean_seconds / mean)  # a slow worker would be the last to be ready with it
         return int(min(share, max(1, math.ceil(min(self.policy.window / mean, self.policy.most_waiting)))))
 
-    def _try_again(self, number: int, origin: Worker) -> None:
+    def _try_again(self, number: int, origin: WorkerState) -> None:
         self._states[number] = RETRY
         if self._losses.get(number) == self.policy.most_losses - 1:
             self._retries.add_last_chance(number)
         else:
             self._retries.add(number, origin, last=self._attempts.get(number, 0) + 1 >= self.policy.run_max_try)
 
-    def _take_pending(self, worker: int, known: Worker, room: int) -> Range | None:
+    def _take_pending(self, worker: int, known: WorkerState, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
         start, stop = (self._cursor, self._end) if self._stays is None else self._stays.of(worker)
         first = self._states.find(PENDING, start, stop)
@@ -405,14 +405,14 @@ class Scheduler:
             self._cursor = last
         return self._hold(known, first, last - first)
 
-    def _hold(self, known: Worker, first: int, count: int) -> Range:
+    def _hold(self, known: WorkerState, first: int, count: int) -> Range:
         attempt = self._attempts.get(first, 0) + 1
         self._states[first : first + count] = bytes((HELD,)) * count
         known.held.update(dict.fromkeys(range(first, first + count), attempt))
         self._held += count
         return first, count, attempt
 
-    def _take_back(self, known: Worker, numbers: Iterable[int]) -> None:
+    def _take_back(self, known: WorkerState, numbers: Iterable[int]) -> None:
         """Nobody has started these."""
         for number in numbers:
             del known.held[number]
@@ -475,7 +475,7 @@ class Scheduler:
         self.check()
         return None if settled == len(accepted) else accepted
 
-    def _attempt_failed(self, worker: int, known: Worker, failure: Failure, now: float) -> None:
+    def _attempt_failed(self, worker: int, known: WorkerState, failure: Failure, now: float) -> None:
         """Try again elsewhere, or give it up. On a benched node, or for a full disk, it costs no try."""
         number, attempt = failure.mini_batch, failure.attempt
         if known.held.get(number) != attempt:
@@ -499,12 +499,12 @@ class Scheduler:
                 self._settle(number, FAILED)
         self.check()
 
-    def _heed_full_disk(self, known: Worker, failure: Failure) -> None:
+    def _heed_full_disk(self, known: WorkerState, failure: Failure) -> None:
         """Of the output: nobody can go on. Of a node's scratch: others go on without it, if there are any."""
-        if failure.kind not in FULL_DISKS or self.phase not in (Phase.RUNNING, Phase.DRAINING):
+        if failure.kind not in FULL_DISKS or self.phase not in (JobPhase.RUNNING, JobPhase.DRAINING):
             return
         if failure.kind is FailureKind.OUTPUT_FULL or not self.nodes.bench_full(known.node, failure.message):
-            self.phase, self.reason = Phase.STOPPED, failure.message  # for the queue would be no help
+            self.phase, self.reason = JobPhase.STOPPED, failure.message  # for the queue would be no help
 
     # The whole
 
@@ -512,8 +512,8 @@ class Scheduler:
         if not self._ever_ready:  # until then init_timeout watches
             self._moved = now
         limit = self.policy.progress_update_timeout
-        if limit is not None and self.phase is Phase.RUNNING and now - self._moved > limit:
-            self.phase = Phase.STRANDED
+        if limit is not None and self.phase is JobPhase.RUNNING and now - self._moved > limit:
+            self.phase = JobPhase.STRANDED
             self.reason = f"no mini-batch has finished for {limit:g} s (progress_update_timeout)"
         timeout = self.policy.heartbeat_timeout
         for worker, known in list(self.workers.items()):
@@ -540,12 +540,12 @@ class Scheduler:
         return self._left
 
     def _check_end(self) -> None:
-        if self.phase not in (Phase.RUNNING, Phase.DRAINING):
+        if self.phase not in (JobPhase.RUNNING, JobPhase.DRAINING):
             return
         if not self._left:
-            self.phase, self.reason = Phase.COMPLETE, ""
-        elif self.phase is Phase.DRAINING and not self._held:
-            self.phase = Phase.DRAINED
+            self.phase, self.reason = JobPhase.COMPLETE, ""
+        elif self.phase is JobPhase.DRAINING and not self._held:
+            self.phase = JobPhase.DRAINED
 
     def _check_thresholds(self) -> None:
         policy, items, failed = self.policy, self._items_failed, self._failed
@@ -560,8 +560,8 @@ class Scheduler:
             self._abort(f"{share:.3g} % of the mini-batches failed, more than allowed_failed_percent ({percent:g})")
 
     def _abort(self, reason: str) -> None:
-        if self.phase in (Phase.RUNNING, Phase.DRAINING):
-            self.phase, self.reason = Phase.ABORTED, reason
+        if self.phase in (JobPhase.RUNNING, JobPhase.DRAINING):
+            self.phase, self.reason = JobPhase.ABORTED, reason
 
 
 def _moving_mean(mean: float, seconds: float, count: int, processes: int) -> float:

@@ -39,7 +39,7 @@ class Policy:
         return max(2, self.run_max_try)
 
 
-class Phase(enum.Enum):
+class JobPhase(enum.Enum):
     """Where the whole job stands."""
 
     RUNNING = "running"
@@ -103,7 +103,7 @@ class Node:
 
 
 @dataclass(eq=False)
-class Worker:
+class WorkerState:
     """One worker, as the scheduler sees it."""
 
     processes: int

@@ -35,7 +35,7 @@ from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.worker.guard import kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.trust import Trust
-from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, Phase, Slot, WorkerEnd
+from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, ProcessPhase, Slot, WorkerEnd
 from mpi_prs.wire.failure import (
     CHANNEL_CLOSED,
     CHANNEL_GARBLED,
@@ -141,7 +141,7 @@ class UserProcess:
             theirs.close()
             os.close(slot_descriptor)
         self.started = self._clock()
-        self._slot.write(Phase.INIT, -1, time.monotonic())
+        self._slot.write(ProcessPhase.INIT, -1, time.monotonic())
         self.channel = WorkerEnd(ours)
         settings = replace(self.settings, process=place.number, patience=self.trust.patience)
         self.channel.send(Kind.SETTINGS, 0, settings.pack())
@@ -308,7 +308,7 @@ class UserProcess:
                 self._condemn(FailureKind.TIMEOUT, late_end(activity.phase), now, activity, dump=True)
         elif self._out_of_step:
             oldest = self.outstanding[0].first if self.outstanding else -1
-            activity = Activity(Phase.IDLE, oldest, now)
+            activity = Activity(ProcessPhase.IDLE, oldest, now)
             self._condemn(FailureKind.CRASH, CHANNEL_GARBLED, now, activity, dump=False)
         elif self.channel.garbled:
             self._condemn(FailureKind.CRASH, CHANNEL_GARBLED, now, self._slot.read(), dump=False)
@@ -329,20 +329,20 @@ class UserProcess:
     def _limit(self, activity: Activity) -> tuple[float, float, FailureKind, str]:
         """Since when it does what it does, for how long it may, and what to say if it goes on."""
         settings, since = self.settings, self._clock.at(activity.since)
-        if activity.phase == Phase.INIT:
+        if activity.phase == ProcessPhase.INIT:
             limit = settings.init_timeout
             return since, limit, FailureKind.INIT, f"init() did not end within init_timeout ({limit:g} s)"
-        if activity.phase == Phase.RUNNING:
+        if activity.phase == ProcessPhase.RUNNING:
             limit = settings.run_invocation_timeout
             return since, limit, FailureKind.TIMEOUT, f"run() did not end within run_invocation_timeout ({limit:g} s)"
-        if activity.phase == Phase.IDLE:
+        if activity.phase == ProcessPhase.IDLE:
             if not self.outstanding_count:
                 return since, float("inf"), FailureKind.CRASH, ""
             since = max(since, self._handed_over)
             doing = "taking the mini-batch up (does another thread of the script hold the interpreter?)"
-        elif activity.phase == Phase.RESTING:
+        elif activity.phase == ProcessPhase.RESTING:
             doing = "coming back from the pause that the script asked for"
-        elif activity.phase == Phase.PREPARING:
+        elif activity.phase == ProcessPhase.PREPARING:
             doing = "making the mini-batch"
         else:
             doing = "turning the result into rows"
@@ -356,7 +356,11 @@ class UserProcess:
 
     def _condemn(self, kind: FailureKind, message: str, now: float, activity: Activity, *, dump: bool) -> None:
         """Kill it, at once or when it has had the time to write its stacks."""
-        blamed = self.outstanding[0].first if activity.phase == Phase.IDLE and self.outstanding else activity.mini_batch
+        blamed = (
+            self.outstanding[0].first
+            if activity.phase == ProcessPhase.IDLE and self.outstanding
+            else activity.mini_batch
+        )
         self._condemned = _Sentence(kind, message, blamed, now + _DUMP_SECONDS if dump else now)
         if dump:
             with contextlib.suppress(ProcessLookupError):

@@ -31,7 +31,7 @@ from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:
-    from mpi_prs.inputs.loading import MiniBatchLoader, Prepared
+    from mpi_prs.inputs.loading import LoadedMiniBatch, MiniBatchLoader
 
 _log = logging.getLogger("mpi_prs.worker")
 
@@ -190,7 +190,7 @@ class Loader(Protocol):
     def affinity(self, number: int) -> int | None:
         """Mini-batches with the same number should be loaded by the same thread."""
 
-    def load(self, number: int) -> Prepared:
+    def load(self, number: int) -> LoadedMiniBatch:
         """Load a mini-batch; blocks."""
 
     def leave(self) -> None:
@@ -206,7 +206,7 @@ class _Order:
 
     number: int
     attempt: int
-    prepared: Prepared | None = None
+    prepared: LoadedMiniBatch | None = None
     problem: str = ""
     withdrawn: bool = False
     lane: int = 0
@@ -238,7 +238,7 @@ class LoadedAhead:
         self._loading: list[_Order] = []
         self._finished: SimpleQueue[_Order] = SimpleQueue()
         self._ready: deque[_Order] = deque()
-        self._handed_over: dict[int, Prepared] = {}
+        self._handed_over: dict[int, LoadedMiniBatch] = {}
         self._bytes = 0  # of everything that is loaded
         self._largest = 0
         self._lanes: list[SimpleQueue[_Order | None]] = [SimpleQueue() for _ in range(threads)]
@@ -381,6 +381,6 @@ class LoadedAhead:
             self._loads[lane] += 1
             self._lanes[lane].put(order)
 
-    def _release(self, prepared: Prepared) -> None:
+    def _release(self, prepared: LoadedMiniBatch) -> None:
         self._bytes -= prepared.bytes
         prepared.release()

@@ -32,7 +32,7 @@ class Lines(NamedTuple):
     data: bytes
 
 
-class Piece(NamedTuple):
+class SampleLines(NamedTuple):
     """Lines of a sample."""
 
     file: str
@@ -109,7 +109,7 @@ def decompressed(file: BinaryIO, path: str, limit: int = -1) -> bytes:
     return data.removeprefix(BOM)
 
 
-def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> Iterator[Piece]:
+def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> Iterator[SampleLines]:
     """Whole lines from the beginnings, the ends and places between, spread over the files.
 
     Of compressed files only the beginning. A line longer than a piece is left out, unless it is the first of a file. A
@@ -126,7 +126,7 @@ def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> It
             yield from _pieces(path, PIECES // chosen, store, longest)
 
 
-def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[Piece]:
+def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[SampleLines]:
     if compression_of(path):
         with store.open(path) as file:
             try:
@@ -134,7 +134,7 @@ def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[Piece]
             except InputError:
                 return  # it fails by itself when it is read
         cut = data.rfind(b"\n") + 1 if len(data) >= PIECE_BYTES - len(BOM) else 0
-        yield Piece(path, 0, data[:cut] if cut else data)
+        yield SampleLines(path, 0, data[:cut] if cut else data)
         return
     with reading(path), store.open(path) as file:
         size = length_of(file)
@@ -143,4 +143,4 @@ def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[Piece]
             start = number * (size - PIECE_BYTES) // max(count - 1, 1) if number else 0
             lines = lines_of(file, start, min(start + PIECE_BYTES, size), path, longest)
             if lines.data:
-                yield Piece(path, lines.offset, lines.data)
+                yield SampleLines(path, lines.offset, lines.data)

@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from mpi_prs.core.errors import InputError
 
 
-class NoRoom(Exception):
+class ScratchFull(Exception):
     """The files of a mini-batch do not fit beside the others."""
 
 
 @dataclass
-class Share:
+class Reservation:
     """What one mini-batch has taken."""
 
     space: Space
     bytes: int = 0
 
     def take(self, size: int) -> None:
-        """Raises NoRoom."""
+        """Raises ScratchFull."""
         self.space.take(size)
         self.bytes += size
 
@@ -47,23 +47,23 @@ class Space:
     _queue: deque[object] = field(default_factory=deque)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def begin(self, files: int) -> Share | None:
+    def begin(self, files: int) -> Reservation | None:
         """A share that grows as sizes become known; ``None`` if others wait, or it would most likely not fit."""
         with self._changed:
             if self._queue or (self.used and self.used + files * self._mean > self.limit):
                 return None
-            return Share(self)
+            return Reservation(self)
 
     def take(self, size: int) -> None:
-        """Raises NoRoom, and InputError after :meth:`close`."""
+        """Raises ScratchFull, and InputError after :meth:`close`."""
         with self._changed:
             self.check_open()
             self._mean = self._mean + 0.1 * (size - self._mean) if self._mean else size
             if self.used + size > self.limit:
-                raise NoRoom
+                raise ScratchFull
             self.used += size
 
-    def wait_for(self, size: int) -> Share:
+    def wait_for(self, size: int) -> Reservation:
         """Take all at once, in turn; alone where it is more than the limit. Raises InputError after :meth:`close`."""
         turn = object()
         with self._changed:
@@ -79,7 +79,7 @@ class Space:
             finally:
                 self._queue.remove(turn)
                 self._changed.notify_all()
-        return Share(self, size)
+        return Reservation(self, size)
 
     def give_back(self, size: int) -> None:
         with self._changed:

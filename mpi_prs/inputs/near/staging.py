@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import copy_atomically
 from mpi_prs.core.urls import is_url
-from mpi_prs.inputs.near.scratch_space import NoRoom, Space
+from mpi_prs.inputs.near.scratch_space import ScratchFull, Space
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.downloading import begin_download, begin_sizes, finish, local_name
 from mpi_prs.storage.stores import disk
@@ -105,7 +105,7 @@ class Staging:
             try:
                 self._fetch(pairs, share.take)
                 return share.bytes
-            except NoRoom:
+            except ScratchFull:
                 shutil.rmtree(folder, ignore_errors=True)
                 share.give_back()
             except BaseException:

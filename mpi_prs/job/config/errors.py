@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.secrecy import scrub
-from mpi_prs.core.yaml import Document, Place
+from mpi_prs.core.yaml import Document, SourceLine
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -53,7 +53,7 @@ def validation_error(
 ) -> ConfigError:
     """All ``problems`` that ``model`` found in the ``document`` read from ``source``, in one ConfigError."""
     problems = list(problems)
-    found: list[tuple[Place | None, str]] = []
+    found: list[tuple[SourceLine | None, str]] = []
     for problem in problems:
         if problem["type"] == "too_short" and any(_is_below(other["loc"], problem["loc"]) for other in problems):
             continue  # pydantic does not count the entries that are wrong
@@ -63,7 +63,7 @@ def validation_error(
         is_named = place is not None and place.label == f"--set {key}"
         text = _describe(problem, loc, model)
         found.append((place, text if is_named or not key else f"{key}: {text}"))
-    found.sort(key=lambda each: each[0] or Place(math.inf, "~"))
+    found.sort(key=lambda each: each[0] or SourceLine(math.inf, "~"))
     lines = [f"{place.label}: {text}" if place else text for place, text in found]
     if len(lines) == 1:
         return ConfigError(f"{source}, {lines[0]}" if found[0][0] else f"{source}: {lines[0]}")

@@ -22,7 +22,7 @@ from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import node_name
 from mpi_prs.engine.scheduler.scheduler import Scheduler
-from mpi_prs.engine.scheduler.states import Phase, Policy
+from mpi_prs.engine.scheduler.states import JobPhase, Policy
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker.worker import Worker
@@ -105,7 +105,7 @@ def execute(
         except JobStopped as error:  # the disk is full: what is on record holds
             if not run.directory.journal.exists():  # nothing is made anew where somebody has removed it all
                 raise
-            outcome = Outcome(Phase.STOPPED.value, str(error), error.exit_code)
+            outcome = Outcome(JobPhase.STOPPED.value, str(error), error.exit_code)
         except MpiPrsError as error:
             progress.finish(master, "failed", str(error), error.exit_code)
             raise
@@ -253,7 +253,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
     counts = master.counts
     left = counts.mini_batches - counts.done - counts.failed
     phase = ending.phase.value
-    if ending.phase is Phase.COMPLETE and not left:
+    if ending.phase is JobPhase.COMPLETE and not left:
         if config.output_action == "append_row" and not counts.items_done:
             run.output.sync()
             reason = f"no item has succeeded ({counts.items_failed} have failed), so there is no output"
@@ -270,10 +270,10 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
         upload_output(config, run.directory)
         return Outcome(phase, "", EXIT_COMPLETE)
     run.output.sync()
-    if ending.phase is Phase.COMPLETE:
+    if ending.phase is JobPhase.COMPLETE:
         reason = f"{left} mini-batches are left, the same command without --limit goes on (--limit {options.limit})"
         return Outcome("limit reached", reason, EXIT_COMPLETE)
-    if ending.phase is Phase.ABORTED:
+    if ending.phase is JobPhase.ABORTED:
         return Outcome(phase, ending.reason, EXIT_FAILED)
     return Outcome(phase, f"{ending.reason}; {left} mini-batches are left: the same command resumes", EXIT_RESUMABLE)
 

@@ -46,7 +46,7 @@ class _Doubt(Exception):
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnTypes:
     """What the columns of a table are.
 
     Attributes:
@@ -90,7 +90,7 @@ class DelimitedReader:
     def __init__(
         self,
         opener: Opener,
-        columns: Columns,
+        columns: ColumnTypes,
         names: Sequence[str] | None,
         headed: str | None,
         all_headed: bool,
@@ -317,7 +317,7 @@ def _doubt_if(condition: object) -> None:
         raise _Doubt
 
 
-def _convert_options(columns: Columns) -> Any:
+def _convert_options(columns: ColumnTypes) -> Any:
     return pa.csv.ConvertOptions(
         column_types={each.name: pa.string() if each.name in columns.formats else each.type for each in columns.schema},
         include_columns=columns.schema.names,
@@ -356,7 +356,7 @@ def shown(value: bytes) -> str:
     return repr(text if len(text) <= 100 else text[:100] + "…")
 
 
-def _misfit(field: Any, texts: Any, columns: Columns) -> _Bad:
+def _misfit(field: Any, texts: Any, columns: ColumnTypes) -> _Bad:
     """Why a text is no value of a column.
 
     Args:
@@ -374,7 +374,7 @@ def _misfit(field: Any, texts: Any, columns: Columns) -> _Bad:
     return _Bad(field.name, problem, "float64" if is_fraction else "string")
 
 
-def _described(field: Any, columns: Columns) -> str:
+def _described(field: Any, columns: ColumnTypes) -> str:
     if field.name in columns.formats:
         return f"a datetime of the format {columns.formats[field.name]}"
     if pa.types.is_timestamp(field.type):

@@ -22,9 +22,9 @@ from mpi_prs.inputs.formats.delimited.file import (
     count_line_breaks,
     squeezed_chunks,
 )
-from mpi_prs.inputs.formats.delimited.reading import Columns, DelimitedReader
+from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
 from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends
-from mpi_prs.inputs.formats.delimited.survey import Found, choose, sample
+from mpi_prs.inputs.formats.delimited.survey import SampleFindings, choose, sample
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
     BatchSize,
@@ -176,7 +176,7 @@ class Delimited:
 
     def _surveyed(
         self, files: Callable[[], Iterator[str]], store: Files, multi_line: bool
-    ) -> tuple[dict[str, Any], Found]:
+    ) -> tuple[dict[str, Any], SampleFindings]:
         """The survey, and what the sample tells, if line breaks may be inside quotes, or may not."""
         opener = self._opener(store, multi_line)
         first, names = self._first(files, opener)
@@ -184,7 +184,7 @@ class Delimited:
         lacking: set[str] = set()
         if self.header == "combine_all_files_headers":
             lacking = _combine(files, opener, names)
-        found = Found()
+        found = SampleFindings()
         for piece in sample(
             choose(files()),
             lambda path, head: self._names(path, head, survey),
@@ -268,7 +268,7 @@ class Delimited:
         """A reader of parts."""
         schema = unpack_schema(survey["schema"])
         chosen = casts(self.column_types)
-        columns = Columns(
+        columns = ColumnTypes(
             schema,
             {name: cast.format for name, cast in chosen.items() if cast.format and name in schema.names},
             self.decimal,

@@ -39,7 +39,7 @@ _RECORDS_TOLD = 1000
 """So many records of a piece tell how its quotes are meant."""
 
 
-class Piece(NamedTuple):
+class SampleRecords(NamedTuple):
     """Whole records of a sample, in UTF-8, and the names of their fields."""
 
     text: bytes
@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
 
 @dataclass
-class Found:
+class SampleFindings:
     """What a sample tells.
 
     Attributes:
@@ -68,7 +68,7 @@ class Found:
     torn: int = 0
     multi_line: int = 0
 
-    def add(self, piece: Piece, opener: Opener, missing: Sequence[str], fill: bool, decimal: str) -> None:
+    def add(self, piece: SampleRecords, opener: Opener, missing: Sequence[str], fill: bool, decimal: str) -> None:
         """Look at all values of a piece."""
         records = records_of(piece.text, opener.dialect)
         self.bytes += len(piece.text)
@@ -83,7 +83,7 @@ class Found:
             for chunk in chunks:
                 seen |= look(chunk, decimal, seen)
 
-    def _add_quotes(self, piece: Piece, records: Records, dialect: Dialect) -> None:
+    def _add_quotes(self, piece: SampleRecords, records: Records, dialect: Dialect) -> None:
         text = piece.text
         self.torn += int(records.open.sum())
         if not dialect.multi_line:
@@ -131,7 +131,7 @@ def choose(files: Iterator[str]) -> Chosen:
 
 def sample(
     chosen: Chosen, names_of: Callable[[str, Head], Sequence[str]], body_of: Callable[[str, Head], int], opener: Opener
-) -> Iterator[Piece | None]:
+) -> Iterator[SampleRecords | None]:
     """Records of the beginnings, the ends and places between; ``None``: something has been left out.
 
     At most 8 MiB in all, and of each file a piece.
@@ -163,7 +163,7 @@ def sample(
         most = SAMPLE_BYTES if small and path in plain else budget
         try:
             for text in _pieces(path, head.encoding, body, most, place, len(names), opener):
-                yield None if text is None else Piece(text, names)
+                yield None if text is None else SampleRecords(text, names)
         except InputError:
             if not compression_of(path):
                 raise

@@ -20,7 +20,7 @@ _SAMPLE = 1000  # rows, of which the size of text is guessed
 
 
 @dataclass(frozen=True)
-class Source:
+class ColumnSource:
     """One column or array: a dataset, or a field of a compound dataset.
 
     Attributes:
@@ -71,12 +71,12 @@ class Layout:
 
     is_table: bool
     rows: int
-    sources: list[Source]
+    sources: list[ColumnSource]
     types: list[str]
     nulls: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, path: str, sources: list[Source]) -> Layout:
+    def of(cls, path: str, sources: list[ColumnSource]) -> Layout:
         for source in sources:
             if source.problem:
                 raise InputError(
@@ -135,7 +135,7 @@ def _described(dtype: Any) -> str:
     return str(dtype)
 
 
-def find_sources(path: str, root: Any, wanted: str | Sequence[str] | None) -> list[Source]:
+def find_sources(path: str, root: Any, wanted: str | Sequence[str] | None) -> list[ColumnSource]:
     """The columns or arrays that ``wanted`` names."""
     if wanted is None:
         datasets = _members(root) or _the_only_one(path, root)
@@ -154,17 +154,19 @@ def find_sources(path: str, root: Any, wanted: str | Sequence[str] | None) -> li
             raise InputError(f"dataset: {dataset.name!r} of {path} is not a dataset with rows;{_others(root)}")
     if len(datasets) == 1 and len(datasets[0].shape) == 1 and (fields := getattr(_dtype(datasets[0]), "fields", None)):
         problem = _filter_problem(datasets[0])
-        return [Source(name, datasets[0], field[0], field=name, problem=problem) for name, field in fields.items()]
+        return [
+            ColumnSource(name, datasets[0], field[0], field=name, problem=problem) for name, field in fields.items()
+        ]
     names = [dataset.attrs.get(COLUMN_ATTRIBUTE) or posixpath.basename(dataset.name) for dataset in datasets]
     if len(set(names)) < len(names):
         names = [dataset.name for dataset in datasets]
     return [*map(_source, names, datasets), *dangling]
 
 
-def _source(name: str, dataset: Any) -> Source:
+def _source(name: str, dataset: Any) -> ColumnSource:
     dtype = _dtype(dataset)
     problem = _filter_problem(dataset) if dtype is not None else f"is {_type_problem(dataset)}"
-    return Source(name, dataset, dtype, attribute=dataset.attrs.get(TYPE_ATTRIBUTE), problem=problem)
+    return ColumnSource(name, dataset, dtype, attribute=dataset.attrs.get(TYPE_ATTRIBUTE), problem=problem)
 
 
 def _dtype(dataset: Any) -> Any | None:
@@ -224,10 +226,10 @@ def _members(group: Any) -> list[Any]:
     return [dataset for dataset in members if dataset.shape]
 
 
-def _dangling(group: Any) -> list[Source]:
+def _dangling(group: Any) -> list[ColumnSource]:
     """The links in a group that lead nowhere: there should be columns."""
     return [
-        Source(name, None, None, problem=f"{_dangling_link(group, name)}; mend the link")
+        ColumnSource(name, None, None, problem=f"{_dangling_link(group, name)}; mend the link")
         for name in group
         if _is_dangling(group, name)
     ]
@@ -292,7 +294,7 @@ def _all_names(root: Any) -> list[str]:
     return names
 
 
-def bytes_a_row(source: Source) -> float:
+def bytes_a_row(source: ColumnSource) -> float:
     """Of the values in memory; text and bytes of variable length by a sample."""
     if h5py.check_vlen_dtype(source.dtype) is None and source.dtype.kind != "O":
         return float(source.dtype.itemsize * math.prod(source.trailing))
@@ -302,14 +304,14 @@ def bytes_a_row(source: Source) -> float:
     return math.prod(source.trailing) * (8 + sum(map(len, sample)) / len(sample))
 
 
-def read_values(source: Source, start: int, stop: int) -> Any:
+def read_values(source: ColumnSource, start: int, stop: int) -> Any:
     """A numpy array of these rows, as h5py reads them."""
     if source.field is not None:
         return source.dataset.fields([source.field])[start:stop][source.field]
     return source.dataset[start:stop]
 
 
-def cache_for(sources: Sequence[Source]) -> dict[str, int]:
+def cache_for(sources: Sequence[ColumnSource]) -> dict[str, int]:
     """How to open the file so that each dataset keeps all chunks of the same rows, and none is decoded twice.
 
     Empty where HDF5's own 1 MiB will do.

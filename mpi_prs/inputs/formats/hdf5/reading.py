@@ -32,8 +32,8 @@ from mpi_prs.inputs.formats.format import Batch, BatchSize, Files, Part, check_c
 from mpi_prs.inputs.formats.hdf5.columns import NotText, arrow_type, to_arrow, to_plain
 from mpi_prs.inputs.formats.hdf5.file import DamagedFile, Hdf5File
 from mpi_prs.inputs.formats.hdf5.layout import (
+    ColumnSource,
     Layout,
-    Source,
     bytes_a_row,
     cache_for,
     check_unchanged,
@@ -228,7 +228,7 @@ class Hdf5Reader:
             self._file = None
 
 
-def _not_text(file: Hdf5File, source: Source, part: Part, error: NotText) -> InputError:
+def _not_text(file: Hdf5File, source: ColumnSource, part: Part, error: NotText) -> InputError:
     return InputError(
         f"{file.path}, row {part.start + error.args[0] + 1}, column {source.name!r}: the text is not UTF-8; leave the "
         "column out by naming the others with `columns`"

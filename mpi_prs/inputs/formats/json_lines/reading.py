@@ -28,8 +28,8 @@ from mpi_prs.inputs.formats.format import (
 from mpi_prs.inputs.formats.json_lines.types import (
     MAX_DEPTH,
     Checker,
-    Columns,
     Misfit,
+    SampleColumns,
     depth_of_type,
     key_given_twice,
     long_integers,
@@ -43,7 +43,7 @@ from mpi_prs.inputs.formats.json_lines.types import (
 from mpi_prs.inputs.formats.lines import (
     COMPRESSED,
     Lines,
-    Piece,
+    SampleLines,
     compression_of,
     decompressed,
     line_number,
@@ -99,7 +99,7 @@ class JsonLines:
         Raises:
             InputError: a file cannot be opened, there is no record in the sample, or a column is not in it.
         """
-        found = Columns()
+        found = SampleColumns()
         size = lines = 0
         pieces = list(sample(files, store, self.max_record_size))
         for piece in pieces:
@@ -166,7 +166,7 @@ def _to_read(found: Any, chosen: Any) -> Any:
     return chosen if pa.types.is_null(found) else found
 
 
-def _look(piece: Piece, found: Columns, by_hand: int) -> None:
+def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
     """Columns and types of some lines; of the first of them only, where Arrow finds something wrong."""
     data = piece.data
     if not data.strip():

@@ -145,7 +145,7 @@ def type_at(type: Any, path: Path) -> Any:
 
 
 @dataclass
-class Columns:
+class SampleColumns:
     """The columns of a sample.
 
     Attributes:
