@@ -21,6 +21,8 @@ AZURITE_READY := $(AZURITE)/.ready-$(AZURITE_VERSION)
 # libpmix-dev: srun --mpi=pmix loads PMIx by a name that no other package has.
 DEBIAN := slurmctld slurmd slurm-client munge libpmix-dev shellcheck
 
+RUN_TESTS = MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest
+
 # pip names the large downloads as they begin, and every warning and error.
 define install
 @echo "Installing .[$(2)] into $(1) (the first time takes a few minutes) …"
@@ -30,7 +32,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help demo test without-slurm with-slurm check lint format clean debian
+.PHONY: help demo test check lint format clean debian
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,16 +44,12 @@ demo: $(DEMO_READY)  ## classify handwritten digits with MPI and print the accur
 	@$(VENV)/bin/python configs/digits/accuracy.py
 
 test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZURITE_READY))  ## all tests, under MPICH and Open MPI
-	@echo "Those with a Slurm cluster, which mostly wait, run beside the others; what they say comes when they are done"
-	@$(MAKE) --no-print-directory -j 2 without-slurm with-slurm
-
-without-slurm:
-	MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m "not slurm" -n 3
-
-with-slurm:
+	@echo "Those with a Slurm cluster, which mostly wait, run beside the others; what they say comes when these are done"
 	@mkdir -p build
-	@MPI_PRS_TEST_OPENMPI="$(CURDIR)/$(OPENMPI)" $(VENV)/bin/python -m pytest -m slurm -n 4 > build/$@.log 2>&1; \
-		code=$$?; cat build/$@.log; exit $$code
+	@set -m; $(RUN_TESTS) -m slurm -n 4 > build/with-slurm.log 2>&1 & slurm=$$!; set +m; \
+		trap 'kill -INT -- -$$slurm 2> /dev/null || true' EXIT; \
+		code=0; $(RUN_TESTS) -m "not slurm" -n 3 || code=$$?; \
+		wait $$slurm || code=$$?; cat build/with-slurm.log; exit $$code
 
 check: lint  ## lint, types, and the tests that need no job, MPI, Slurm or blob store: less than two minutes
 	$(VENV)/bin/python -m pytest -q -m quick -n 2
