@@ -177,12 +177,9 @@ def test_every_row_comes_through_once(
     expected = [row for number in (sorted(numbers) if in_input_order else numbers) for row in made[number]]
     found = run.rows() if expected else []
     assert len(found) == len(expected)
-    integers = {column for column in "abcd" if any(type(row.get(column)) is int for row in expected)}
     for returned, stored in zip(expected, found, strict=True):
         for column in "abcd":
             value, kept = returned.get(column), stored.get(column)
-            if column in integers and isinstance(kept, float) and isinstance(value, int):
-                value = float(value)  # Hdf5 gives integers among nulls as pandas has them
             assert same(value, kept), (column, value, kept, run.table().schema)
     assert not run.part.exists()
 
@@ -214,8 +211,6 @@ def test_the_types_of_mini_batches_are_brought_together(
     run = Run(tmp_path, name).make(*results)
 
     found = run.table().column("x")
-    if name == "rows.h5" and None in values and type == pa.int64():
-        type, values = pa.float64(), [None if value is None else float(value) for value in values]
     assert (str(found.type).removeprefix("large_"), [row["x"] for row in run.rows()]) == (
         str(type).removeprefix("large_"),
         values,
@@ -486,7 +481,7 @@ def test_a_damaged_log_is_told(run: Run, damage: str) -> None:
         append(output, 1, [{"x": 2}])
         content = run.part.read_bytes()
         run.part.write_bytes(bytes(len(content)) if damage == "zeros" else content[:-60])
-        with pytest.raises(OutputError, match=r"rows\..*\.part is not as its journal says .* --overwrite"):
+        with pytest.raises(JobStopped, match=r"rows\..*\.part and its journal do not say the same from byte \d+ on"):
             run.complete(output)
     assert not run.final.exists()
     assert not list(run.final.parent.glob("*.finishing"))
