@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 from mpi_prs.azureml.environments import building as environment_building
-from mpi_prs.azureml.environments import conda as conda_building
-from mpi_prs.azureml.environments import venv as venv_building
+from mpi_prs.azureml.environments import installing
 from mpi_prs.azureml.environments.building import PreparedEnvironment, policy_of, prepare
-from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
+from mpi_prs.azureml.environments.packages import CondaDependencies
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.data import DEFAULT_GPU_IMAGE
 from mpi_prs.core.environ import ENVIRONMENT_POLICY, TENSORFLOW1
@@ -56,7 +55,7 @@ def has(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int] = (3, 11,
     """Let the interpreter at hand be one that has these packages."""
     names = {name.replace("_", "-"): version for name, version in packages.items()}
     found = Interpreter("/site/bin/python", version, "/site", names)
-    for module in (environment_building, venv_building, conda_building):
+    for module in (environment_building, installing):
         monkeypatch.setattr(module, "this_interpreter", lambda: found)
 
 
@@ -350,7 +349,7 @@ def digest_of(ws: Workspace, monkeypatch: pytest.MonkeyPatch, environment: Envir
         folders.append(folder)
         raise EnvironmentProblem("not built in this test")
 
-    monkeypatch.setattr(venv_building, "built", stop)
+    monkeypatch.setattr(installing, "built", stop)
     with pytest.raises(EnvironmentProblem, match="not built"):
         prepare(environment, ws, print)
     return folders[0].name
@@ -427,23 +426,23 @@ def test_a_virtual_environment_has_no_packages_of_condas(ws: Workspace) -> None:
 
 def test_another_python_is_looked_for_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert venv_building.base_interpreter(None, "it").path == sys.executable
+    assert installing.base_interpreter(None, "it").path == sys.executable
     ours = this_interpreter()
-    assert venv_building.base_interpreter(">=3.8", "it") == ours
-    assert venv_building.base_interpreter(f"{ours.version[0]}.{ours.version[1]}.99", "it") == ours
+    assert installing.base_interpreter(">=3.8", "it") == ours
+    assert installing.base_interpreter(f"{ours.version[0]}.{ours.version[1]}.99", "it") == ours
     said = r"it asks for Python 3\.8, but this is Python .*no python3\.8 in PATH.*set_python_version.*policy conda"
     with pytest.raises(EnvironmentProblem, match=said):
-        venv_building.base_interpreter("3.8", "it")
+        installing.base_interpreter("3.8", "it")
     script(tmp_path / "python3.8", "echo pyenv: not found >&2; exit 127")
     with pytest.raises(EnvironmentProblem, match=r"python3\.8 in PATH cannot be used .*exit code 127"):
-        venv_building.base_interpreter("3.8", "it")
+        installing.base_interpreter("3.8", "it")
     answering(tmp_path / "python3.8", [3, 8, 18], {})
-    found = venv_building.base_interpreter("3.8", "it")
+    found = installing.base_interpreter("3.8", "it")
     assert (found.path, found.version) == (str(tmp_path / "python3.8"), (3, 8, 18))
     with pytest.raises(EnvironmentProblem, match=r"asks for Python <3\.8"):
-        venv_building.base_interpreter("<3.8", "it")
+        installing.base_interpreter("<3.8", "it")
     with pytest.raises(EnvironmentProblem, match="no version of Python"):
-        venv_building.base_interpreter("=>3.8", "it")
+        installing.base_interpreter("=>3.8", "it")
 
 
 # conda
@@ -494,14 +493,14 @@ def test_which_conda_is_used(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     with pytest.raises(EnvironmentProblem, match=r"none of mamba, micromamba, conda in PATH.*ws\.update_settings"):
-        conda_building.conda_program(None, {"PATH": str(nothing)})
+        installing.conda_program(None, {"PATH": str(nothing)})
     for name in ("conda", "micromamba", "mamba"):
         path = stand_ins.conda(tmp_path / "bin" / name)
-        assert conda_building.conda_program(None, {"PATH": str(path.parent)}) == str(path)
-    assert conda_building.conda_program(None, {"PATH": "", "CONDA_EXE": sys.executable}) == sys.executable
-    assert conda_building.conda_program(str(path), {"PATH": ""}) == str(path)
+        assert installing.conda_program(None, {"PATH": str(path.parent)}) == str(path)
+    assert installing.conda_program(None, {"PATH": "", "CONDA_EXE": sys.executable}) == sys.executable
+    assert installing.conda_program(str(path), {"PATH": ""}) == str(path)
     with pytest.raises(EnvironmentProblem, match=r"setting conda names /no/conda"):
-        conda_building.conda_program("/no/conda", dict(os.environ))
+        installing.conda_program("/no/conda", dict(os.environ))
 
 
 def test_micromamba_has_another_command(ws: Workspace, tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.environments import requirements
-from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
-from mpi_prs.azureml.environments.environment import Environment, environments_of
-from mpi_prs.azureml.environments.requirements import Differences, differences
-from mpi_prs.azureml.environments.runconfig import DockerConfiguration, RunConfiguration
+from mpi_prs.azureml.environments import packages
+from mpi_prs.azureml.environments.environment import DockerConfiguration, Environment, RunConfiguration, environments_of
+from mpi_prs.azureml.environments.packages import CondaDependencies, Differences, differences
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE, DEFAULT_GPU_IMAGE
 from mpi_prs.core.errors import EnvironmentProblem, UserMistake, WorkspaceError
@@ -521,8 +519,8 @@ def test_an_environment_that_conda_has_is_taken_over(tmp_path: Path, monkeypatch
     ],
 )
 def test_a_package_of_condas_as_a_requirement(package: str, requirement: str) -> None:
-    assert requirements.conda_requirement(package) == requirement
-    assert requirements.conda_name(package) == "numpy"
+    assert packages.conda_requirement(package) == requirement
+    assert packages.conda_name(package) == "numpy"
 
 
 def test_what_differs_is_found() -> None:
@@ -571,15 +569,15 @@ def test_what_differs_is_found() -> None:
     ],
 )
 def test_who_asks_for_tensorflow_1(line: str, wanted: bool) -> None:
-    assert requirements.tensorflow1(["numpy", line]) == (line if wanted else None)
-    replaced = requirements.for_tensorflow2([line], (3, 11))
+    assert packages.tensorflow1(["numpy", line]) == (line if wanted else None)
+    replaced = packages.for_tensorflow2([line], (3, 11))
     assert (replaced != [line]) == wanted
-    assert requirements.tensorflow1(replaced) is None
-    assert requirements.for_tensorflow2([line], (3, 7)) == [line]
+    assert packages.tensorflow1(replaced) is None
+    assert packages.for_tensorflow2([line], (3, 7)) == [line]
 
 
 def test_the_gpus_of_tensorflow_1_are_those_of_2() -> None:
-    assert requirements.for_tensorflow2(["tensorflow-gpu==1.15"], (3, 8)) == ["tensorflow[and-cuda]>=2"]
+    assert packages.for_tensorflow2(["tensorflow-gpu==1.15"], (3, 8)) == ["tensorflow[and-cuda]>=2"]
 
 
 def test_azures_packages_are_left_out_and_what_they_bring_is_kept() -> None:
@@ -590,8 +588,8 @@ def test_azures_packages_are_left_out_and_what_they_bring_is_kept() -> None:
         "azureml_defaults",
         "h5py",
     ]
-    assert requirements.without_azure(lines) == ["numpy==1.24", "pyarrow", "pandas", "h5py"]
-    assert requirements.without_azure(["azureml-dataset-runtime"]) == ["numpy", "pyarrow"]
+    assert packages.without_azure(lines) == ["numpy==1.24", "pyarrow", "pandas", "h5py"]
+    assert packages.without_azure(["azureml-dataset-runtime"]) == ["numpy", "pyarrow"]
 
 
 # Run configurations

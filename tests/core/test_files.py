@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from mpi_prs.azureml.datastores.transfer import files_below
-from mpi_prs.azureml.environments.venv import _state_of
+from mpi_prs.azureml.environments.installing import _state_of
 from mpi_prs.azureml.store.import_files import copy_into
 from mpi_prs.azureml.submit.reuse import _below
 from mpi_prs.azureml.submit.snapshot import source_files

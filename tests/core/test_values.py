@@ -23,8 +23,7 @@ import pytest
 
 from mpi_prs.azureml.compute.target import AmlCompute
 from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
-from mpi_prs.azureml.environments.environment import Environment
-from mpi_prs.azureml.environments.runconfig import RunConfiguration
+from mpi_prs.azureml.environments.environment import Environment, RunConfiguration
 from mpi_prs.azureml.v2.loading import load
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.tags import text_pairs

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.azureml.environments.packages import CondaDependencies
 from mpi_prs.core.errors import ConfigError
 from mpi_prs.core.yaml import as_yaml, parse_yaml, read_document
 

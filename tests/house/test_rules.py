@@ -32,7 +32,7 @@ IN_CORE_ALONE = {
     ),  # our own logs
     "telling a URL from a path": (
         r"A-Za-z0-9\+\.-\]\*://|\"://\" (not )?in\b",
-        {"azureml/environments/requirements.py"},  # pip's own grammar
+        {"azureml/environments/packages.py"},  # pip's own grammar
     ),
     "asking the environment": (
         r"\bos\.(environ|getenv)\b",

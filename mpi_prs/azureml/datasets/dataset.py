@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from mpi_prs.azureml.datasets import reading, registry
+from mpi_prs.azureml.datasets import reading, records
 from mpi_prs.azureml.datasets.column_types import (
     PromoteHeadersBehavior,
     check_choice,
@@ -30,8 +31,7 @@ from mpi_prs.azureml.datasets.column_types import (
     encoding_option,
     header_option,
 )
-from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
-from mpi_prs.azureml.datasets.sources import DataSource, one_store, source_of, sources
+from mpi_prs.azureml.datasets.records import DataSource, one_store, source_of, sources
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.child.context.data import dataset_id
 from mpi_prs.child.context.workspace import Workspace
@@ -75,7 +75,7 @@ class AbstractDataset(Surface):
     keys: tuple[str, ...] = ()
     first: int = 0
     stop: int | None = None
-    registration: registry.RegisteredVersion | None = field(default=None, compare=False)
+    registration: records.RegisteredVersion | None = field(default=None, compare=False)
 
     # Azure's class methods stand on Dataset, and on the kinds of dataset too
 
@@ -91,17 +91,17 @@ class AbstractDataset(Surface):
         Raises:
             WorkspaceError: there is none; names the near ones, or the versions that there are.
         """
-        return registry.by_name(workspace, name, version, from_definition)
+        return records.by_name(workspace, name, version, from_definition)
 
     @staticmethod
     def get_by_id(workspace: Workspace, id: str) -> Any:
         """The dataset that was registered, or saved, with an id. Raises WorkspaceError: there is none."""
-        return registry.by_id(workspace, id, from_definition)
+        return records.by_id(workspace, id, from_definition)
 
     @staticmethod
     def get_all(workspace: Workspace) -> Mapping[str, Any]:
         """Name → latest version of each registered dataset."""
-        return registry.all_of(workspace, from_definition)
+        return records.all_of(workspace, from_definition)
 
     # What it is
 
@@ -215,7 +215,7 @@ class AbstractDataset(Surface):
                     f"the dataset is in the datastore {source.datastore_name!r} of another workspace, "
                     f"{source.workspace.folder}; register the datastore in this one too, and make the dataset of that"
                 )
-        made = registry.register(workspace, self, name, description, tags, create_new_version)
+        made = records.register(workspace, self, name, description, tags, create_new_version)
         return dataclasses.replace(self, registration=made)
 
     def unregister_all_versions(self) -> None:
@@ -226,11 +226,11 @@ class AbstractDataset(Surface):
         """
         if self.registration is None:
             raise WorkspaceError("the dataset is not registered")
-        registry.unregister(self.registration)
+        records.unregister(self.registration)
 
     def _ensure_saved(self, workspace: Workspace) -> str:
         """Keep an unregistered dataset in the workspace, for :meth:`get_by_id`; its id. Older tutorials call this."""
-        registry.save(workspace, self)
+        records.save(workspace, self)
         return self.id
 
     # Parts of it
@@ -750,7 +750,7 @@ class Dataset(AbstractDataset):
 
 
 def from_definition(
-    workspace: Workspace | None, definition: Mapping[str, Any], registration: registry.RegisteredVersion | None = None
+    workspace: Workspace | None, definition: Mapping[str, Any], registration: records.RegisteredVersion | None = None
 ) -> FileDataset | TabularDataset:
     """The dataset of a :meth:`AbstractDataset.definition`.
 
@@ -786,7 +786,7 @@ def from_definition(
 
 def datasets_of(workspace: Workspace) -> Mapping[str, FileDataset | TabularDataset]:
     """Name → latest version of each registered dataset; read when they are asked for."""
-    return registry.all_of(workspace, from_definition)
+    return records.all_of(workspace, from_definition)
 
 
 def _columns(columns: Any) -> list[str]:
@@ -794,3 +794,97 @@ def _columns(columns: Any) -> list[str]:
     if not isinstance(found, Sequence) or not found or not all(isinstance(name, str) for name in found):
         raise WorkspaceError(f"expected the name of a column, or a list of names, but got {columns!r}")
     return list(dict.fromkeys(found))
+
+
+# How a step takes a dataset
+
+MODES = ("direct", "mount", "download")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class DatasetConsumptionConfig(Surface):
+    """A dataset as an input of a step, under a name.
+
+    Attributes:
+        name: by which the script knows it; letters, digits and underscores.
+        dataset: a dataset, a PipelineParameter that stands for one, or the output of an earlier step.
+        mode: ``mount``: files where they are, or fetched when ``run()`` wants them; ``download``: files brought to the
+            node first; ``direct``: rows, and of files the same as ``mount``, as on Azure.
+        path_on_compute: kept, and means nothing here: ``run()`` is told the paths.
+    """
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {"as_hdfs": "use as_mount()"}
+
+    name: str
+    dataset: Any
+    mode: str = "direct"
+    path_on_compute: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises WorkspaceError: the name is none, it is no dataset, or of a kind that has not this mode."""
+        check_input_name(self.name)
+        if self.mode not in MODES:
+            raise WorkspaceError(f"the mode of the input {self.name!r} is one of {', '.join(MODES)}, got {self.mode!r}")
+        self._check(self.dataset)
+
+    def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """The same with files where they are, or fetched when ``run()`` wants them."""
+        return dataclasses.replace(self, mode="mount", path_on_compute=path_on_compute)
+
+    def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """The same with files brought to the node first."""
+        return dataclasses.replace(self, mode="download", path_on_compute=path_on_compute)
+
+    def as_direct(self) -> DatasetConsumptionConfig:
+        """The same as it is without any of these."""
+        return dataclasses.replace(self, mode="direct", path_on_compute=None)
+
+    def to_input(self, dataset: Any = None) -> dict[str, Any]:
+        """It as an entry of a job config's ``inputs``. Not one of Azure's names.
+
+        Args:
+            dataset: what a PipelineParameter stands for in this submission.
+
+        Raises:
+            WorkspaceError: it is no dataset yet, or of a kind that has not this mode; or see
+                :meth:`~mpi_prs.azureml.datasets.dataset.AbstractDataset.to_input`.
+        """
+        dataset = self.dataset if dataset is None else dataset
+        if not hasattr(dataset, "to_input"):
+            raise WorkspaceError(f"the input {self.name!r} is no dataset yet, but {_described(dataset)}")
+        self._check(dataset)
+        section: dict[str, Any] = dataset.to_input()
+        return {**section, "mode": self.mode} if self.mode == "download" else section
+
+    def _check(self, dataset: Any) -> None:
+        stands_for = dataset
+        if hasattr(dataset, "default_value"):
+            stands_for = dataset.default_value  # of a PipelineParameter
+        are_rows = getattr(stands_for, "are_rows", None)
+        if are_rows:
+            if self.mode != "direct":
+                raise WorkspaceError(
+                    f"the input {self.name!r} is rows, which are always read where they are; leave as_{self.mode}() out"
+                )
+        elif are_rows is None:
+            raise WorkspaceError(
+                f"the input {self.name!r} is a dataset, such as Dataset.File.from_files(…), or a PipelineParameter "
+                f"whose default value is one, but got {_described(dataset)}"
+            )
+
+    def __repr__(self) -> str:
+        return f"DatasetConsumptionConfig(name={self.name!r}, dataset={self.dataset!r}, mode={self.mode!r})"
+
+
+def check_input_name(name: Any, what: str = "input") -> str:
+    """``name``, if an input or output can be called so. Raises WorkspaceError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise WorkspaceError(
+            f"the name of an {what} is made of letters, digits and underscores, no digit first, but got {name!r}"
+        )
+    return name
+
+
+def _described(value: Any) -> str:
+    return f"{value!r} of type {type(value).__name__}"

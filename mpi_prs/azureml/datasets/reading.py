@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import pyarrow as pa
 
-from mpi_prs.azureml.datasets.sources import DataSource
+from mpi_prs.azureml.datasets.records import DataSource
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore
 from mpi_prs.azureml.datastores.transfer import TransferProgress, bring, files_below, put, storage_of
 from mpi_prs.child.context.given_path import given_path

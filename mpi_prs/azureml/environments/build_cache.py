@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.azureml.environments.requirements import without_login
+from mpi_prs.azureml.environments.packages import without_login
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import EnvironmentProblem, WorkspaceError
 from mpi_prs.core.locks import among_threads, read_holder, this_process, try_lock, write_holder

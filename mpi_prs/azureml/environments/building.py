@@ -5,8 +5,8 @@
     policy                       from: environment.policy, else the workspace's setting environment_policy, else
                                  MPI_PRS_ENVIRONMENT_POLICY, else current
     current                      the interpreter at hand; what it lacks is said
-    venv                         a virtual environment, made once per definition (venv.py)
-    conda                        a conda environment, made once per definition (conda.py)
+    venv                         a virtual environment, made once per definition (installing.py)
+    conda                        a conda environment, made once per definition (installing.py)
     container                    docker.base_image, run by Apptainer (container.py); only if asked for
     /path/of/a/python            that one, as it is; what it lacks is said
 
@@ -28,9 +28,17 @@ from typing import Any, Protocol
 
 from mpi_prs.azureml.environments import container as containers
 from mpi_prs.azureml.environments.build_cache import Say
-from mpi_prs.azureml.environments.conda import conda_environment, conda_program, specification
+from mpi_prs.azureml.environments.installing import (
+    base_interpreter,
+    conda_environment,
+    conda_program,
+    fits,
+    refuse_conda_packages,
+    specification,
+    virtual_environment,
+)
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
-from mpi_prs.azureml.environments.requirements import (
+from mpi_prs.azureml.environments.packages import (
     anchored,
     conda_name,
     conda_requirement,
@@ -47,7 +55,6 @@ from mpi_prs.azureml.environments.sections import (
     PythonSection,
     check_policy,
 )
-from mpi_prs.azureml.environments.venv import base_interpreter, fits, refuse_conda_packages, virtual_environment
 from mpi_prs.child.context.workspace import Workspace
 from mpi_prs.core.environ import ENVIRONMENT_POLICY, HERE, TABLES_IN_FILES, TENSORFLOW1
 from mpi_prs.core.errors import EnvironmentProblem

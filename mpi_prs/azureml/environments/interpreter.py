@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 
-from mpi_prs.azureml.environments.requirements import normalized
+from mpi_prs.azureml.environments.packages import normalized
 from mpi_prs.core.errors import EnvironmentProblem
 
 OLDEST = (3, 7)

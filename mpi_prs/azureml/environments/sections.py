@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
-from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
+from mpi_prs.azureml.environments.packages import CondaDependencies
 from mpi_prs.child.context.data import DEFAULT_CPU_IMAGE
 from mpi_prs.core import values
 from mpi_prs.core.azure_names import Surface

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from mpi_prs.azureml.environments.building import PreparedEnvironment, prepare
-from mpi_prs.azureml.environments.conda_dependencies import CondaDependencies
 from mpi_prs.azureml.environments.environment import Environment
+from mpi_prs.azureml.environments.packages import CondaDependencies
 from mpi_prs.azureml.v2.assets import WorkspaceAssets
 from mpi_prs.azureml.v2.nodes import YamlNode
 from mpi_prs.core.errors import WorkspaceError

@@ -30,16 +30,15 @@ _OURS: Mapping[str, str] = {
     "TokenAuthentication",
     "mpi_prs.azureml.compute.target": "AmlCompute AmlComputeProvisioningConfiguration AmlComputeStatus ComputeTarget",
     "mpi_prs.azureml.compute.status": "AmlComputeNodeStateCounts ScaleSettings",
-    "mpi_prs.azureml.environments.conda_dependencies": "CondaDependencies",
+    "mpi_prs.azureml.environments.packages": "CondaDependencies",
     "mpi_prs.azureml.datasets.column_types": "DataType PromoteHeadersBehavior",
-    "mpi_prs.azureml.datasets.consumption": "DatasetConsumptionConfig",
-    "mpi_prs.azureml.datasets.dataset": "AbstractDataset Dataset FileDataset FileDatasetFactory TabularDataset "
-    "TabularDatasetFactory",
+    "mpi_prs.azureml.datasets.dataset": "AbstractDataset Dataset DatasetConsumptionConfig FileDataset "
+    "FileDatasetFactory TabularDataset TabularDatasetFactory",
     "mpi_prs.azureml.datasets.outputs": "OutputFileDatasetConfig OutputTabularDatasetConfig",
     "mpi_prs.azureml.datastores.datastore": "AzureBlobDatastore AzureFileDatastore DataPath Datastore FolderDatastore",
-    "mpi_prs.azureml.environments.environment": "DockerSection Environment PythonSection SparkSection",
+    "mpi_prs.azureml.environments.environment": "DockerConfiguration DockerSection Environment PythonSection "
+    "RunConfiguration SparkSection",
     "mpi_prs.azureml.models.model": "Model",
-    "mpi_prs.azureml.environments.runconfig": "DockerConfiguration RunConfiguration",
     "mpi_prs.azureml.workspace": "Workspace",
 }
 

@@ -1,4 +1,4 @@
-"""The policy ``venv``: a virtual environment with what pip was asked to install."""
+"""Environments that are installed: by pip (the policy ``venv``), by conda, mamba or micromamba (``conda``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from mpi_prs.azureml.environments.build_cache import Say, built, digest_of, outside, run_builder
 from mpi_prs.azureml.environments.interpreter import Interpreter, ask, this_interpreter
-from mpi_prs.azureml.environments.requirements import conda_name, is_option, local_path
+from mpi_prs.azureml.environments.packages import CondaDependencies, conda_name, is_option, local_path
 from mpi_prs.core.environ import HERE
-from mpi_prs.core.errors import EnvironmentProblem
+from mpi_prs.core.errors import ConfigError, EnvironmentProblem
 from mpi_prs.core.files import walk
+from mpi_prs.core.yaml import as_yaml, parse_yaml
 
-_PROGRESS = re.compile(r"\s*(Downloading .*(?:MB|GB)\)|Building wheel for .*|Installing collected packages: .*)")
+_PROGRESS_OF_PIP = re.compile(r"\s*(Downloading .*(?:MB|GB)\)|Building wheel for .*|Installing collected packages: .*)")
 _MADE_BY_PIP = ("build", "dist", "__pycache__", ".git", ".eggs")
 _LONGEST_PROGRESS = 200
 
@@ -102,7 +104,7 @@ def virtual_environment(
             requirements = target / "requirements.txt"
             requirements.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             command = [str(_python(target)), "-m", "pip", "install", "--progress-bar", "off", "-r", str(requirements)]
-            run_builder(command, f"{who}: pip", log, say, environ=environ, telling=_telling)
+            run_builder(command, f"{who}: pip", log, say, environ=environ, telling=_telling_of_pip)
 
     def check(target: Path) -> None:
         found.append(ask(_python(target)))
@@ -121,8 +123,8 @@ def _python(target: Path) -> Path:
     return target / "bin" / "python"
 
 
-def _telling(line: str) -> str:
-    found = _PROGRESS.match(line)
+def _telling_of_pip(line: str) -> str:
+    found = _PROGRESS_OF_PIP.match(line)
     return f"pip: {found[1][:_LONGEST_PROGRESS]}" if found else ""
 
 
@@ -145,3 +147,114 @@ def _state_of(line: str) -> Any:
 def _is_made_by_pip(name: str) -> bool:
     last = name[:-1].rpartition("/")[2]
     return name.endswith("/") and (last in _MADE_BY_PIP or last.endswith(".egg-info"))
+
+
+# By conda
+
+_PROGRAMS = ("mamba", "micromamba", "conda")
+_PROGRESS_OF_CONDA = re.compile(
+    r"\s*((?:Collecting package metadata|Solving environment|Preparing|Verifying|Executing|Installing).*)"
+)
+_ANSWERS = {"CONDA_ALWAYS_YES": "1", "MAMBA_ALWAYS_YES": "1"}
+"""Not all of these programs have the same option for it."""
+
+
+def conda_program(setting: str | None, environ: Mapping[str, str]) -> str:
+    """The program that makes environments: the workspace's, that of an initialised conda, or one in PATH.
+
+    Raises:
+        EnvironmentProblem: there is none.
+    """
+    if setting is not None:
+        if found := shutil.which(setting):
+            return found
+        raise EnvironmentProblem(f"the workspace's setting conda names {setting}, which is no program here")
+    for variable in ("MAMBA_EXE", "CONDA_EXE"):
+        if (path := environ.get(variable)) and os.access(path, os.X_OK):
+            return path
+    for name in _PROGRAMS:
+        if found := shutil.which(name, path=environ.get("PATH")):
+            return found
+    raise EnvironmentProblem(
+        f"there is none of {', '.join(_PROGRAMS)} in PATH; load or install one, name it by "
+        'ws.update_settings(conda="/path/of/conda"), or use the policy venv or current'
+    )
+
+
+def conda_environment(
+    folder: Path, program: str, specification: Mapping[str, Any], who: str, say: Say
+) -> tuple[Path, Interpreter]:
+    """The conda environment of a specification; made if there is none yet.
+
+    Args:
+        folder: the workspace's folder of what is built.
+        program: conda, mamba or micromamba.
+        specification: as a conda environment file says it, with a Python.
+        who: for messages, such as ``the environment 'batch'``.
+
+    Returns:
+        its Python, and what that has.
+
+    Raises:
+        EnvironmentProblem: the program failed, with its last lines.
+    """
+    found: list[Interpreter] = []
+
+    def make(target: Path, log: Path) -> None:
+        file = log.with_name("environment.yml")
+        file.write_text(as_yaml(dict(specification)), encoding="utf-8")
+        verb = ["create"] if Path(program).name.startswith("micromamba") else ["env", "create"]
+        target.rmdir()  # conda makes it, and refuses one that is there
+        command = [program, *verb, "--prefix", str(target), "--file", str(file)]
+        environ = {**outside(HERE), **_ANSWERS}
+        run_builder(command, f"{who}: {Path(program).name}", log, say, environ=environ, telling=_telling_of_conda)
+
+    def check(target: Path) -> None:
+        found.append(ask(_python(target)))
+
+    parts = {"policy": "conda", "specification": dict(specification), "machine": platform.machine()}
+    target = built(folder / digest_of(parts), f"the conda environment of {who}", say, make, check)
+    return _python(target), found[-1]
+
+
+def specification(packages: Sequence[str], channels: Sequence[str], pip_lines: Sequence[str]) -> dict[str, Any]:
+    """A conda environment file's content, with this Python's version where none is asked for, and pip if need be."""
+    dependencies: list[Any] = list(packages)
+    names = {conda_name(package) for package in packages}
+    if "python" not in names:
+        dependencies.insert(0, f"python={'.'.join(map(str, this_interpreter().version[:2]))}")
+    if pip_lines:
+        if "pip" not in names:
+            dependencies.append("pip")
+        dependencies.append({"pip": list(pip_lines)})
+    return {"channels": list(channels), "dependencies": dependencies}
+
+
+def exported(name: str) -> CondaDependencies:
+    """The packages of an environment that conda has on this machine.
+
+    Args:
+        name: of the environment, or its path.
+
+    Raises:
+        EnvironmentProblem: there is no conda here, or no such environment.
+    """
+    program = conda_program(None, HERE)
+    which = ["--prefix", name] if "/" in name else ["--name", name]
+    command = [program, "env", "export", *which, "--no-builds"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise EnvironmentProblem(f"{' '.join(command)} failed (exit code {done.returncode}): {' '.join(said)}")
+    try:
+        data = parse_yaml(done.stdout, f"the answer of {' '.join(command)}")
+    except ConfigError as error:
+        raise EnvironmentProblem(str(error)) from None
+    if isinstance(data, dict):
+        data.pop("variables", None)
+    return CondaDependencies.from_definition(data, f"the conda environment {name!r}")
+
+
+def _telling_of_conda(line: str) -> str:
+    found = _PROGRESS_OF_CONDA.match(line)
+    return f"conda: {found[1]}" if found else ""
