@@ -466,6 +466,23 @@ def test_a_script_that_reads_the_work_of_others_loses_no_row(new_job: NewJob) ->
     assert_every_row_once(job)
 
 
+def test_a_script_that_forges_answers_loses_its_own_rows_alone(new_job: NewJob) -> None:
+    body = """
+        import stat, struct
+        for descriptor in range(3, 64):
+            try:
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    os.write(descriptor, struct.pack("<3sBIQ", b"prs", 8, 1, 2) + b"{}")
+            except OSError:
+                pass
+        """
+    job = make_faulty(new_job, body, tries=99)
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job, rows_without(job, FAULTY))
+    assert all("something else than answers" in failure["message"] for failure in events(job, "failed"))
+
+
 def test_what_the_end_of_the_grace_time_cuts_off_is_no_failed_try(new_job: NewJob) -> None:
     script = """
 import os, time

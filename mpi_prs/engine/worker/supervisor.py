@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpi_prs.core.environ import PROCESS_FOLDER
 from mpi_prs.core.files import own_file
 from mpi_prs.engine.awake import AwakeClock
+from mpi_prs.engine.worker.answers import is_answer
 from mpi_prs.engine.worker.guard import kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.trust import Trust
@@ -47,7 +48,7 @@ from mpi_prs.wire.failure import (
     describe_exit,
     late_end,
 )
-from mpi_prs.wire.record import MINI_BATCH, RECORD
+from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import ProcessSettings
 from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
 
@@ -143,8 +144,8 @@ class UserProcess:
         self.started = self._clock()
         self._slot.write(ProcessPhase.INIT, -1, time.monotonic())
         self.channel = WorkerEnd(ours)
-        settings = replace(self.settings, process=place.number, patience=self.trust.patience)
-        self.channel.send(Kind.SETTINGS, 0, settings.pack())
+        self._process_settings = replace(self.settings, process=place.number, patience=self.trust.patience)
+        self.channel.send(Kind.SETTINGS, 0, self._process_settings.pack())
 
     # Work
 
@@ -195,8 +196,10 @@ class UserProcess:
             return news
         ended = self._has_ended()  # asked before reading: then what was read is all there is
         for frame in self.channel.receive():
-            if self._out_of_step or not self._is_next(frame):
-                self._out_of_step = True  # what it is an answer to was taken from the channel by somebody else
+            if self._out_of_step or not is_answer(
+                frame, self.state, self.outstanding, self._draining, self._process_settings
+            ):
+                self._out_of_step = True  # forged, or what it is an answer to was taken from the channel
                 break
             self._take(frame, now, news)
         if ended:
@@ -224,21 +227,6 @@ class UserProcess:
     def _died_of_a_stop_signal(self) -> bool:
         end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return end is not None and end.si_code == os.CLD_KILLED and end.si_status in _STOP_SIGNALS
-
-    def _is_next(self, frame: Frame) -> bool:
-        """Whether a frame with answers is one to the mini-batches whose turn it is."""
-        if frame.kind in (Kind.RESULTS, Kind.SPILLED):
-            last: int = RECORD.unpack_from(frame.body, RECORD.size * (frame.mini_batches - 1))[MINI_BATCH]
-        elif frame.kind == Kind.FAILED:
-            last = Failure.from_json(bytes(frame.body)).mini_batch
-        else:
-            return frame.kind != Kind.SKIPPED or frame.mini_batches <= self.outstanding_count
-        left = frame.mini_batches
-        for chunk in self.outstanding:
-            if left <= chunk.count:
-                return last == chunk.first + left - 1
-            left -= chunk.count
-        return False
 
     def _take(self, frame: Frame, now: float, news: News) -> None:
         if frame.kind == Kind.RESULTS:
