@@ -558,6 +558,26 @@ def test_rows_of_a_hundred_megabytes_pass_and_leave_no_file_behind(new_job: NewJ
     assert list(job.directory.spill.glob("*")) == []
 
 
+def test_a_file_with_rows_that_a_process_was_writing_when_it_died_goes_with_it(new_job: NewJob) -> None:
+    body = """
+        import builtins
+        really_open = open
+        def open_and_die(name, *arguments, **keywords):
+            file = really_open(name, *arguments, **keywords)
+            if str(name).endswith(".rows"):
+                os.write(file.fileno(), bytes(1 << 20))
+                os._exit(9)
+            return file
+        builtins.open = open_and_die
+        return ["x" * (5 << 20)]
+        """
+    job = make_faulty(new_job, body, tries=1, faulty=(14,))
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert list(job.directory.spill.glob("*")) == []
+
+
 def test_names_that_are_no_text_reach_the_output_as_they_are_on_disk(new_job: NewJob) -> None:
     names = [b"caf\xe9-\xff.txt", b"two\nlines.txt", "日本.txt".encode(), b" space \\ \t\"quote'.txt", b"-n.txt"]
     job = new_job(NAMES_SCRIPT.replace("return", "[open(path).close() for path in mini_batch]; return"), items=0)

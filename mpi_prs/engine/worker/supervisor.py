@@ -100,6 +100,7 @@ class UserProcess:
         self._draining = False
         self._ended_at = 0.0
         self._out_of_step = False
+        self._announced: set[str] = set()  # files with rows that are the master's business now
         self._stop_by = 0.0
         self._init_failure: Failure | None = None
         self._start()
@@ -237,7 +238,9 @@ class UserProcess:
             self._answered(frame.mini_batches)
             self.trust.has_done()
         elif frame.kind == Kind.SPILLED:
-            news.spilled.append((bytes(frame.body[: RECORD.size]), os.fsdecode(bytes(frame.body[RECORD.size :]))))
+            path = os.fsdecode(bytes(frame.body[RECORD.size :]))
+            self._announced.add(path)
+            news.spilled.append((bytes(frame.body[: RECORD.size]), path))
             self._answered(1)
             self.trust.has_done()
         elif frame.kind == Kind.FAILED:
@@ -365,6 +368,7 @@ class UserProcess:
         news.gone = True
         self._kill_group()  # what the script started may live on in the group
         kill_marked(str(self.place.scratch), PROCESS_FOLDER.name)  # or have left it
+        self._remove_unfinished_rows()
         preempted = self._draining and self._died_of_a_stop_signal()
         code = self._child.wait()
         self._guard.remove(self.pid)
@@ -391,6 +395,13 @@ class UserProcess:
         self.outstanding_count = 0
         if news.init_failure:
             self._write_error_log(news.init_failure)
+
+    def _remove_unfinished_rows(self) -> None:
+        """What it was putting into a file when it ended; the next start would do so, but it may be gigabytes."""
+        for path in Path(self.settings.spill).glob(f"{self.settings.node}-{self.place.number}-{self.pid}-*.rows"):
+            if str(path) not in self._announced:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _share_out(self, news: News, verdict: _Sentence, tail: str, seconds: float) -> None:
         """One mini-batch has the blame, if it is still without an answer; the others were not started.

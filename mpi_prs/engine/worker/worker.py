@@ -17,7 +17,6 @@ import os
 import selectors
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -34,6 +33,7 @@ from mpi_prs.engine.node import means_of, node_name
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
+from mpi_prs.engine.worker.own_folder import make_folder, remove_leftovers
 from mpi_prs.engine.worker.process_slots import left_behind, make_places
 from mpi_prs.engine.worker.start_check import NoRoom, NotUsable, Sight, look
 from mpi_prs.engine.worker.supervisor import UserProcess
@@ -157,9 +157,11 @@ class Worker:
 
     def _set_up(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        prefix = f"mpi_prs-{self._transport.rank}-"
-        self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=self._sight.scratch))
+        for folder in remove_leftovers(self._sight.scratch):
+            self._log.info("removed %s, which a worker had left that is dead", folder)
+        self._scratch, holder = make_folder(self._sight.scratch, self._transport.rank)
         undo = self._set_up_so_far
+        undo.callback(os.close, holder)
         undo.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._guard = Guard(self._scratch)
         undo.callback(self._guard.close)
