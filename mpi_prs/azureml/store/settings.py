@@ -20,7 +20,7 @@ LOW_PRIORITY = "lowpriority"
 
 _OF_A_NODE = ("cpus", "gpus")
 _TEXTS = ("environment_policy", "apptainer", "conda")
-_NAMES = ("backend", "vm_sizes", "slurm", "storage_endpoints", *_TEXTS)
+NAMES = ("backend", "vm_sizes", "slurm", "storage_endpoints", *_TEXTS)
 _BACKENDS = ("auto", "slurm", "local")
 
 
@@ -38,8 +38,8 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 def check(settings: Mapping[str, Any]) -> None:
     """Raises WorkspaceError naming the first setting that cannot be used, and what was expected."""
     for name, value in settings.items():
-        if name not in _NAMES:
-            raise WorkspaceError(f"there is no setting {name!r} of a workspace{near(name, _NAMES)}")
+        if name not in NAMES:
+            raise WorkspaceError(f"there is no setting {name!r} of a workspace{near(name, NAMES)}")
         if name == "backend" and value not in _BACKENDS:
             raise WorkspaceError(f"the setting backend is one of {', '.join(_BACKENDS)}, but got {value!r}")
         if name in _TEXTS and not (isinstance(value, str) and value.strip()):
