@@ -30,9 +30,10 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Files, Part, check_counted, quoted
 from mpi_prs.inputs.formats.hdf5.columns import NotText, arrow_type, to_arrow, to_plain
-from mpi_prs.inputs.formats.hdf5.file import DamagedFile, Hdf5File
-from mpi_prs.inputs.formats.hdf5.layout import (
+from mpi_prs.inputs.formats.hdf5.file import (
     ColumnSource,
+    DamagedFile,
+    Hdf5File,
     Layout,
     bytes_a_row,
     cache_for,
