@@ -110,12 +110,14 @@ def dtypes_of(path: Path, **options: Any) -> set[tuple[str, ...]]:
     return {tuple(map(str, at_the_user(table).dtypes)) for table in read_tables(dataset)}
 
 
-def test_parquet_without_statistics_keeps_its_integers(tmp_path: Path) -> None:
+def test_parquet_without_statistics_keeps_its_integers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mpi_prs.inputs")
     table = pa.table({"id": [BIG, BIG + 1], "flag": [True, False]})
     pq.write_table(table, tmp_path / "t.parquet", write_statistics=False)
     assert dtypes_of(tmp_path) == {("Int64", "boolean")}
     assert dtypes_of(tmp_path, column_types={"id": "int64"}) == {("int64", "boolean")}
     assert dtypes_of(tmp_path, numpy_types=True) == {("int64", "bool")}
+    assert [record.args for record in caplog.records if "statistics" in record.msg] == [("'id', 'flag'",), ("'flag'",)]
     whole = [row for each in read_tables(InputTable.from_parquet_files(str(tmp_path))) for row in each.to_pylist()]
     assert whole == table.to_pylist()
 

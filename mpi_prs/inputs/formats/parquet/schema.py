@@ -29,6 +29,7 @@ class Footer(NamedTuple):
         schema: of all its columns.
         nulls: columns of integers or booleans, and other columns asked for, that hold nulls or may hold some; and
             those that hold nothing else.
+        uncounted: those of them of which only a lack of statistics says so.
         categories: values of the dictionary columns, as far as they are wanted.
     """
 
@@ -36,6 +37,7 @@ class Footer(NamedTuple):
     rows: int
     schema: Any
     nulls: set[str]
+    uncounted: set[str]
     categories: dict[str, Any]
 
 
@@ -57,16 +59,18 @@ def summary(path: str, file: Any, also: Collection[str], read: Collection[str]) 
         and (owner in also or nullable_dtype(schema.field(owner).type))
     }
     nulls = {each.name for each in schema if metadata.num_rows and pa.types.is_null(each.type)}
+    uncounted: set[str] = set()
     for number in range(metadata.num_row_groups if wanted else 0):
         group = metadata.row_group(number)
         for leaf, owner in wanted.items():
-            if group.num_rows and owner not in nulls and _may_hold_nulls(group.column(leaf).statistics):
+            if not group.num_rows or owner in nulls:
+                continue
+            statistics = group.column(leaf).statistics
+            if statistics is None or not statistics.has_null_count:
+                uncounted.add(owner)
+            elif statistics.null_count:
                 nulls.add(owner)
-    return Footer(path, metadata.num_rows, schema, nulls, {})
-
-
-def _may_hold_nulls(statistics: Any) -> bool:
-    return statistics is None or not statistics.has_null_count or bool(statistics.null_count)
+    return Footer(path, metadata.num_rows, schema, nulls | uncounted, uncounted - nulls, {})
 
 
 def leaves(schema: Any) -> list[str]:
@@ -137,6 +141,7 @@ class Agreement:
         self._numpy_types = numpy_types
         self.first: Footer | None = None
         self.nulls: set[str] = set()
+        self._counted: set[str] = set()  # nulls that are there
         self.categories: dict[str, Any] = {}
         self._agreed: dict[str, tuple[Any, str]] = {}
 
@@ -150,7 +155,7 @@ class Agreement:
             return
         if self.first is None or not self.first.rows:
             self.first = footer
-            self.nulls, self.categories = set(), {}
+            self.nulls, self._counted, self.categories = set(), set(), {}
             self._agreed = {name: (footer.schema.field(name).type, footer.path) for name in self._selected(footer)}
         else:
             self._compare(self.first, footer)
@@ -158,6 +163,7 @@ class Agreement:
             if footer.schema.get_field_index(name) >= 0:
                 cast.check(name, footer.schema.field(name).type, f" in {footer.path}")
         self.nulls |= footer.nulls
+        self._counted |= footer.nulls - footer.uncounted
         for name, values in footer.categories.items():
             if name in self._agreed and name not in self._chosen:
                 self.categories[name] = united(self.categories.get(name), values)
@@ -183,7 +189,20 @@ class Agreement:
             metadata[b"pandas"] = json.dumps(described).encode()
         schema = pa.schema(fields, metadata=metadata or None)
         _check_zones(schema, self.first.path)
-        return for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
+        schema = for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
+        doubtful = [
+            each.name
+            for each in schema
+            if nullable_dtype(each.type) and each.nullable and each.name in self.nulls - self._counted
+            if each.name not in self._chosen or self._chosen[each.name].nullable is None
+        ]
+        if doubtful:
+            _log.info(
+                "no statistics rule out missing values in %s: their types in pandas are nullable (Int64, boolean); "
+                "column_types or numpy_types gives others",
+                quoted(doubtful),
+            )
+        return schema
 
     def _selected(self, footer: Footer) -> list[str]:
         names = footer.schema.names
