@@ -13,6 +13,7 @@ asks for its end itself.
 User code can do anything: print, exit, crash, fork, close descriptors. What guards the protocol against it:
 
 * stdin, stdout and stderr are not the channel; the channel's descriptor is checked before every write.
+* what the script finds as its parent is not the worker, but a process of our own that only waits.
 * a forked copy of this process that comes back from ``run()`` ends at once.
 * what it says about an error is cut to a length that can travel and be read.
 * what this process does right now stands in shared memory, where the worker sees it although we hang or die.
@@ -26,6 +27,7 @@ import faulthandler
 import functools
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -94,6 +96,7 @@ class Host:
         self._slot = slot
         self._settings = settings
         self._pid = os.getpid()
+        self._session = os.getsid(0)  # the number by which the worker knows us
         self._process = settings.process
         self._mini_batches: Any = PlainMiniBatches() if settings.payloads == "plain" else DescribedMiniBatches()
         self._row_form = settings.row_form
@@ -267,7 +270,7 @@ class Host:
     def _spill(self, rows: bytes) -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
-        name = f"{self._settings.node}-{self._process}-{self._pid}-{self._spilled}.rows"
+        name = f"{self._settings.node}-{self._process}-{self._session}-{self._spilled}.rows"
         path: str = os.path.join(self._settings.spill, name)
         try:
             with open(path, "wb") as file:
@@ -343,10 +346,41 @@ def _complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _die_with_the_worker() -> None:
-    """Ask the kernel to kill this process when its worker dies, however that happens (Linux)."""
+def _die_with_the_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, however that happens (Linux)."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _leave_a_parent(*descriptors: int) -> None:
+    """Go on in a copy of this process. The one that stays is what the script finds as its parent.
+
+    A script that kills its parent would else kill the worker, and with it the MPI job, again and again, and nobody
+    could tell which mini-batch did it. So it costs this process alone. The parent does nothing but wait, and ends as
+    the copy has ended; it shares its memory. A signal to all processes of a job is the copy's to answer.
+    """
+    _die_with_the_parent()
+    parent = os.getpid()
+    copy = os.fork()
+    if not copy:
+        _die_with_the_parent()
+        if os.getppid() != parent:
+            os._exit(1)
+        return
+    for number in (*_FOR_THE_COPY, DUMP_SIGNAL):
+        signal.signal(number, signal.SIG_IGN)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _, status = os.waitpid(copy, 0)
+    if os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one is enough
+        if os.WTERMSIG(status) in (*_FOR_THE_COPY, DUMP_SIGNAL):
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(parent, os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status))
+
+
+_FOR_THE_COPY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
 
 def _set_up_logs(level: str) -> None:
@@ -376,6 +410,7 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
     """Serve the worker at the other end of ``channel_descriptor``."""
     for descriptor in (channel_descriptor, slot_descriptor):
         os.set_inheritable(descriptor, False)  # what the script starts must not hold them open
+    _leave_a_parent(channel_descriptor, slot_descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's business; restored for the script below
     slot = Slot(slot_descriptor)
     os.close(slot_descriptor)
@@ -384,7 +419,6 @@ def main(channel_descriptor: int, slot_descriptor: int) -> None:
     if frame is None:
         return
     settings = ProcessSettings.unpack(bytes(frame.body))
-    _die_with_the_worker()
     _set_up_logs(settings.logging_level)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -128,6 +128,16 @@ FAILING = {
         "os.kill(os.getpid(), signal.SIGKILL)", "out-of-memory killer", replaced=True, trace=""
     ),
     "is terminated": Fault("os.kill(os.getpid(), signal.SIGTERM)", "killed by SIGTERM", replaced=True, trace=""),
+    "kills its parent": Fault(
+        """
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+        """,
+        "killed by SIGKILL",
+        replaced=True,
+        trace="",
+    ),
+    "kills its session": Fault("os.killpg(os.getsid(0), signal.SIGKILL)", "killed by SIGKILL", replaced=True, trace=""),
     "dies in a thread": Fault(
         """
         threading.Thread(target=os._exit, args=(3,)).start()

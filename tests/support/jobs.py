@@ -41,6 +41,13 @@ class Mpi:
         return [*self.mpirun, *launcher, "-n", str(ranks), str(self.python), "-m", "mpi_prs"]
 
 
+def parent_of(pid: int) -> int:
+    """0: it has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return 0
+
+
 @dataclass
 class Job:
     """A job in a folder of its own: ``in/`` has the files, ``out/`` gets the output."""
@@ -139,7 +146,9 @@ class Job:
         return [pid for pid, command in self.processes().items() if containing in command]
 
     def user_processes(self) -> list[int]:
-        return self.pids("child/host.py")
+        """Those in which the script runs; each has a parent that looks like it."""
+        found = set(self.pids("child/host.py"))
+        return [pid for pid in found if parent_of(pid) in found]
 
     def kill_all(self) -> None:
         for pid in self.processes():

@@ -355,7 +355,7 @@ class UserProcess:
         self._condemned = _Sentence(kind, message, blamed, now + _DUMP_SECONDS if dump else now)
         if dump:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, DUMP_SIGNAL)
+                os.killpg(self.pid, DUMP_SIGNAL)  # the script runs in a child of it
         else:
             self._kill_group()
 
