@@ -238,7 +238,7 @@ def test_it_takes_hold_of_what_was_imported_already_and_lets_go(tmp_path: Path) 
         print(tf.Session, tf is real, tf.real is real)
         tensorflow1.uninstall()
         import tensorflow as again
-        print(again is real, sum(isinstance(one, tensorflow1.TensorflowFinder) for one in sys.meta_path))
+        print(again is real, sum(isinstance(one, tensorflow1.TensorFlowFinder) for one in sys.meta_path))
         """,
         stand_in(tmp_path),
     )
