@@ -125,7 +125,7 @@ class NoRegularFile(OSError):
     """Something that is no regular file stands where one of ours should: a link, a folder, a pipe."""
 
     def __str__(self) -> str:
-        return f"{self.filename} is {self.strerror}: expected a file, and no link to one. Remove it"
+        return f"{self.filename} is {self.strerror}: expected a file. Remove it"
 
 
 def own_file(path: str, flags: int, mode: int = 0o666) -> int:
@@ -135,8 +135,13 @@ def own_file(path: str, flags: int, mode: int = 0o666) -> int:
         NoRegularFile: something else is there.
         OSError: it cannot be opened.
     """
+    return regular_file(path, flags | os.O_NOFOLLOW, mode)
+
+
+def regular_file(path: str, flags: int, mode: int = 0o666) -> int:
+    """The same through links, for files that users name."""
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
         what = _STRANGE.get(error.errno or 0)
         raise NoRegularFile(error.errno, what, os.fspath(path)) if what else error from None
@@ -148,6 +153,24 @@ def own_file(path: str, flags: int, mode: int = 0o666) -> int:
 
 
 _STRANGE = {errno.ELOOP: "a link", errno.EISDIR: "a folder", errno.ENXIO: "a pipe or a socket"}
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file, of no pipe or device, and of none that is larger than :data:`LARGEST`.
+
+    Raises:
+        NoRegularFile: something else is there.
+        OSError: it cannot be read, or is larger.
+    """
+    with open(path, "rb", opener=regular_file) as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, "it is larger than any that is meant", os.fspath(path))
+    return data
+
+
+LARGEST = 1 << 28
+"""Bytes of a file that is read as a whole."""
 
 
 def empty_folder(folder: Path, keep: Container[str] = ()) -> None:

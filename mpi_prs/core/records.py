@@ -24,6 +24,7 @@ import datetime
 import errno
 import functools
 import json
+import math
 import os
 import re
 import secrets
@@ -35,7 +36,7 @@ from typing import Any, TypeVar
 
 from mpi_prs.core import locks as locking
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import beside, claim, claim_folder, move, reason, replacing, sync_folder
+from mpi_prs.core.files import beside, claim, claim_folder, move, read_regular, reason, replacing, sync_folder
 from mpi_prs.core.words import near
 
 _LONGEST_NAME = 120  # bytes; a file's name has 255, and ours get prefixes and suffixes
@@ -106,18 +107,25 @@ def parse_json(data: bytes, path: Path, what: str) -> dict[str, Any]:
     """The JSON object in the bytes of a file. Raises WorkspaceError naming file and line."""
     try:
         text = data.decode("utf-8-sig")
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=no_number)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise WorkspaceError(f"{what}: {path}, line {line}: not UTF-8 text. Mend or remove this file") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise WorkspaceError(f"{what}: {path}, {place}: not JSON: {error.msg}. Mend or remove this file") from None
+    except ValueError as error:
+        raise WorkspaceError(f"{what}: {path}: not JSON: {error}. Mend or remove this file") from None
     except RecursionError:
         raise WorkspaceError(f"{what}: {path}: nested too deeply to be ours. Mend or remove this file") from None
     if not isinstance(found, dict):
         raise WorkspaceError(f"{what}: {path}: expected a JSON object {{…}}, got {_kind(found)}. Mend this file")
     return found
+
+
+def no_number(text: str) -> float:
+    """For ``parse_constant``: what Python takes for a number of JSON, and nobody else does. Raises ValueError."""
+    raise ValueError(f"{text} is no number")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -230,7 +238,7 @@ def write_dataclass(path: Path, record: object, *, lasting: bool = False) -> Non
 def read_dataclass(kind: type[Record], path: Path) -> Record | None:
     """The dataclass in a file; ``None``: there is none, or none that can be read."""
     try:
-        return from_json(kind, json.loads(_read(path)))
+        return from_json(kind, json.loads(_read(path), parse_constant=no_number))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -296,7 +304,8 @@ def _value(form: ast.expr, data: Any, where: str, kind: type) -> Any:
     plain = _PLAIN.get(name)
     if plain is None:
         return data if name == "Any" else _object(vars(sys.modules[kind.__module__])[name], data, where)
-    if not isinstance(data, plain) or (isinstance(data, bool) and name != "bool"):
+    is_infinite = isinstance(data, float) and not math.isfinite(data)  # 1e999 is one
+    if not isinstance(data, plain) or (isinstance(data, bool) and name != "bool") or is_infinite:
         raise ValueError(f"{where}: expected {name}, got {data!r}")
     return data
 
@@ -439,11 +448,11 @@ def _next_version(folder: Path) -> int:
 def _read(path: Path) -> bytes:
     for _ in range(20):
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except OSError as error:
             if error.errno != errno.ESTALE:  # NFS: replaced by another node between opening and reading
                 raise
-    return path.read_bytes()
+    return read_regular(path)
 
 
 def _encode(data: Mapping[str, Any], path: Path) -> bytes:

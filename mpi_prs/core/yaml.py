@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Tuple, Union  # noqa: UP035  # Python 3.7
 
 from mpi_prs.core.errors import ConfigError
+from mpi_prs.core.files import read_regular
 from mpi_prs.core.secrecy import holds_secret, looks_secret
 
 KeyPath = Tuple[Union[str, int], ...]  # noqa: UP006, UP007  # Python 3.7
@@ -181,7 +182,7 @@ def _read_text(path: Path, what: str) -> str:
     if path.is_dir():
         raise ConfigError(f"{path}: this is a folder; give the path of the {what}, a YAML file")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_regular(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of the {what}, a YAML file") from None
     except OSError as error:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError, OutputError
-from mpi_prs.core.files import replacing
+from mpi_prs.core.files import NoRegularFile, own_file, replacing
 from mpi_prs.inputs.formats.format import quoted
 
 FORMAT_VERSION = b"2"
@@ -203,7 +204,7 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a manifest, in hexadecimal: about 1 s a GB. Raises OutputError: it cannot be read."""
     found = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=own_file) as file:
             while piece := file.read(_PIECE):
                 found.update(piece)
     except OSError as error:
@@ -214,7 +215,14 @@ def digest_of(path: Path) -> str:
 # Reading
 
 _ADVICE = "start the run anew with --overwrite"
-_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)  # what Arrow, numpy and JSON make of noise
+_DAMAGE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RecursionError,
+)  # what Arrow, numpy and JSON make of noise
 
 
 @dataclass(slots=True)
@@ -302,6 +310,7 @@ class Manifest:
             OutputError: it is missing, damaged, of another version, or of another run.
         """
         try:
+            os.close(own_file(str(path), os.O_RDONLY))  # Arrow would wait for the writer of a pipe
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = reader.schema.metadata or {}
             version, kind = metadata.get(_VERSION), metadata.get(_KIND)
@@ -312,6 +321,8 @@ class Manifest:
                 return cls(path, reader, kind.decode(), json.loads(index[_INDEX]))
         except FileNotFoundError as error:
             raise OutputError(f"the manifest {path} is missing: {_ADVICE}") from error
+        except NoRegularFile as error:
+            raise OutputError(f"the manifest {error}") from error
         except PermissionError as error:
             raise OutputError(f"cannot read the manifest {path}: check its permissions") from error
         except _DAMAGE as error:

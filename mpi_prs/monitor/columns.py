@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import RECORD_TYPE, Results, read_journal
 from mpi_prs.wire.record import RECORD
 
@@ -43,14 +44,28 @@ class Listener(Protocol):
         """Anything else, in its order."""
 
 
-def listen(journal: Path, *listeners: Listener) -> None:
-    """Read a journal once, and tell every listener what is in it; cost and errors as of :func:`read_columns`."""
+def listen(journal: Path, *listeners: Listener, mini_batches: int | None = None) -> None:
+    """Read a journal once, and tell every listener what is in it; cost and errors as of :func:`read_columns`.
+
+    Args:
+        mini_batches: how many the run has, where that is known; a journal that names another is refused.
+    """
     for part in read_columns(journal):
+        if mini_batches is not None:
+            _check(part, mini_batches, journal)
         for listener in listeners:
             if isinstance(part, Columns):
                 listener.take_columns(part)
             else:
                 listener.take_event(part)
+
+
+def _check(part: Columns | dict[str, Any], mini_batches: int, journal: Path) -> None:
+    numbers = part.records["mini_batch"] if isinstance(part, Columns) else np.array([part.get("mini_batch", 0)])
+    if numbers.min() < 0 or numbers.max() >= mini_batches:
+        raise OutputError(
+            f"{journal} names a mini-batch that the run does not have, of {mini_batches}: it is not as it was written"
+        )
 
 
 def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[str, Any]]:
@@ -83,8 +98,22 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
         yield _columns(frames, nodes)
 
 
+def _sane(records: Any) -> Any:
+    """Records whose times can be shown; those of ours always can."""
+    if all(((records[name] >= 0) & (records[name] <= most)).all() for name, most in _MOST.items()):
+        return records
+    records = records.copy()
+    for name, most in _MOST.items():
+        records[name] = np.clip(np.nan_to_num(records[name]), 0, most)
+    return records
+
+
+_MOST = {"started": 2.5e11, "run": 1e9, "overhead": 1e9}
+"""Seconds: the year 9892, and 30 years."""
+
+
 def _columns(frames: list[Results], nodes: dict[int, str]) -> Columns:
-    records = np.frombuffer(b"".join(frame.records for frame in frames), RECORD_TYPE)
+    records = _sane(np.frombuffer(b"".join(frame.records for frame in frames), RECORD_TYPE))
     counts = [len(frame.records) // RECORD.size for frame in frames]
     before = np.cumsum(records["length"]) - records["length"]  # bytes of rows before each one, in this group
     firsts = np.cumsum([0, *counts[:-1]])

@@ -265,7 +265,7 @@ def _groups(run: RunDirectory) -> tuple[Manifest, list[_Group]]:
     """What failed, the largest group first."""
     manifest = Manifest.open(run.manifest)
     groups = _Groups(manifest)
-    listen(run.journal, groups)
+    listen(run.journal, groups, mini_batches=manifest.mini_batches)
     return manifest, groups.largest_first()
 
 

@@ -50,7 +50,7 @@ def write_reports(run: RunDirectory, manifest: Manifest) -> tuple[Statistics, in
         replacing(run.processed_mini_batches) as of_processed,
         contextlib.closing(FailedItems(manifest, run.failed_items, of_failed)) as failed,
     ):
-        listen(run.journal, statistics, failed, ProcessedMiniBatches(of_processed))
+        listen(run.journal, statistics, failed, ProcessedMiniBatches(of_processed), mini_batches=manifest.mini_batches)
         items = failed.finish()
     return statistics.finish(), items
 

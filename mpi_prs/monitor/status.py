@@ -135,6 +135,8 @@ def run_directory_of(folder: Path) -> RunDirectory:
 def status_text(run: RunDirectory, now: float) -> str:
     """Where the run stands, for people; ``now`` in seconds since 1970."""
     status = read_status(run.status)
+    if status is None and run.status.exists():
+        return f"{run.status} cannot be read: it is damaged, or not of this program. A run that is at work replaces it"
     if status is None:
         return f"no status yet in {run.status}: the run is listing its inputs, or has ended before it began"
     age = status.age(now)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import os
 import re
 import struct
@@ -28,13 +29,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.core.files import own_file
-from mpi_prs.wire.record import RECORD_FIELDS, RECORD_TYPES
+from mpi_prs.core.files import NoRegularFile, own_file
+from mpi_prs.wire.failure import shorten
+from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
 
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 """The records of a RESULTS frame as a structured array."""
@@ -46,6 +48,7 @@ _HEAD_BYTES = len(_NAMED) + 32 + 1
 _TORN_HEAD = re.compile(_NAMED + rb"[0-9a-f]{0,32}")
 _FRAME = struct.Struct("<IIB")
 _RESULTS = struct.Struct("<IQQI")
+_LARGEST = 1 << 28
 
 
 class FrameKind(enum.IntEnum):
@@ -126,10 +129,10 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
         run: the id of the run that it must be of, empty for one from before there were ids; ``None``: of any.
 
     Raises:
-        OutputError: the file is not a journal of this version, or of another run.
+        OutputError: the file is not a journal of this version, is of another run, or has an entry that is not ours.
         FileNotFoundError: there is none.
     """
-    with open(path, "rb", opener=own_file) as file:
+    with _opened(path) as file:
         head = file.read(_HEAD_BYTES)
         found = _HEAD.match(head)
         end = _HEAD_BYTES if found else len(_NAMELESS)
@@ -147,17 +150,86 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
         size = os.fstat(file.fileno()).st_size
         while len(head := file.read(_FRAME.size)) == _FRAME.size:
             length, crc, kind = _FRAME.unpack(head)
-            if end + _FRAME.size + length > size:
+            if end + _FRAME.size + length > size or length > _LARGEST:
                 return
             body = file.read(length)
             if zlib.crc32(body, zlib.crc32(head[-1:])) != crc:
                 return
             end += _FRAME.size + length
-            if kind == FrameKind.RESULTS:
-                worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
-                yield JournalEntry(Results(worker, offset, length, rows_crc, body[_RESULTS.size :]), None, end)
-            else:
-                yield JournalEntry(None, json.loads(body), end)
+            try:
+                results, event = _parse(kind, body)
+            except (ValueError, RecursionError, struct.error) as error:
+                raise OutputError(
+                    f"{path} has an entry before byte {end} that is not of ours ({error}): start the run anew with "
+                    "--overwrite"
+                ) from None
+            yield JournalEntry(results, event, end)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb", opener=own_file)
+    except NoRegularFile as error:
+        raise OutputError(str(error)) from None
+
+
+def _parse(kind: int, body: bytes) -> tuple[Results | None, dict[str, Any] | None]:
+    """Raises ValueError, RecursionError, struct.error: its CRC is right, but nobody of us has written it."""
+    if kind == FrameKind.RESULTS:
+        worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
+        records = body[_RESULTS.size :]
+        if len(records) % RECORD.size:
+            raise ValueError("a record is cut off")
+        return Results(worker, offset, length, rows_crc, records), None
+    if kind != FrameKind.EVENT:
+        raise ValueError(f"it is of the kind {kind}")
+    event = json.loads(body)
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise ValueError("it is no event")
+    fields = _FIELDS.get(event["event"])
+    if fields is None:
+        return None, event
+    found = {name: default for name, default in fields.items() if default is not _COUNT}
+    found |= {name: 0.0 if _is_infinite(value) else value for name, value in event.items()}
+    for name, default in fields.items():
+        if not _is_like(found.get(name), default):
+            raise ValueError(f"{event['event']}: {name} is {shorten(repr(found.get(name)), 40)}")
+    if not _is_like(found.get("time", 0.0), 0.0):
+        raise ValueError(f"{event['event']}: time is {shorten(repr(event['time']), 40)}")
+    return None, found
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if default is _COUNT:
+        return isinstance(value, int) and value >= 0
+    if isinstance(default, dict):
+        return isinstance(value, dict) and all(rank.isdecimal() and isinstance(value[rank], str) for rank in value)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+_COUNT = object()
+_FAILURE: dict[str, Any] = {
+    **{"mini_batch": _COUNT, "attempt": _COUNT, "kind": "exception", "message": "", "traceback": ""},
+    **{"node": "", "process": -1, "log": "", "seconds": 0.0},
+}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "start": {},
+    "attempt_failed": _FAILURE,
+    "failed": _FAILURE,
+    "synced": {"output": _COUNT, "modified": 0},
+    "damaged": {"output": _COUNT},
+    "workers": {"nodes": {}},
+    "worker_lost": {},
+    "benched": {"node": "", "why": ""},
+    "taken_back": {"node": ""},
+}
+"""Event → what its readers need of it, with defaults; a count must be there. Every time is a number."""
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 from collections import deque
@@ -10,7 +11,9 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import own_file
 from mpi_prs.core.units import many
 from mpi_prs.output.journal import JournalEntry, read_journal
@@ -57,6 +60,7 @@ class Ledger:
     """What a journal says.
 
     Attributes:
+        mini_batches: how many the run has.
         journal_end: bytes of the journal that hold.
         output_end: bytes of the output that hold.
         done: mini-batches that are done.
@@ -68,6 +72,7 @@ class Ledger:
         complete: whether the run was completed (and not reopened since).
     """
 
+    mini_batches: int = 1 << 30
     journal_end: int = 0
     output_end: int = 0
     done: Numbers = field(default_factory=Numbers)
@@ -79,9 +84,10 @@ class Ledger:
     complete: bool = False
 
     def take(self, entry: JournalEntry) -> None:
-        """Add one entry. About 0.5 µs a record."""
+        """Add one entry. About 0.5 µs a record. Raises OutputError: it names a mini-batch twice, or one too many."""
         if entry.results is not None:
             for record in RECORD.iter_unpack(entry.results.records):
+                self._check(record[MINI_BATCH])
                 self.done.add(record[MINI_BATCH])
                 self.items += record[ITEMS]
                 self.short += max(0, record[ITEMS] - record[RETURNED])
@@ -91,15 +97,25 @@ class Ledger:
             self._take_event(entry.event)
         self.journal_end = entry.end
 
-    def _take_event(self, event: dict[str, object]) -> None:
-        kind, number = event["event"], event.get("mini_batch")
+    def _check(self, number: int) -> None:
+        if number in self.done or not 0 <= number < self.mini_batches:
+            what = "twice" if number in self.done else f"of {self.mini_batches}"
+            raise OutputError(
+                f"the journal names mini-batch {number} {what}: it is not as it was written. Start the run anew with "
+                "--overwrite"
+            )
+
+    def _take_event(self, event: dict[str, Any]) -> None:
+        kind, number = event["event"], event.get("mini_batch", -1)
         if kind == "start":
             self.starts += 1
         elif kind == "attempt_failed":
-            self.attempts[int(str(number))] = int(str(event["attempt"]))
+            self._check(number)
+            self.attempts[number] = event["attempt"]
         elif kind == "failed":
-            self.failed.add(int(str(number)))
-            self.attempts.pop(int(str(number)), None)
+            self._check(number)
+            self.failed.add(number)
+            self.attempts.pop(number, None)
         elif kind == "complete":
             self.complete = True
         elif kind == "reopened":
@@ -107,9 +123,9 @@ class Ledger:
             self.failed.clear()
 
 
-def read_ledger(journal: Path, output: Path | None, run: str | None = None) -> Ledger:
+def read_ledger(journal: Path, output: Path | None, run: str | None = None, mini_batches: int | None = None) -> Ledger:
     """What a journal says; with an ``output``, as far as its rows are there, see :meth:`Replay.checked`."""
-    replay = Replay(journal, run)
+    replay = Replay(journal, run, mini_batches)
     return replay.claimed() if output is None else replay.checked(output)
 
 
@@ -120,10 +136,15 @@ class Replay:
     has changed it since; those after it have to be read and compared with their CRC.
     """
 
-    def __init__(self, journal: Path, run: str | None = None) -> None:
-        """As :func:`mpi_prs.output.journal.read_journal`, which see for what it raises."""
+    def __init__(self, journal: Path, run: str | None = None, mini_batches: int | None = None) -> None:
+        """As :func:`mpi_prs.output.journal.read_journal`, which see for what it raises.
+
+        Args:
+            mini_batches: how many the run has, where that is known.
+        """
         self._journal = journal
-        self._ledger = Ledger()
+        self._new = functools.partial(Ledger) if mini_batches is None else functools.partial(Ledger, mini_batches)
+        self._ledger = self._new()
         self._doubtful: deque[JournalEntry] = deque()
         self._modified = 0
         self._is_damaged = False
@@ -167,7 +188,7 @@ class Replay:
         if damaged is None:
             return self.claimed()
         if why:
-            held = Ledger()
+            held = self._new()
             for entry in _before(read_journal(self._journal), damaged):
                 held.take(entry)
         else:

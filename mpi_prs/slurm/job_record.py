@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mpi_prs.core.errors import EXIT_RESUMABLE
@@ -25,7 +26,11 @@ def keep_submitted_job(run: RunDirectory, job_id: str) -> None:
 def submitted_job(run: RunDirectory) -> str | None:
     """The job that ``submit`` submitted last; ``None`` if there is none."""
     found = read_dataclass(SubmittedJob, run.slurm_job)
-    return found.job_id if found is not None and found.job_id.isdecimal() else None
+    return found.job_id if found is not None and _is_job(found.job_id) else None
+
+
+def _is_job(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,18}", text) is not None
 
 
 def has_ended(status: Status | None, job_id: str) -> bool:
@@ -40,4 +45,4 @@ def latest_job(run: RunDirectory) -> str | None:
     """
     status = read_status(run.status)
     known = [submitted_job(run), status.slurm_job_id if status else None]
-    return max((job for job in known if job and job.isdecimal()), key=int, default=None)
+    return max((job for job in known if job and _is_job(job)), key=int, default=None)

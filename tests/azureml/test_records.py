@@ -17,6 +17,7 @@ from mpi_prs.azureml.store import import_files
 from mpi_prs.azureml.store.import_files import copy_into, incoming_folder
 from mpi_prs.child.context.script_context import ScriptContext, script_context
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
+from mpi_prs.core import records
 from mpi_prs.core.azure_names import NotRegistered, Registered
 from mpi_prs.core.environ import MODELS, NAMED_INPUTS, WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
@@ -126,14 +127,14 @@ def test_a_record_that_was_just_replaced_elsewhere_is_read_again(
     path = tmp_path / "thing.json"
     write_json(path, {"a": 1})
     stale = [OSError(errno.ESTALE, "Stale file handle")] * 3
-    read_bytes = Path.read_bytes
+    read_regular = records.read_regular
 
-    def read(self: Path) -> bytes:
+    def read(path: Path) -> bytes:
         if stale:
             raise stale.pop()
-        return read_bytes(self)
+        return read_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(records, "read_regular", read)
     assert read_json(path, "the thing") == {"a": 1}
     assert not stale
 

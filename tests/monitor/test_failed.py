@@ -210,3 +210,9 @@ def test_a_journal_without_its_manifest_is_an_error(run: Run) -> None:
 )
 def test_what_varies_in_a_message_is_left_out(message: str, expected: str) -> None:
     assert generalised(message) == expected
+
+
+def test_a_journal_with_a_mini_batch_that_the_run_does_not_have_is_refused(run: Run) -> None:
+    run.journal.fail(10**9, message="ValueError: bad", attempt=2)
+    with pytest.raises(OutputError, match="names a mini-batch that the run does not have"):
+        run.report()

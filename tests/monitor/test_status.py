@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,22 @@ def test_where_there_is_no_run_the_message_says_what_was_looked_for(tmp_path: Pa
         run_directory_of(tmp_path)
     with pytest.raises(OutputError, match="no run in"):
         run_directory_of(tmp_path / "_run")
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 10**5, b'{"phase": "running", "elapsed_seconds": NaN}', b"1e999", b"\0", None]
+)
+def test_a_status_that_nobody_of_us_has_written_is_said_to_be_damaged(run: RunDirectory, content: bytes | None) -> None:
+    run.root.mkdir(exist_ok=True)
+    run.status.unlink(missing_ok=True)
+    os.mkfifo(run.status) if content is None else run.status.write_bytes(content)
+
+    assert status_text(run, T0).startswith(f"{run.status} cannot be read: it is damaged")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_no_status(run: RunDirectory, number: str) -> None:
+    said(run)
+    run.status.write_text(run.status.read_text().replace('"elapsed_seconds": ', f'"elapsed_seconds": {number}, "x": '))
+
+    assert read_status(run.status) is None

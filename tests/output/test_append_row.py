@@ -339,6 +339,16 @@ def test_when_the_journal_is_lost_everything_is_done_again(run: Run) -> None:
     assert run.part.read_bytes() == rows_of(2)
 
 
+@pytest.mark.parametrize("number", [1, -3, 777, 10**12])
+def test_a_journal_that_names_a_mini_batch_twice_or_one_too_many_is_refused(run: Run, number: int) -> None:
+    with run.open() as output:
+        append(output, 1)
+        output.append(1, RECORD.pack(number, 9, 7, 1, 0, 0, 1e9, 0.5, 0.25), b"")
+
+    with pytest.raises(OutputError, match=rf"names mini-batch {number} (twice|of 12)"):
+        read_ledger(run.journal, run.part, mini_batches=12)
+
+
 # What somebody else has changed
 
 

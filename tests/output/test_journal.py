@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,7 @@ def test_a_journal_that_is_started_anew_holds_nothing_old(path: Path) -> None:
 
 
 def test_text_that_is_not_unicode_survives(path: Path) -> None:
-    event = {"event": "failed", "message": "cannot read caf\udce9\n"}
+    event = {"event": "something", "message": "cannot read caf\udce9\n"}
     write(path, [event])
 
     assert read(path) == [event]
@@ -186,6 +189,51 @@ def test_a_file_that_is_no_journal_is_refused(path: Path, foreign: bytes) -> Non
 
     with pytest.raises(OutputError, match=r"journal is not a journal of this version; start the run anew"):
         read(path)
+
+
+NONSENSE = {
+    "no event": b'{"a": 1}',
+    "a list": b"[1]",
+    "no JSON": b"xx",
+    "deep": b"[" * 100_000,
+    "failed without its mini-batch": b'{"event": "failed", "attempt": 1}',
+    "failed by a text": b'{"event": "failed", "mini_batch": "x", "attempt": 1}',
+    "failed by a negative number": b'{"event": "failed", "mini_batch": -5, "attempt": 1}',
+    "failed by a list": b'{"event": "failed", "mini_batch": 1, "attempt": 1, "message": []}',
+    "synced to a text": b'{"event": "synced", "output": "x"}',
+    "workers without nodes": b'{"event": "workers", "nodes": 5}',
+    "a time of day": b'{"event": "start", "time": "noon"}',
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [*[(2, body) for body in NONSENSE.values()], (1, b"short"), (1, bytes(24 + 47)), (9, b"{}")]
+)
+def test_an_entry_that_nobody_of_us_has_written_is_refused(path: Path, kind: int, body: bytes) -> None:
+    write(path, [{"event": "start"}])
+    tail = bytes((kind,)) + body
+    with open(path, "ab") as file:
+        file.write(struct.pack("<II", len(body), zlib.crc32(tail)) + tail)
+
+    with pytest.raises(OutputError, match=r"journal has an entry before byte \d+ that is not of ours .*--overwrite"):
+        read(path)
+
+
+def test_a_failure_has_all_that_its_readers_need(path: Path) -> None:
+    write(path, [{"event": "failed", "mini_batch": 1, "attempt": 2, "seconds": float("inf"), "pause": float("nan")}])
+
+    assert read(path) == [
+        {
+            **{"event": "failed", "mini_batch": 1, "attempt": 2, "kind": "exception", "message": "", "traceback": ""},
+            **{"node": "", "process": -1, "log": "", "seconds": 0.0, "pause": 0.0},
+        }
+    ]
+
+
+def test_what_is_no_regular_file_is_no_journal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal")
+    with pytest.raises(OutputError, match="journal is no regular file"):
+        read(tmp_path / "journal")
 
 
 @pytest.mark.parametrize("run", ["", ID])

@@ -276,7 +276,7 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     rows = config.output_action == "append_row"
     part = directory.partial_output_file(config.append_row_file_name) if rows else None
     final = directory.output_file(config.append_row_file_name)
-    replay = Replay(directory.journal, run) if directory.journal.exists() else None
+    replay = Replay(directory.journal, run, manifest.mini_batches) if directory.journal.exists() else None
     ledger = replay.claimed() if replay is not None else Ledger()
     if _needs_no_work(ledger, options):
         if part is None or final.exists():
