@@ -355,7 +355,14 @@ class TestWhatTheSampleDidNotShow:
     @pytest.mark.parametrize("skip", [False, True])
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
     @pytest.mark.parametrize(
-        "value", ['"x\ny"', '"x\n8,z\ny"', '"' + "7,z\n" * 100 + '"', '"he ""says""\n7,""z""\n1,y\n"']
+        "value",
+        [
+            '"x\ny"',
+            '"x\n8,z\ny"',
+            '"' + "7,z\n" * 100 + '"',
+            '"he ""says""\n7,""z""\n1,y\n"',
+            '"' + 'so ""he""7,z\n' * 50 + '"',
+        ],
     )
     def test_line_breaks_in_quotes_fail_the_mini_batches_that_they_are_in(
         self, tmp_path: Path, value: str, end: str, skip: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.delimited import survey as delimited_survey
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import BatchSize
 from tests.support.tables import STORE, at_the_user, parts_of
@@ -272,3 +274,33 @@ def test_files_with_different_columns_are_combined(table: Any, size: int) -> Non
         head = {name: name for name in names}
         text = "\n".join(",".join(row.get(name, "") for name in names) for row in [head, *whole])
         same(frames, by_pandas(text))
+
+
+PIECES = ["x", "a,b", 'say ""hi""', "\n", "7,z\n", "\n8,w\n", "5", "\n\n", "\r\n", '""']
+
+
+@settings(max_examples=60)
+@given(
+    values=st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join), min_size=1, max_size=3),
+    quoted=st.booleans(),
+    size=st.sampled_from([20, 60, 150, 400, 10**6]),
+)
+def test_pieces_of_values_with_line_breaks_are_never_rows(values: list[str], quoted: bool, size: int) -> None:
+    """The sample is the beginning and the end, and the values are in the middle."""
+    usual = ["1,v"] * 40 + ['2,"v, w"' if quoted else "3,v"]
+    lines = usual + [line for value in values for line in [f'9,"{value}"', *usual]] + usual
+    types = {"a": "string", "b": "string"}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited_survey, "SAMPLE_BYTES", 200)
+        patch.setattr(delimited_survey, "_PIECE_BYTES", 100)
+        path = Path(folder, "t.csv")
+        path.write_bytes(("a,b\n" + "\n".join(lines) + "\n").encode())
+        with_breaks = frames_of(Delimited(support_multi_line=True, column_types=types), [path], BatchSize(bytes=10**6))
+        records = set(pd.concat(with_breaks).itertuples(index=False, name=None))
+        format = Delimited(on_bad_record="skip_and_count", column_types=types)
+        survey, parts = parts_of(format, [path], BatchSize(bytes=size))
+        with closing(format.reader(survey, STORE)) as reader:
+            for part in parts:
+                with suppress(InputError):
+                    rows = at_the_user(reader.read(part).data).itertuples(index=False, name=None)
+                    assert {tuple(map(str, row)) for row in rows} <= {tuple(map(str, row)) for row in records}

@@ -297,6 +297,14 @@ def test_a_whole_number_beyond_64_bits_is_refused(tmp_path: Path, record: dict[s
         assert frame["n"].tolist() == [str(10**20)]
 
 
+@pytest.mark.parametrize("key", [b"\xff", b"\\ud800"])
+def test_a_key_that_is_no_text_is_a_bad_record_in_the_sample_too(tmp_path: Path, key: bytes) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(b'{"n": 1}\n{"' + key + b'": 2}\n')
+    (batch,) = batches_of(JsonLines(on_bad_record="skip_and_count"), [file])
+    assert (batch.data.to_pydict(), batch.skipped) == ({"n": [1]}, 1)
+
+
 def test_digits_lost_beside_fractions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = written(tmp_path / "t.jsonl", {"n": 2**60 + 1, "o": 2**60}, {"n": 0.5})
     (frame,) = frames_of(JsonLines(), [file])
@@ -325,6 +333,8 @@ BAD = [
     ('{"n": 1} {"n": 2}', "it is not JSON"),
     ("[1, 2]", r"\[1, 2\] is not a JSON object"),
     ('{"n": 1, "s": "\udcff"}', "byte 16 is not UTF-8"),
+    ('{"n": 1, "\udcff": "x"}', "byte 11 is not UTF-8"),
+    ('{"n": 1, "s": "x", "\\ud800": 1}', "half of a surrogate pair"),
     ("[" * 100_000, "nested too deep"),
     ('{"n": ' * 20_000 + "1" + "}" * 20_000, "nested too deep"),
 ]

@@ -200,7 +200,7 @@ def begins_inside(before: bytes, text: bytes, start: int, stop: int, dialect: Di
             return True
         if _opens_first(line, dialect):
             return False
-    end = len(before) if at == start else 0
+    end = len(before)  # no line of these tells
     while (quote := before.rfind(dialect.quote, 0, end)) >= 0:
         line, end, _ = _line_around(before, quote, 0, end)
         if _ends_open(line, dialect):

@@ -174,13 +174,15 @@ def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
     most = None
     try:
         table = _read(data, None, "infer")
+        types = {each.name: undated(each.type) for each in table.schema}
+        columns = dict(zip(table.column_names, table.columns, strict=True))
     except _FAILURES:
         most = by_hand
     else:
-        deep = any(depth_of_type(each.type) >= MAX_DEPTH for each in table.schema)
-        if not deep and not any(may_hide_integers(chunk) for column in table.columns for chunk in column.chunks):
-            lacking = [name for name in table.column_names if table[name].null_count]
-            found.add({each.name: undated(each.type) for each in table.schema}, lacking, table.num_rows, piece.file)
+        deep = any(depth_of_type(type) >= MAX_DEPTH for type in types.values())
+        if not deep and not any(may_hide_integers(chunk) for column in columns.values() for chunk in column.chunks):
+            lacking = [name for name, column in columns.items() if column.null_count]
+            found.add(types, lacking, table.num_rows, piece.file)
             return
     for line in [line for line in data.split(b"\n") if line.strip()][:most]:
         try:

@@ -401,6 +401,11 @@ def parsed(line: bytes) -> dict[str, Any]:
         raise Misfit(None, f"it is not JSON ({error}); expected one object a line") from None
     if not isinstance(value, dict):
         raise Misfit(None, f"{shown(value)} is not a JSON object; expected one object a line")
+    if b"\\u" in line:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Misfit(None, "it has half of a surrogate pair, which is no character") from None
     return value
 
 
