@@ -29,7 +29,7 @@ from mpi_prs.inputs.formats.delimited.file import (
     squeezed_chunks,
     too_long,
 )
-from mpi_prs.inputs.formats.delimited.records import Records, begins_inside, line_breaks, records_of
+from mpi_prs.inputs.formats.delimited.records import Records, begins_inside, ends_of_values, line_breaks, records_of
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, is_integer_text, to_datetimes, to_values
@@ -209,6 +209,7 @@ class DelimitedReader:
         if dialect.multi_line:
             _doubt_if(text.count(dialect.quote) % 2 == 1)
             return
+        _doubt_if(self._watched and text.count(dialect.quote) % 2 == 1)
         data, end = text.data, text.stop
         lines = text.count(b"\n")
         if text.has(b"\r"):
@@ -236,9 +237,8 @@ class DelimitedReader:
         content = text.content
         records = records_of(content, dialect)
         wanted = [name for name in columns.schema.names if name in set(names)]
-        if self._watched and records.open.any():
-            number = int(records.open.argmax())
-            raise self._torn(part, text, int(records.lines[number]), "a quoted value does not end in this line")
+        if self._watched:
+            self._check_lines(part, text, records)
         texts = texts_of(content, records, dialect, names, wanted, columns.missing, columns.fill)
         if columns.whole_texts:
             whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
@@ -276,6 +276,15 @@ class DelimitedReader:
         missing = pc.is_null(values)
         wrong = pc.indices_nonzero(pc.and_(pc.is_valid(texts), missing) if field.nullable else missing)
         return values, np.frombuffer(wrong.buffers()[1], np.uint64, len(wrong)).astype(np.int64)
+
+    def _check_lines(self, part: Part, text: Text, records: Records) -> None:
+        """Raises InputError: one of the lines seems to be a piece of a quoted value."""
+        if records.open.any():
+            number = int(records.open.argmax())
+            raise self._torn(part, text, int(records.lines[number]), "a quoted value does not end in this line")
+        if self._opener.dialect.quote and (ends := ends_of_values(text.content, records, self._opener.dialect)):
+            problem = "it seems to be the end of a quoted value that began on a line before"
+            raise self._torn(part, text, int(records.lines[ends[0]]), problem)
 
     def _torn(self, part: Part, text: Text, lines: int, problem: str) -> InputError:
         """What to say of a part whose lines may be pieces of values; the problem is after so many of its lines."""

@@ -164,24 +164,30 @@ def _ends_open(line: bytes, dialect: Dialect) -> bool:
     return _quoted_values(line, dialect, False)[1]
 
 
-def ends_a_value(line: bytes, dialect: Dialect) -> bool:
-    """Whether a line looks like the end of a quoted value that began on a line before."""
-    if line.count(dialect.quote) % 2 == 0:
-        return False
+def _begins_inside(line: bytes, dialect: Dialect) -> bool | None:
+    """Whether a line with quotes begins inside a quoted value, which ends in it; ``None``: it does not tell."""
     quote = re.escape(dialect.quote)
-    found = re.match(b"[^%b]*(?:%b%b[^%b]*)*%b(?=%b|$)" % ((quote,) * 5 + (re.escape(dialect.separator),)), line)
-    return found is not None and not _ends_open(line, dialect)
+    doubled = re.match(b"[^%b]*(?:%b%b[^%b]*)*" % ((quote,) * 4), line)
+    at = doubled.end() if doubled else 0
+    if at == len(line):
+        return None
+    if line[at + 1 : at + 2] not in (b"", dialect.separator):
+        return False
+    if line.count(dialect.quote) % 2 and not _ends_open(line, dialect):
+        return True
+    first = line.find(dialect.quote)
+    return False if first == 0 or line[first - 1 : first] == dialect.separator else None
 
 
 def ends_of_values(text: bytes, records: Records, dialect: Dialect) -> list[int]:
-    """The numbers of the records, a line each, that look so."""
+    """The numbers of the records, a line each, that look like the end of a quoted value that began before."""
     array: Any = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(array == dialect.quote[0])
     if not len(quotes) or not len(records.starts):
         return []
     line = np.searchsorted(records.starts, quotes, side="right") - 1
     odd = np.flatnonzero(np.bincount(line[line >= 0], minlength=len(records.starts)) & 1)
-    return [n for n in odd.tolist() if ends_a_value(text[records.starts[n] : records.stops[n]], dialect)]
+    return [n for n in odd.tolist() if _begins_inside(text[records.starts[n] : records.stops[n]], dialect)]
 
 
 def begins_inside(before: bytes, text: bytes, start: int, stop: int, dialect: Dialect) -> bool:
@@ -196,16 +202,14 @@ def begins_inside(before: bytes, text: bytes, start: int, stop: int, dialect: Di
     at = start
     while (quote := text.find(dialect.quote, at, stop)) >= 0:
         line, _, at = _line_around(text, quote, start, stop)
-        if ends_a_value(line, dialect):
-            return True
-        if _opens_first(line, dialect):
-            return False
-    end = len(before)  # no line of these tells
+        if (inside := _begins_inside(line, dialect)) is not None:
+            return inside
+    end = len(before)
     while (quote := before.rfind(dialect.quote, 0, end)) >= 0:
         line, end, _ = _line_around(before, quote, 0, end)
         if _ends_open(line, dialect):
             return True
-        if line.count(dialect.quote) % 2 or _opens_first(line, dialect):
+        if _begins_inside(line, dialect) is not None:
             return False
     return False
 
@@ -222,12 +226,6 @@ def closes_well(record: bytes, dialect: Dialect) -> bool:
     """Whether each quoted value of a record is followed by a separator or by the record's end."""
     spans, is_open = _quoted_values(record, dialect, False)
     return not is_open and all(record[stop : stop + 1] in (b"", dialect.separator) for _, stop in spans)
-
-
-def _opens_first(line: bytes, dialect: Dialect) -> bool:
-    """Whether the first quote of a line opens a value."""
-    at = line.find(dialect.quote)
-    return at == 0 or line[at - 1 : at] == dialect.separator
 
 
 def _of_blanks(text: bytes, array: Any, starts: Any, stops: Any, dialect: Dialect) -> Any:
