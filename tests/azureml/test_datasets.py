@@ -107,6 +107,14 @@ def test_places_in_a_datastore(store: Datastore, path: Any, expected: list[str])
         assert in_a_job(dataset.to_input()) == [store.url(name) for name in expected]
 
 
+def test_a_folder_whose_name_holds_signs_of_a_glob_is_that_folder(store: Datastore, tmp_path: Path) -> None:
+    make(tmp_path / "up", {"d[1]/x": b"", "d[1]/y/z": b"", "d1": b""})
+    store.upload(tmp_path / "up", "odd")
+    for path, names in (("odd/d[1]", ["/x", "/y/z"]), ("odd/d[1]/x", ["/x"]), ("odd/d[[]1]/*", ["/d[1]/x"])):
+        dataset = Dataset.File.from_files(store.path(path))
+        assert dataset.to_path() == names
+
+
 def test_a_whole_datastore(store: Datastore) -> None:
     names = ["labels.txt", "mnist/0.png", "mnist/1.png", "mnist/sub/2.png", "sales/1.csv", "sales/2.csv"]
     for path in (store, store.path(), DataPath(store)):

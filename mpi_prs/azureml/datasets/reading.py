@@ -163,18 +163,21 @@ def _bases(sources: Sequence[DataSource]) -> list[tuple[str, str]]:
 def _literal_folder(source: DataSource, root: str) -> str:
     """The deepest folder that all files of a place are below, with a slash at the end."""
     path = source.root()[1]
-    if is_glob(path) and not os.path.lexists(root + path):
-        return root + literal(path)
-    is_folder = path.endswith("/") or not path
-    if not is_folder:
-        is_folder = os.path.isdir(root + path) if not is_url(root) else not _is_blob(source)
-    return root + (path.rstrip("/") + "/" if path and is_folder else path[: path.rfind("/") + 1])
+    folder = path.rstrip("/") + "/" if path else ""
+    if is_url(root):
+        first = _first(source) if is_glob(path) or path != folder else root + folder
+        is_folder, is_file = first.startswith(root + folder), first == root + path
+    else:
+        is_folder = os.path.isdir(root + path) or (path == folder and not is_glob(path))
+        is_file = os.path.lexists(root + path)
+    if is_folder:
+        return root + folder
+    return root + (path[: path.rfind("/") + 1] if is_file or not is_glob(path) else literal(path))
 
 
-def _is_blob(source: DataSource) -> bool:
-    """Whether a URL is that of a file, and not of a folder: the listing of a file is itself alone."""
-    url = source.pattern()
-    return next(iter(list_urls(url, storage_of(source.storage()))))[0] == url
+def _first(source: DataSource) -> str:
+    """The URL of the first file of a place: that of a file is its own, those of a folder begin with the folder's."""
+    return next(iter(list_urls(source.pattern(), storage_of(source.storage()))))[0]
 
 
 def _common(first: str, second: str) -> str:
