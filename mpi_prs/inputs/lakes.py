@@ -82,7 +82,7 @@ def _local(paths: Iterator[bytes]) -> Iterator[bytes]:
             last = folder
             above = list(_upwards(folder))
             for each in above:
-                if each not in sound:
+                if each not in sound and b"=" not in os.path.basename(each):  # a partition is no table
                     _refuse(os.fsdecode(each), _names_below)
             sound = set(above)
         yield path
