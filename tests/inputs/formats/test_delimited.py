@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.delimited import file as delimited_file
 from mpi_prs.inputs.formats.delimited import survey as delimited_survey
+from mpi_prs.inputs.formats.delimited import text as delimited_text
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
 from tests.inputs.formats.test_delimited_random import by_pandas, frames_of, same
@@ -132,7 +132,7 @@ def test_a_quote_in_the_middle_of_a_value_is_an_ordinary_character(tmp_path: Pat
 
 
 def test_a_quoted_value_may_go_over_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited_file, "_CHUNK", 3)
+    monkeypatch.setattr(delimited_text, "_CHUNK", 3)
     text = 'a,b\r\n1,"' + "line\r\n" * 50 + '"\r\n2,"""\r\n"\r\n' * 3
     path = write(tmp_path, text)
     for size in range(1, len(text), 5):
@@ -569,12 +569,11 @@ def test_a_byte_order_mark_in_the_middle_is_text(tmp_path: Path) -> None:
 
 
 def test_text_larger_than_what_is_parsed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpi_prs.inputs.formats.delimited import careful as delimited_texts
     from mpi_prs.inputs.formats.delimited import reading as delimited_reader
 
     monkeypatch.setattr(delimited_reader, "_ONE_BLOCK", 500)
-    monkeypatch.setattr(delimited_texts, "_AT_ONCE", 300)
-    monkeypatch.setattr(delimited_file, "_PIECE", 64)
+    monkeypatch.setattr(delimited_reader, "_AT_ONCE", 300)
+    monkeypatch.setattr(delimited_text, "_PIECE", 64)
     for value in ('"v, w"', "x" * 700, "+1", '"v\nw"'):
         text = "a,b,c\n" + f"1,{value},7.5\n2,,8\n" * 100
         path = write(tmp_path, text)

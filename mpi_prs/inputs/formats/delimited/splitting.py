@@ -13,18 +13,19 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
-from mpi_prs.inputs.formats.delimited.encoding import normal_name
-from mpi_prs.inputs.formats.delimited.file import (
+from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
+from mpi_prs.inputs.formats.delimited.survey import SampleFindings, choose, sample
+from mpi_prs.inputs.formats.delimited.text import (
+    Dialect,
     Head,
     Opener,
     OpenQuote,
     column_names,
     count_line_breaks,
+    normal_name,
+    record_ends,
     squeezed_chunks,
 )
-from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
-from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends
-from mpi_prs.inputs.formats.delimited.survey import SampleFindings, choose, sample
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
     BatchSize,

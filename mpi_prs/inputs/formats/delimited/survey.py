@@ -9,24 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.delimited.careful import field_counts, texts_of
-from mpi_prs.inputs.formats.delimited.encoding import Encoding
-from mpi_prs.inputs.formats.delimited.file import (
+from mpi_prs.inputs.formats.delimited.reading import field_counts, texts_of
+from mpi_prs.inputs.formats.delimited.text import (
+    Dialect,
+    Encoding,
     Head,
     LongRecord,
     Opener,
-    bytes_between,
-    lines_between,
-    too_long,
-)
-from mpi_prs.inputs.formats.delimited.records import (
-    Dialect,
     Records,
+    bytes_between,
     closes_well,
     ends_of_values,
     inside_quotes,
     line_breaks,
+    lines_between,
     records_of,
+    too_long,
 )
 from mpi_prs.inputs.formats.format import length_of, reading
 from mpi_prs.inputs.formats.inference import look
