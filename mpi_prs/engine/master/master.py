@@ -176,6 +176,7 @@ class Master:
                 else None,
                 dead=self._note_dead(),
                 silent=set(self.scheduler.lost_workers),
+                interval=self._settings.heartbeat_interval,
                 hurried=lambda: self._stop_requested() is StopRequest.NOW,
                 clock=self._clock,
             )

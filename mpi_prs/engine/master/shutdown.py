@@ -17,6 +17,7 @@ _log = logging.getLogger("mpi_prs.master")
 
 _BYE_SECONDS = 20.0
 _SILENT_SECONDS = 2.0
+_MISSED = 3  # signs of life
 _SAY_SECONDS = 5.0
 _WAIT = 0.002
 
@@ -28,6 +29,7 @@ def dismiss(
     grace: float | None = None,
     dead: Set[int] = frozenset(),
     silent: Set[int] = frozenset(),
+    interval: float = 5.0,
     hurried: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -38,23 +40,27 @@ def dismiss(
         grace: seconds that ``shutdown()`` may take; ``None``: the user processes are killed.
         dead: ranks that are known to be dead.
         silent: ranks that were lost because nothing was heard of them. They are told as well, for they may only have
-            been stopped; but nobody waits long for them, and MPI is then ended without them.
+            been stopped; but nobody waits long for them, and MPI is then ended without them. One that was stopped while
+            it wrote into memory that MPI shares keeps back the words of others, too.
+        interval: seconds between two signs of life of a worker.
         hurried: asked often; whether to kill what takes its time.
         clock: seconds, only forward.
     """
     waiting = set(range(1, transport.size)) - dead
     _tell(transport, waiting, exit_code, graceful=grace is not None)
     waiter = Waiter(transport, _WAIT, patient=True)
-    began = clock()
+    began = heard = clock()
     patience = _BYE_SECONDS + (grace or 0.0)
     said = False
     left: list[str] = []
     while waiting and not transport.abandoned():
-        waited = clock() - began
-        if waited > (_SILENT_SECONDS if waiting <= silent else patience):
+        now = clock()
+        waited = now - began
+        held_back = bool(waiting & silent) and now - heard > _MISSED * interval
+        if waited > (_SILENT_SECONDS if waiting <= silent else patience) or held_back:
             _log.error("workers %s have not confirmed their end", ", ".join(map(str, sorted(waiting))))
             transport.give_up()
-            return
+            break
         if waited > _SAY_SECONDS and not said:
             said = True
             _log.info("waiting for the user processes of %d workers to end", len(waiting))
@@ -65,7 +71,9 @@ def dismiss(
         if message is None:
             waiting -= set(transport.lost())
             waiter.wait(0.05)
-        elif message[1] == Tag.BYE:
+            continue
+        heard = now
+        if message[1] == Tag.BYE:
             waiting.discard(message[0])
             fields = messages.unpack_json(message[2])
             left += fields["left"]
