@@ -12,6 +12,7 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import RECORD_TYPE, Results, read_journal
+from mpi_prs.output.tracebacks import ReadTracebacks
 from mpi_prs.wire.record import RECORD
 
 GROUP = 1 << 14
@@ -78,6 +79,7 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
         OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.
     """
     nodes: dict[int, str] = {}
+    tracebacks = ReadTracebacks()
     frames: list[Results] = []
     waiting = 0
     for entry in read_journal(journal):
@@ -93,7 +95,7 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
                 frames, waiting = [], 0
             if entry.event["event"] == "workers":
                 nodes = {int(rank): node for rank, node in entry.event["nodes"].items()}
-            yield entry.event
+            yield tracebacks.take(entry.event)
     if frames:
         yield _columns(frames, nodes)
 

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.child.shims.finder import resolve
@@ -31,6 +32,7 @@ from mpi_prs.core.units import many
 from mpi_prs.output.journal import Journal, JournalEntry, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
+from mpi_prs.output.tracebacks import KeptTracebacks
 from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD
 
@@ -88,6 +90,7 @@ class AppendRow:
         self._journal_path = journal
         self._end = ledger.output_end
         self._descriptor = -1
+        self._tracebacks = KeptTracebacks()
         self._unsynced = 0
         self._synced_at = time.monotonic()
         self._syncing: Future[dict[str, int]] | None = None
@@ -172,6 +175,13 @@ class AppendRow:
         """Write an event into the journal."""
         with self._storage():
             self.journal.event(event, **fields)
+
+    def failure(self, event: str, **fields: Any) -> None:
+        """Write a failed attempt into the journal; each distinct traceback once, and nothing that looks secret."""
+        traceback, shortened = self._tracebacks.shortened(fields)
+        if traceback is not None:
+            self.event("traceback", **traceback)
+        self.event(event, **shortened)
 
     # Making it last
 

@@ -194,6 +194,8 @@ def _parse(kind: int, body: bytes) -> tuple[Results | None, dict[str, Any] | Non
     for name, default in fields.items():
         if not _is_like(found.get(name), default):
             raise ValueError(f"{event['event']}: {name} is {shorten(repr(found.get(name)), 40)}")
+    if not _is_like(found.get("traceback_id", 0), _COUNT):
+        raise ValueError(f"{event['event']}: traceback_id is {shorten(repr(event['traceback_id']), 40)}")
     if not _is_like(found.get("time", 0.0), 0.0):
         raise ValueError(f"{event['event']}: time is {shorten(repr(event['time']), 40)}")
     return None, found
@@ -220,6 +222,7 @@ _FAILURE: dict[str, Any] = {
 }
 _FIELDS: dict[str, dict[str, Any]] = {
     "start": {},
+    "traceback": {"id": _COUNT, "text": ""},
     "attempt_failed": _FAILURE,
     "failed": _FAILURE,
     "synced": {"output": _COUNT, "modified": 0},

@@ -221,6 +221,14 @@ def test_rows_that_a_dead_start_left_on_their_way_are_thrown_away(job: Job) -> N
         assert list(run.directory.spill.iterdir()) == []
 
 
+def test_what_killed_processes_have_left_does_not_stay_in_a_complete_run(job: Job) -> None:
+    with job.open() as run:
+        finish(run)
+        (run.directory.spill / "n1-0-1-1.rows").write_bytes(b"x")
+    with job.open() as run:
+        assert list(run.directory.spill.iterdir()) == []
+
+
 @pytest.mark.parametrize("only_failed", [False, True])
 def test_a_complete_run_has_nothing_to_open_and_keeps_its_output(job: Job, only_failed: bool) -> None:
     with job.open() as run:

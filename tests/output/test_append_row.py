@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import JobStopped, OutputError
+from mpi_prs.monitor.columns import read_columns
 from mpi_prs.output import verification
 from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, take_up
 from mpi_prs.output.journal import read_journal
@@ -347,6 +348,67 @@ def test_a_journal_that_names_a_mini_batch_twice_or_one_too_many_is_refused(run:
 
     with pytest.raises(OutputError, match=rf"names mini-batch {number} (twice|of 12)"):
         read_ledger(run.journal, run.part, mini_batches=12)
+
+
+# Failures
+
+
+def traceback_of(line: int, error: str) -> str:
+    return f'Traceback (most recent call last):\n  File "score.py", line {line}, in run\n    {"x" * 9000}\n{error}\n'
+
+
+def told(run: Run) -> list[tuple[int, str, str]]:
+    """Of each failure: mini-batch, message, traceback."""
+    events = [part for part in read_columns(run.journal) if isinstance(part, dict)]
+    return [
+        (event["mini_batch"], event["message"], event["traceback"]) for event in events if event["event"] == "failed"
+    ]
+
+
+def test_of_many_failures_each_traceback_is_kept_once_and_shortened_and_read_with_all(run: Run) -> None:
+    def fail(output: AppendRow, number: int, line: int, error: str) -> None:
+        output.failure("failed", mini_batch=number, attempt=1, message=error, traceback=traceback_of(line, error))
+
+    with run.open() as output:
+        for number in range(100):
+            fail(output, number, 7, f"ValueError: item {number}")
+        fail(output, 100, 8, "ValueError: elsewhere")
+        fail(output, 101, 7, "KeyError: another")
+        output.failure("failed", mini_batch=102, attempt=1, message="m" * 9999, traceback="")
+    assert run.journal.stat().st_size < 50_000
+    assert run.events().count("traceback") == 3
+
+    found = told(run)
+    assert [(number, message) for number, message, _ in found[:102]] == [
+        *((number, f"ValueError: item {number}") for number in range(100)),
+        *[(100, "ValueError: elsewhere"), (101, "KeyError: another")],
+    ]
+    assert [text.rstrip().split("\n")[-1] for _, _, text in found] == [
+        *["ValueError: item 0"] * 100,
+        *["ValueError: elsewhere", "KeyError: another", ""],
+    ]
+    assert all(len(text) < 4200 for _, _, text in found)
+    assert len(found[-1][1]) < 1100
+
+
+def test_each_start_tells_its_tracebacks_itself_and_none_tells_more_than_a_thousand(run: Run) -> None:
+    for start in range(2):
+        with run.open() as output:
+            output.event("start", start=start)
+            for number in range(1001):
+                output.failure("failed", mini_batch=number, attempt=1, message="m", traceback=traceback_of(number, "E"))
+    texts = [text for _, _, text in told(run)]
+    assert [bool(text) for text in texts] == [*[True] * 1000, False] * 2
+    assert "line 5," in texts[5]
+    assert "line 5," in texts[1006]
+
+
+def test_what_looks_secret_in_a_failure_is_not_kept(run: Run) -> None:
+    url = "https://a.blob.core.windows.net/c?sig=HIDE"
+    with run.open() as output:
+        output.failure("failed", mini_batch=1, attempt=1, message=f"{url} failed", traceback=f"{url} failed\n")
+    assert b"HIDE" not in run.journal.read_bytes()
+    assert "a.blob.core.windows.net" in told(run)[0][1]
 
 
 # What somebody else has changed

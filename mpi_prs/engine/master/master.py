@@ -412,7 +412,7 @@ class Master:
         if not isinstance(command, Excuse):  # that was no try
             self.tally.failures[failure.kind.value] += 1
             event = "failed" if isinstance(command, Fail) else "attempt_failed"
-            self._output.event(event, worker=command.worker, time=time.time(), **failure.to_dict())
+            self._output.failure(event, worker=command.worker, time=time.time(), **failure.to_dict())
         if failure.kind is FailureKind.WORKER_LOST:
             return  # the loss itself was said
         excuse = "no try is lost" if failure.kind in FULL_DISKS else "no try is lost: the node is benched"

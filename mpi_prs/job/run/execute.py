@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
-from mpi_prs.core.files import replacing
+from mpi_prs.core.files import empty_folder, replacing
 from mpi_prs.core.secrecy import scrub
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
@@ -267,6 +267,8 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             keep=counts.failed > 0,
             verify=config.verify_output,
         )
+        with contextlib.suppress(OSError):
+            empty_folder(run.directory.spill)  # of processes that were killed
         upload_output(config, run.directory)
         return Outcome(phase, "", EXIT_COMPLETE)
     run.output.sync()

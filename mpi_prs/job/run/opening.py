@@ -7,6 +7,7 @@ mix. A run of a version that knew none of these has empty ones, and goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -282,6 +283,8 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
         if part is None or final.exists():
             if part is not None:
                 put_aside(part, directory.kept_rows, keep=bool(ledger.failed))
+            with contextlib.suppress(OSError):
+                empty_folder(directory.spill)  # killed before that was done
             return OpenRun(directory, run, manifest, ledger, None, "", lock)
         if not part.exists() and not directory.kept_rows.exists():
             raise OutputError(f"the run is complete, but its output {final} is gone; start anew with --overwrite")
