@@ -28,18 +28,23 @@ def logs(run_folder: Path, follow: bool, process: int | None, node: str | None) 
     return show_logs(run_directory_of(run_folder), process, node, follow)
 
 
-def show_logs(run: RunDirectory, process: int | None, node: str | None, follow: bool) -> int:
+def show_logs(
+    run: RunDirectory, process: int | None, node: str | None, follow: bool, watch: RunWatch | None = None
+) -> int:
     """Print them, and with ``follow`` what comes until the run is over.
 
     Raises:
         OutputError: there are no such logs.
     """
     tail = Tail(last_lines_only=follow)
-    watch = RunWatch(run)
+    watch = watch or RunWatch(run)
     shown: Path | None = None
     while True:
         is_over = not follow or watch.look(time.time()).is_over  # before reading: then what is read is all
-        choice = LogChoice(latest_job(run), process, node)
+        job_id = latest_job(run)
+        choice = LogChoice(job_id, process, node)
+        if follow and is_over and job_id is not None and choice.files(run) == [run.slurm_log(job_id)]:
+            watch.wait_for_log()
         files = choice.files(run)
         if is_over and not files:
             raise choice.explain_nothing(run)

@@ -21,6 +21,8 @@ from mpi_prs.slurm.job_record import has_ended, latest_job
 
 ASK_SECONDS = 10.0
 """Between two questions: Slurm's controller serves the whole cluster."""
+_LOG_PAUSE = 2.0
+_LOG_LOOKS = 15
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class RunWatch:
         run: its directory.
         ask: the question to Slurm.
         clock: seconds that only go forward.
+        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -56,10 +59,12 @@ class RunWatch:
         run: RunDirectory,
         ask: Callable[[str], JobState | None] = job_state,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._run = run
         self._ask = ask
         self._clock = clock
+        self._sleep = sleep
         self._asked: tuple[float, str] | None = None
         self._answer: JobState | SlurmError | None = None
 
@@ -82,6 +87,22 @@ class RunWatch:
             return Look(status, f"Slurm does not know job {job_id} any more", True, own.exit_code if own else None)
         exit_code = _exit_code(answer) if answer.is_over else None
         return Look(status, _about(job_id, answer), answer.is_over, exit_code, answer)
+
+    def wait_for_log(self) -> None:
+        """Wait until the log of a job is whole that has ended by the run's own word, at most half a minute.
+
+        The run writes its last word itself, but what it prints reaches the log through the launcher, which may take
+        longer. Slurm is asked whether the batch script has ended; where it cannot tell, nobody waits.
+        """
+        job_id = latest_job(self._run)
+        for _ in range(_LOG_LOOKS if job_id is not None else 0):
+            try:
+                state = self._ask(str(job_id))
+            except SlurmError:
+                return
+            if state is None or state.state != "RUNNING":
+                return
+            self._sleep(_LOG_PAUSE)
 
     def _answer_about(self, job_id: str) -> JobState | SlurmError | None:
         now = self._clock()

@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mpi_prs.cli.logs import show_logs
 from mpi_prs.core.errors import ConfigError, SlurmError
 from mpi_prs.job.config.model import load_config
 from mpi_prs.job.config.secret_overrides import refuse_secrets
@@ -347,6 +349,27 @@ def test_a_job_that_was_ended_before_it_began_has_no_exit_code_of_success(new_jo
     cancelled = JobState("CANCELLED", "", "", is_batch=True, requeue=True, restarts=0, exit_code=0)
     look = watch_of(new_job(NAMES_SCRIPT, 4), Slurm(cancelled)).look(0.0)
     assert (look.is_over, look.exit_code) == (True, 75)
+
+
+def test_who_follows_a_log_sees_what_the_launcher_passes_on_after_the_end(
+    new_job: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = new_job(NAMES_SCRIPT, 4)
+    job.environment["SLURM_JOB_ID"] = "12"
+    assert job.local().returncode == 0
+    log = job.directory.slurm_log("12")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("the first line\n")
+    states = iter(["RUNNING", "COMPLETING"])
+
+    def ask(_job_id: str) -> JobState:
+        state = next(states)
+        if state != "RUNNING":
+            log.write_text("the first line\nthe last line\n")
+        return replace(PENDING, state=state)
+
+    assert show_logs(job.directory, None, None, True, RunWatch(job.directory, ask, sleep=lambda _: None)) == 0
+    assert capsys.readouterr().out == "the first line\nthe last line\n"
 
 
 def test_the_later_of_two_jobs_is_the_one_that_counts(new_job: Callable[..., Job]) -> None:
