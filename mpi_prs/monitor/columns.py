@@ -12,7 +12,6 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import RECORD_TYPE, Results, read_journal
-from mpi_prs.output.tracebacks import ReadTracebacks
 from mpi_prs.wire.record import RECORD
 
 GROUP = 1 << 14
@@ -79,7 +78,6 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
         OutputError, FileNotFoundError: see :func:`mpi_prs.output.journal.read_journal`.
     """
     nodes: dict[int, str] = {}
-    tracebacks = ReadTracebacks()
     frames: list[Results] = []
     waiting = 0
     for entry in read_journal(journal):
@@ -95,7 +93,7 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
                 frames, waiting = [], 0
             if entry.event["event"] == "workers":
                 nodes = {int(rank): node for rank, node in entry.event["nodes"].items()}
-            yield tracebacks.take(entry.event)
+            yield entry.event
     if frames:
         yield _columns(frames, nodes)
 

@@ -35,6 +35,7 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import NoRegularFile, own_file
+from mpi_prs.output.tracebacks import ReadTracebacks
 from mpi_prs.wire.failure import shorten
 from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
 
@@ -132,6 +133,7 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
         OutputError: the file is not a journal of this version, is of another run, or has an entry that is not ours.
         FileNotFoundError: there is none.
     """
+    tracebacks = ReadTracebacks()
     with _opened(path) as file:
         head = file.read(_HEAD_BYTES)
         found = _HEAD.match(head)
@@ -163,7 +165,7 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
                     f"{path} has an entry before byte {end} that is not of ours ({error}): start the run anew with "
                     "--overwrite"
                 ) from None
-            yield JournalEntry(results, event, end)
+            yield JournalEntry(results, event and tracebacks.take(event), end)
 
 
 def _opened(path: Path) -> BinaryIO:
