@@ -189,7 +189,14 @@ def test_a_step_ends_the_script_only_when_rank_0_says_so_or_has_never_begun(
         "SLURM_JOB_NUM_NODES": "3",
         "SLURM_JOB_NODELIST": "n[1-3]",
     }
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, held = (Path(f"/tmp/mpi_prs.{pid}.{tmp_path.name}") for pid in (ended.pid, os.getpid()))
+    for word in (left, held):
+        word.touch()
     done = subprocess.run(["bash", RUN_SH], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (left.exists(), held.exists()) == (False, True), "what a script that was killed has left goes, and no other"
+    held.unlink()
     lines = (tmp_path / "steps").read_text().splitlines()
     assert (len(lines), done.returncode) == (started, code)
     said = done.stderr.splitlines()

@@ -25,7 +25,11 @@ unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
 export SLURM_OVERLAP=1      # what is left of a step that lost a node stands in nobody's way
 export SLURM_EXIT_ERROR=71  # of srun itself, else 1
 # Rank 0 leaves its exit code here. That of srun or mpirun says little when a node was lost.
-MPI_PRS_EXIT_CODE=$(mktemp /tmp/mpi_prs.XXXXXX) || exit
+for word in /tmp/mpi_prs.*.*; do # of scripts that were killed: the name has their process
+    owner=${word#/tmp/mpi_prs.}
+    if [ -O "$word" ] && ! kill -0 "${owner%%.*}" 2> /dev/null; then rm -f "$word"; fi
+done
+MPI_PRS_EXIT_CODE=$(mktemp "/tmp/mpi_prs.$$.XXXXXX") || exit
 export MPI_PRS_EXIT_CODE
 # An mpirun that has lost a node leaves its srun behind, which Slurm, from 24 on, may not find by its process group.
 # shellcheck disable=SC2154 # the loop is its own
