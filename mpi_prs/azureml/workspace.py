@@ -71,14 +71,14 @@ class Workspace(context.Workspace):
     @classmethod
     def _made(cls, found: finding.ConfigFile, logger: logging.Logger | None) -> Workspace:
         layout = found.workspace
-        if layout.root.exists() and not _is_empty(layout.root):
+        if layout.root.exists() and _has_others(layout):
             raise WorkspaceError(
                 f"{found.file} names {layout.root}, which is no workspace, since it has no workspace.json, but is "
                 "not empty either. Correct the file, or make one with Workspace.create"
             )
         subscription, group, name = found.names
-        _make(layout, name or layout.root.name, subscription or finding.SUBSCRIPTION, group or finding.GROUP)
-        _say(f"made the workspace {layout.root}, which {found.file} names", logger)
+        if _make(layout, name or layout.root.name, subscription or finding.SUBSCRIPTION, group or finding.GROUP):
+            _say(f"made the workspace {layout.root}, which {found.file} names", logger)
         return cls.at(layout.root)
 
     @classmethod
@@ -236,11 +236,15 @@ class Workspace(context.Workspace):
             raise WorkspaceError(f"{self.folder} is no workspace any more: it has no workspace.json") from None
 
 
-def _is_empty(folder: Path) -> bool:
+def _has_others(layout: WorkspaceFolder) -> bool:
+    """Whether a folder without a workspace has something that is not of one that is being made, by whomever."""
+    ours = {store.relative_to(layout.root).parts[0] for store in (layout.blob_store, layout.file_store)}
     try:
-        return not os.listdir(folder)
+        names = os.listdir(layout.root)
     except OSError as error:
-        raise WorkspaceError(f"{folder} cannot be listed: {error.strerror}") from error
+        raise WorkspaceError(f"{layout.root} cannot be listed: {error.strerror}") from error
+    others = [name for name in names if name not in ours and not (name.startswith(".") and name.endswith(".part"))]
+    return bool(others) and not layout.is_workspace
 
 
 def _say(text: str, logger: logging.Logger | None) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
+from mpi_prs.azureml import workspace
 from mpi_prs.azureml.store.settings import slurm_section
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.child.context.workspace import with_defaults
 from mpi_prs.child.context.workspace_paths import layout_of
 from mpi_prs.core.environ import WORKSPACE
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import add_json
 from tests.support.together import together
 
 
@@ -171,6 +175,25 @@ def test_a_folder_with_other_things_does_not_become_a_workspace(tmp_path: Path) 
 def test_an_entry_script_finds_the_workspace_of_its_job(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WORKSPACE.name, str(ws.folder))
     assert Workspace.from_config() == ws
+
+
+def test_of_several_processes_that_open_a_new_workspace_first_each_gets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others come while the first one is half-way, with its folders made and its description not."""
+    Path("config.json").write_text(json.dumps({"workspace_folder": str(tmp_path / "ws")}))
+    opened: list[Workspace] = []
+
+    def slow(path: Path, data: dict[str, Any]) -> bool:
+        (path.parent / ".0123456789abcdef.part").touch()
+        with mock.patch.object(workspace, "add_json", add_json):
+            opened.append(Workspace.from_config())
+        return add_json(path, data)
+
+    with mock.patch.object(workspace, "add_json", slow):
+        opened.append(Workspace.from_config())
+    assert {each.folder for each in opened} == {tmp_path / "ws"}
+    assert capsys.readouterr().out.count("made the workspace") == 1
 
 
 def test_write_config_and_from_config_are_inverse(ws: Workspace, tmp_path: Path) -> None:

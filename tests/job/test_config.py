@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mpi_prs.core import yaml as yaml_reading
 from mpi_prs.core.errors import EXIT_USAGE, ConfigError, ScriptError, UserMistake
 from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.listing import FileInput
@@ -362,6 +364,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"run_max_try": 0}, ["run_max_try", "at least 1"]),
     ({"node_count": 0}, ["node_count", "at least 1"]),
     ({"output_action": "append"}, ["output_action", "'append'", "'append_row' or 'summary_only'"]),
+    ({"output": "/"}, ["output", "a folder of its own"]),
     ({"output_order": "sorted"}, ["output_order", "'arrival' or 'input'"]),
     ({"logging_level": "LOUD"}, ["logging_level", "'WARNING', 'INFO' or 'DEBUG'"]),
     ({"azureml": "sometimes"}, ["azureml", "'auto', 'always' or 'never'"]),
@@ -561,12 +564,18 @@ def test_a_config_saved_with_a_byte_order_mark_is_read(folder: Path) -> None:
 def test_a_config_that_the_system_will_not_let_us_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "job.yaml").touch()
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(yaml_reading, "read_regular", refuse)
     with pytest.raises(ConfigError, match=r"job\.yaml: .*cannot be read: Permission denied"):
+        load_config(tmp_path / "job.yaml")
+
+
+def test_a_config_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "job.yaml")
+    with pytest.raises(ConfigError, match=r"job\.yaml: .*cannot be read: no regular file"):
         load_config(tmp_path / "job.yaml")
 
 

@@ -269,6 +269,13 @@ class JobConfig(Section):
             return Path(folder, expand(value))
         return value
 
+    @field_validator("output")
+    @classmethod
+    def _is_no_root(cls, value: Path) -> Path:
+        if Path(os.path.normpath(value)) == Path(value.anchor):
+            raise ValueError("expected a folder of its own, and not the root of all folders")
+        return value
+
     @field_validator("inputs")
     @classmethod
     def _do_not_mix(cls, value: tuple[InputSection, ...]) -> tuple[InputSection, ...]:
