@@ -96,7 +96,8 @@ class Host:
         self._slot = slot
         self._settings = settings
         self._pid = os.getpid()
-        self._session = os.getsid(0)  # the number by which the worker knows us
+        # The number by which the worker knows us; in a container it may be 0, and our own that of the process before
+        self._name = f"{os.getsid(0)}-{os.urandom(4).hex()}"
         self._process = settings.process
         self._mini_batches: Any = PlainMiniBatches() if settings.payloads == "plain" else DescribedMiniBatches()
         self._row_form = settings.row_form
@@ -270,7 +271,7 @@ class Host:
     def _spill(self, rows: bytes) -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
-        name = f"{self._settings.node}-{self._process}-{self._session}-{self._spilled}.rows"
+        name = f"{self._settings.node}-{self._process}-{self._name}-{self._spilled}.rows"
         path: str = os.path.join(self._settings.spill, name)
         try:
             with open(path, "wb") as file:
