@@ -162,11 +162,17 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         NoRegularFile: something else is there.
         OSError: it cannot be read, or is larger.
     """
-    with open(path, "rb", opener=regular_file) as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise OSError(errno.EFBIG, "it is larger than any that is meant", os.fspath(path))
-    return data
+    descriptor = regular_file(os.fspath(path), os.O_RDONLY)
+    try:
+        data = b""
+        while len(data) <= LARGEST:
+            piece = os.read(descriptor, max(_PIECE, len(data)))
+            if not piece:
+                return data
+            data += piece
+    finally:
+        os.close(descriptor)
+    raise OSError(errno.EFBIG, "it is larger than any that is meant", os.fspath(path))
 
 
 LARGEST = 1 << 28
