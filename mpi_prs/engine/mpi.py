@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
 import signal
+import stat
 import sys
+import termios
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.core.environ import (
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _CLOSE_SECONDS = 20.0
+_READ_SECONDS = 5.0
 _START_SECONDS = 600.0
 """For MPI_Init, which waits for the slowest of all ranks to have read its files."""
 _LAUNCHERS = (
@@ -182,10 +188,23 @@ class MpiTransport:
             self._forget_sent()
             self._gave_up = clock() > deadline
         if self._gave_up:
+            _until_read(clock() + _READ_SECONDS, clock)
             self._comm.Abort(exit_code)
         while self.receive() is not None:  # MPICH does not finish with a message unread
             pass
         self._mpi.Finalize()
+
+
+def _until_read(deadline: float, clock: Callable[[], float]) -> None:
+    """Wait until the launcher has read what was printed: at an abort it ends the job, and the rest is lost."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            while stat.S_ISFIFO(os.fstat(descriptor).st_mode) and clock() < deadline:
+                unread = array.array("i", [0])
+                fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+                if not unread[0]:
+                    break
+                time.sleep(0.01)
 
 
 def load_mpi() -> Any:

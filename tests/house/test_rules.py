@@ -43,7 +43,7 @@ IN_CORE_ALONE = {
         set[str](),
     ),
     "YAML": (r"\b(import|from) yaml\b", set[str]()),
-    "locking": (r"\bfcntl\b|\blockf\b|\bflock\b", set[str]()),
+    "locking": (r"\bfcntl\.fcntl\b|\blockf\b|\bflock\b", set[str]()),
 }
 """What is done in core alone → how it looks, and the modules that may do it all the same."""
 
