@@ -48,7 +48,7 @@ test: $(TEST_READY) $(OPENMPI_READY) debian $(if $(MPI_PRS_TEST_AZURITE),,$(AZUR
 	@mkdir -p build
 	@set -m; $(RUN_TESTS) -m slurm -n 4 > build/with-slurm.log 2>&1 & slurm=$$!; set +m; \
 		trap 'kill -INT -- -$$slurm 2> /dev/null || true' EXIT; \
-		code=0; $(RUN_TESTS) -m "not slurm" -n 3 || code=$$?; \
+		code=0; $(RUN_TESTS) -m "not slurm" -n 4 || code=$$?; \
 		wait $$slurm || code=$$?; cat build/with-slurm.log; exit $$code
 
 check: lint  ## lint, types, and the tests that need no job, MPI, Slurm or blob store: less than two minutes
