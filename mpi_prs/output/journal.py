@@ -42,8 +42,9 @@ from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
 """The records of a RESULTS frame as a structured array."""
 
-_NAMELESS = b"mpi_prs journal 1\n"
-_NAMED = b"mpi_prs journal 2 "
+_MARK = b"mpi_prs journal "
+_NAMELESS = _MARK + b"1\n"
+_NAMED = _MARK + b"2 "
 _HEAD = re.compile(_NAMED + rb"([0-9a-f]{32})\n")
 _HEAD_BYTES = len(_NAMED) + 32 + 1
 _TORN_HEAD = re.compile(_NAMED + rb"[0-9a-f]{0,32}")
@@ -83,6 +84,15 @@ class JournalEntry:
     results: Results | None
     event: dict[str, Any] | None
     end: int
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file begins as a journal does, of whatever version and run."""
+    try:
+        with open(path, "rb", opener=own_file) as file:
+            return file.read(len(_MARK)) == _MARK
+    except OSError:
+        return False
 
 
 class Journal:

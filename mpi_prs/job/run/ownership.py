@@ -12,6 +12,7 @@ from mpi_prs.core.locks import read_holder
 from mpi_prs.core.records import read_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import printable
+from mpi_prs.output.journal import is_journal
 
 _BEFORE_A_RUN = {"cancelled", "lock", "slurm"}
 """What is there before the run itself has left a mark."""
@@ -82,7 +83,7 @@ def _name(uid: int) -> str:
 
 def _has_mark(directory: RunDirectory) -> bool:
     """Whether a run was there: its lock, its description or its journal tells."""
-    return _names_a_holder(directory.lock) or _describes_a_run(directory.description) or _is_journal(directory.journal)
+    return _names_a_holder(directory.lock) or _describes_a_run(directory.description) or is_journal(directory.journal)
 
 
 def _names_a_holder(lock: Path) -> bool:
@@ -101,14 +102,3 @@ def _describes_a_run(description: Path) -> bool:
         return isinstance(read_json(description, "the run").get("fingerprint"), dict)
     except (OSError, WorkspaceError):
         return False
-
-
-def _is_journal(journal: Path) -> bool:
-    try:
-        with open(journal, "rb", opener=own_file) as file:
-            return file.read(len(_JOURNAL)) == _JOURNAL
-    except OSError:
-        return False
-
-
-_JOURNAL = b"mpi_prs journal "
