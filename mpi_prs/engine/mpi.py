@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpi_prs.core.environ import (
@@ -188,16 +188,16 @@ class MpiTransport:
             self._forget_sent()
             self._gave_up = clock() > deadline
         if self._gave_up:
-            _until_read(clock() + _READ_SECONDS, clock)
+            wait_until_read((1, 2), clock() + _READ_SECONDS, clock)
             self._comm.Abort(exit_code)
         while self.receive() is not None:  # MPICH does not finish with a message unread
             pass
         self._mpi.Finalize()
 
 
-def _until_read(deadline: float, clock: Callable[[], float]) -> None:
+def wait_until_read(descriptors: Iterable[int], deadline: float, clock: Callable[[], float]) -> None:
     """Wait until the launcher has read what was printed: at an abort it ends the job, and the rest is lost."""
-    for descriptor in (1, 2):
+    for descriptor in descriptors:
         with contextlib.suppress(OSError):
             while stat.S_ISFIFO(os.fstat(descriptor).st_mode) and clock() < deadline:
                 unread = array.array("i", [0])
