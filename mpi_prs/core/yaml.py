@@ -273,18 +273,10 @@ def _apply(root: _Node, override: str) -> None:
 
 def _check_nodes(root: _Node, source: str) -> None:
     """Raise ConfigError for what PyYAML lets pass: a key twice (the last would win), and text that is not Unicode."""
-    pending, seen = [root], set()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.id == "sequence":
-            pending.extend(node.value)
-        elif node.id == "mapping":
-            pending.extend(part for pair in node.value for part in pair)
+    for node in _each(root):
+        if node.id == "mapping":
             _refuse_duplicates(node, source)
-        else:
+        elif node.id == "scalar":
             try:  # JSON's way to write one character as two escapes, "\ud83d\ude00", becomes that one
                 node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
             except UnicodeDecodeError:
@@ -327,7 +319,14 @@ def _is_number(node: _Node) -> bool:
 
 
 def _keep_as_text(node: _Node, is_text: Callable[[_Node], bool]) -> None:
-    pending, seen = [node], set()
+    for each in _each(node):
+        if each.id == "scalar" and is_text(each):
+            each.tag = _STR
+
+
+def _each(root: _Node) -> Iterator[_Node]:
+    """A node and all below it, keys among them; what an alias repeats comes once."""
+    pending, seen = [root], set()
     while pending:
         node = pending.pop()
         if id(node) in seen:
@@ -337,8 +336,7 @@ def _keep_as_text(node: _Node, is_text: Callable[[_Node], bool]) -> None:
             pending.extend(node.value)
         elif node.id == "mapping":
             pending.extend(part for pair in node.value for part in pair)
-        elif is_text(node):
-            node.tag = _STR
+        yield node
 
 
 def _walk(node: _Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, Any]]:
