@@ -20,8 +20,9 @@ from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
 from mpi_prs.azureml.datasets.dataset import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.models.model import Model
-from mpi_prs.azureml.v2.loading import LoadedStep, is_v2, load
+from mpi_prs.azureml.v2.loading import LoadedStep, load
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.cli.job_file import is_v2
 from mpi_prs.cli.main import command_line
 from mpi_prs.core.errors import ConfigError, MpiPrsError, ScriptError
 from mpi_prs.job.config.model import JobConfig

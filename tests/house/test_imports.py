@@ -77,7 +77,9 @@ def assert_standard_library_alone(statement: str) -> set[str]:
     return imported
 
 
-@pytest.mark.parametrize("module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker.worker"])
+@pytest.mark.parametrize(
+    "module", ["mpi_prs", "mpi_prs.child.host", "mpi_prs.engine.worker.worker", "mpi_prs.cli.run, mpi_prs.cli.debug"]
+)
 def test_nobody_pays_for_the_sdk_who_does_not_ask_for_it(module: str) -> None:
     rooms = {".".join(name.split(".")[:2]) for name in modules_after(f"import {module}")}
     assert "mpi_prs.azureml" not in rooms
@@ -190,6 +192,7 @@ BY_NAME = {
     "mpi_prs": "the SDK's names, each when it is asked for: every rank and user process imports this package",
     "mpi_prs.__main__": "a rank, when it is known what it is",
     "mpi_prs.cli.main": "a command, when it is given",
+    "mpi_prs.cli.job_file": "Azure ML's v2 YAML, for jobs that are written in it",
     "mpi_prs.child.shims.finder": "Azure's names, in scripts that ask for them",
     "mpi_prs.child.shims.names": "the table of these names",
     "mpi_prs.child.shims.preparation": "tensorflow 1, for scripts that are written for it",

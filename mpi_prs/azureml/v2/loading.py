@@ -22,10 +22,6 @@ from mpi_prs.core.yaml import Document, read_document
 from mpi_prs.job.config.model import JobConfig, make_config
 from mpi_prs.job.config.types import absolute
 
-_TYPES = (
-    *("pipeline", "parallel", "command", "sweep", "automl", "spark", "import", "pipeline_component", "finetuning"),
-)
-
 
 @dataclass(frozen=True)
 class LoadedStep:
@@ -40,20 +36,6 @@ class LoadedStep:
     config: JobConfig
     folders: Sequence[Path] = field(default_factory=list)
     notes: Sequence[str] = field(default_factory=list)
-
-
-def is_v2(path: Path, overrides: Sequence[str] = ()) -> bool:
-    """Whether a file is Azure ML's v2 YAML, and not a job config of ours; a file that cannot be read is not.
-
-    Args:
-        path: the file.
-        overrides: ``key=value`` each.
-    """
-    try:
-        data = read_document(path, overrides, ()).data
-    except ConfigError:
-        return False
-    return "azureml" in str(data.get("$schema", "")) or "jobs" in data or "task" in data or data.get("type") in _TYPES
 
 
 def load(
