@@ -302,12 +302,26 @@ def test_columns_in_another_order_are_written_by_name(tmp_path: Path) -> None:
         assert orders[0].arranged(other) is other
     assert len(told) == 1
     assert "columns None,c,b; expected None,a,b, those of the first DataFrame" in told[0]
+    assert rows_of(orders[0].arranged(first["b"])) == b"10\n"
     headed = ColumnOrder(str(tmp_path / "columns"), {**form, "header": True}, told.append)
-    for wrong in (other, first[["a"]], first[["a", "b", "b"]], first.rename_axis("i")[["b", "a"]]):
+    assert headed.arranged(first) is first
+    named = first.rename_axis("i")
+    for wrong in (other, first[["a"]], first[["a", "b", "b"]], named, named[["b", "a"]]):
         with pytest.raises(
             WrongReturnType, match="expected None,a,b, those that the output file has in its first line"
         ):
             headed.arranged(wrong)
+
+
+def test_an_index_of_more_levels_is_told_of(tmp_path: Path) -> None:
+    told: list[str] = []
+    order = ColumnOrder(str(tmp_path / "columns"), {**PLAIN, "index": True}, told.append)
+    first = pd.DataFrame({"a": [1], "b": [10]})
+    deeper = first.set_index(pd.MultiIndex.from_tuples([(1, 2)]))
+    for frame in (first, first.rename_axis("i"), deeper, deeper[["b", "a"]]):
+        assert order.arranged(frame).columns.tolist() == frame.columns.tolist()
+    assert len(told) == 1
+    assert "columns None,None,a,b; expected None,a,b, those of the first DataFrame" in told[0]
 
 
 def objects(result: Any, form: dict[str, Any] = JSON) -> list[Any]:
