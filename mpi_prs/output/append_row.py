@@ -283,7 +283,7 @@ class AppendRow:
         def entries() -> Iterator[JournalEntry]:
             nonlocal end
             for entry in read_journal(self._journal_path):
-                end = entry.results.offset + entry.results.length if entry.results is not None else end
+                end = entry.results.end if entry.results is not None else end
                 yield entry
 
         with self._storage():

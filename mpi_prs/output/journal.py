@@ -76,6 +76,11 @@ class Results(NamedTuple):
     crc: int
     records: bytes
 
+    @property
+    def end(self) -> int:
+        """Where in the output their rows end."""
+        return self.offset + self.length
+
 
 @dataclass(frozen=True)
 class JournalEntry:

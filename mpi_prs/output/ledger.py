@@ -92,7 +92,7 @@ class Ledger:
                 self.items += record[ITEMS]
                 self.short += max(0, record[ITEMS] - record[RETURNED])
                 self.attempts.pop(record[MINI_BATCH], None)
-            self.output_end = entry.results.offset + entry.results.length
+            self.output_end = entry.results.end
         elif entry.event is not None:
             self._take_event(entry.event)
         self.journal_end = entry.end
@@ -225,4 +225,4 @@ def _before(entries: Iterable[JournalEntry], stop: JournalEntry | None) -> Itera
 
 
 def _end_of_rows(entry: JournalEntry) -> int:
-    return 0 if entry.results is None else entry.results.offset + entry.results.length
+    return 0 if entry.results is None else entry.results.end

@@ -69,7 +69,7 @@ def _groups(entries: Iterable[JournalEntry]) -> Iterator[list[JournalEntry]]:
 
 def _end(entry: JournalEntry) -> int:
     assert entry.results is not None
-    return entry.results.offset + entry.results.length
+    return entry.results.end
 
 
 def _first_damaged_of(group: list[JournalEntry], descriptor: int, begin: int, whole: int) -> JournalEntry | None:
@@ -77,9 +77,9 @@ def _first_damaged_of(group: list[JournalEntry], descriptor: int, begin: int, wh
     for entry in group:
         results = entry.results
         assert results is not None
-        if results.offset != begin or _end(entry) > whole or rows.crc(results) != results.crc:
+        if results.offset != begin or results.end > whole or rows.crc(results) != results.crc:
             return entry
-        begin = _end(entry)
+        begin = results.end
     return None
 
 
@@ -93,14 +93,14 @@ class _Rows:
 
     def crc(self, results: Results) -> int:
         """What the CRC of these rows is now."""
-        crc, position, end = 0, results.offset, results.offset + results.length
-        while position < end:
+        crc, position = 0, results.offset
+        while position < results.end:
             if not self._start <= position < self._stop:
                 self._start = position
                 self._stop = position + os.preadv(self._descriptor, [self._buffer], position)
                 if self._stop == position:  # it has become shorter meanwhile
                     return -1
-            stop = min(end, self._stop)
+            stop = min(results.end, self._stop)
             crc = zlib.crc32(self._buffer[position - self._start : stop - self._start], crc)
             position = stop
         return crc
