@@ -321,7 +321,7 @@ class _PathValues:
 
 def _dropped(dataset: InputTable, survey: dict[str, Any]) -> tuple[InputTable, dict[str, Any]]:
     """The dataset and its survey without the columns that are to be left out; of partition keys, see
-    :func:`_path_values`.
+    :class:`_PathValues`.
 
     Raises:
         InputError: one is no column, or none is left.
