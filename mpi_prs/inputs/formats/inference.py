@@ -12,7 +12,7 @@ from mpi_prs.inputs.formats.text_columns import cast_leniently, is_integer_text,
 
 _GLANCE = 100
 """So many values tell most columns apart at once."""
-_EXACT = 2**53
+EXACT = 2**53
 """A float64 has all digits of smaller whole numbers."""
 
 
@@ -83,7 +83,7 @@ def _carefully(values: Any, decimal: str) -> set[str]:
 
 def _is_long(numbers: Any) -> bool:
     low, high = (pc.min_max(numbers)[end].as_py() for end in ("min", "max"))
-    return bool(max(-low, high) > _EXACT)
+    return bool(max(-low, high) > EXACT)
 
 
 def _bytes_of(texts: Any) -> bytes:

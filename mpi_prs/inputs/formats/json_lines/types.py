@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype
+from mpi_prs.inputs.formats.inference import EXACT
 
 _log = logging.getLogger("mpi_prs.json_lines")
 
@@ -26,8 +27,6 @@ MAX_DEPTH = 64
 """Objects and lists within each other, the record itself among them; Arrow cannot hand on more."""
 _CRASHES = 1000
 """So deep nesting Arrow still reads; twenty times deeper it crashes."""
-EXACT = 2**53
-"""A float64 has all digits of smaller whole numbers."""
 _SHOWN = 80
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
