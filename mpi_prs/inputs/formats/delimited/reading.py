@@ -247,9 +247,11 @@ class DelimitedReader:
         wanted = [name for name in columns.schema.names if name in set(names)]
         if self._watched:
             self._check_lines(part, text, records)
-        texts = texts_of(content, records, dialect, names, wanted, columns.missing, columns.fill)
-        if columns.whole_texts:
-            whole = [name for name in wanted if pa.types.is_string(columns.schema.field(name).type)]
+        is_whole = {each.name for each in columns.schema if columns.whole_texts and pa.types.is_string(each.type)}
+        others = [name for name in wanted if name not in is_whole]
+        texts = texts_of(content, records, dialect, names, others, columns.missing, columns.fill)
+        if is_whole:
+            whole = [name for name in wanted if name in is_whole]
             texts.columns.update(texts_of(content, records, dialect, names, whole, (), columns.fill).columns)
         bad = {number: _Bad(None, problem, "") for number, problem in texts.misshapen}
         misfits: Any = np.zeros(len(texts.rows), bool)
