@@ -25,17 +25,20 @@ _SECRET_NAME = re.compile(
 )
 _NAME = re.compile(r"[\w.+-]+")
 
-# What stands before a secret, the secret, and what must stand behind it.
+# What stands before a secret, the secret, and what must stand behind it. None is what data may be called: a folder of a
+# partition (AccountKey=17/), or words with hyphens (sk-SK-common-voice-17), for URLs with a secret are refused.
 _SHAPES = tuple(
     re.compile(pattern)
     for pattern in (
         r"((?<![\w/-])(?i:sig|X-Amz-Signature|X-Goog-Signature|X-Amz-Security-Token)=)([^&\s\"'<>;]+)()",
-        r"((?i:AccountKey|SharedAccessKey|SharedAccessSignature)=)([^;\s\"']+)()",
-        r"(\b(?:Password|PWD|Pwd)=)([^;\s\"']+)()",
+        r"((?<!/)(?i:AccountKey|SharedAccessKey|SharedAccessSignature)=)([^;\s\"']+)()",
+        r"((?<![\w/])(?:Password|PWD|Pwd)=)([^;\s\"']+)()",
         r"(://[^/:@\s]*:)([^/@\s]+)(@)",
         r"((?i:password|passwd|secret|api_?key|account_?key|access_?token)\w{0,20}[\"']\s*:\s*[\"'])([^\"']+)()",
         r"(\bBearer\s+)([\w.~+/-]{8,}=*)()",
-        r"(\b)((?:hf_|ghp_|gho_|github_pat_|glpat-|xox[abp]-|sk-)[\w-]{16,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*)()",
+        r"(\b)((?:hf_|ghp_|gho_)[A-Za-z0-9]{16,}|(?:github_pat_|glpat-|xox[abp]-)[\w-]{16,})()",
+        r"(\b)(sk-(?:(?:proj|ant|svcacct|admin|or-v\d)-[\w-]{16,}|(?=[A-Za-z]*\d)[A-Za-z0-9]{20,}))()",
+        r"(\b)(eyJ[\w-]{10,}\.[\w-]+\.[\w-]*)()",
         r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)([^-]+)(-----END)",
     )
 )

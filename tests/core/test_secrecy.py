@@ -22,6 +22,8 @@ SECRET = [
     "Authorization: Bearer HIDE-HIDE.HIDE",
     f"got {JWT} from there",
     "hf_HIDEHIDEHIDEHIDEHIDE",
+    "sk-HIDE0HIDEHIDEHIDEHIDEHIDE",
+    "sk-proj-HIDE_HIDE-HIDEHIDEHIDE",
     "-----BEGIN PRIVATE KEY-----\nHIDE\nHIDE\n-----END PRIVATE KEY-----",
 ]
 PLAIN = [
@@ -33,6 +35,10 @@ PLAIN = [
     "model@sha256:" + "0123456789abcdef" * 4,
     "10:30 user@host",
     "risk-assessment-of-many-things",
+    "abfs://data/sk-SK-common-voice-17/clip.wav",
+    "abfs://data/hf_models_of_2024_and_before/x",
+    "abfs://data/AccountKey=17/part.parquet",
+    "data/Password=x/part.parquet",
 ]
 
 
