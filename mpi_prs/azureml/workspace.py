@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mpi_prs.workspace")
 
-_DEFAULT_DATASTORE = "default_datastore"
 _IGNORED_AT_CREATION = frozenset(
     [
         "adb_workspace",
