@@ -60,6 +60,7 @@ def load_job(
     """
     if not is_v2(path, overrides):
         if step is not None:
+            read_document(path, overrides, ())  # where it cannot be read, that is what to say
             raise ConfigError(f"--step {step}: {path} is a job config, which has no steps; remove the option")
         return load_config(path, overrides, output)
     loading = import_module("mpi_prs.azureml.v2.loading")

@@ -948,6 +948,9 @@ def test_a_step_of_a_job_config_is_refused(folder: Path, capsys: pytest.CaptureF
     ours = write(folder, "name: job\nentry_script: src/score.py\ninputs: [images]\n", "job.yaml")
     assert command_line(["run", str(ours), "--local", "1", "--step", "x"], None) == 2
     assert f"--step x: {ours} is a job config, which has no steps" in capsys.readouterr().err
+    broken = write(folder, "type: pipeline\njobs: [\n", "broken.yml")
+    assert command_line(["run", str(broken), "--local", "1", "--step", "x"], None) == 2
+    assert f"{broken}, line 3, column 1: not valid YAML" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
