@@ -26,6 +26,7 @@ from mpi_prs.azureml.datasets.dataset import (
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, FolderDatastore
 from mpi_prs.azureml.workspace import Workspace
+from mpi_prs.child.context.data import dataset_of
 from mpi_prs.core.errors import InputError, OutputError, UserMistake, WorkspaceError
 from mpi_prs.inputs.datasets import InputFiles as JobFiles
 from mpi_prs.job.config.inputs import InputSection
@@ -214,6 +215,8 @@ def test_a_definition_is_the_whole_dataset(ws: Workspace, store: Datastore) -> N
         assert again == dataset
         assert again.id == dataset.id
         assert again.definition() == definition
+        in_script = dataset_of(ws, definition)  # what scripts have of it; it becomes the whole one
+        assert {in_script: "found"}[dataset] == "found"
         assert OTHER_KEY not in json.dumps(definition) + repr(dataset)
         with pytest.raises(AttributeError):
             dataset.first = 3  # type: ignore[misc]

@@ -263,6 +263,9 @@ class AbstractDataset(Surface):
         """As an input of a step, under a name."""
         return DatasetConsumptionConfig(name, self)
 
+    def __hash__(self) -> int:
+        return hash(self.id)  # as of what scripts have of it, which may become this
+
     def __str__(self) -> str:
         places = ", ".join(map(str, self.sources[:3])) + (", …" if len(self.sources) > 3 else "")
         return f"{self.name} (version {self.version})" if self.registration is not None else places
@@ -286,6 +289,8 @@ class FileDataset(AbstractDataset):
         "to_pandas_dataframe": "make a table of the files: Dataset.Tabular.from_delimited_files(…)",
         "file_metadata": "look the files up: dataset.download() or dataset.mount()",
     }
+
+    __hash__ = AbstractDataset.__hash__
 
     def _kind(self) -> str:
         return "file"
@@ -397,10 +402,12 @@ class TabularDataset(AbstractDataset):
     are_rows: ClassVar[bool] = True
 
     format: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
     path_column: str | None = None
     columns: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    __hash__ = AbstractDataset.__hash__
 
     def _kind(self) -> str:
         return "tabular"
