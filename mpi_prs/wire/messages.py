@@ -13,7 +13,7 @@ worker → master
 ``GONE``               JSON: a user process has ended, and whether it is replaced; or it pauses until it is READY again
 ``GIVEN_BACK``         ranges that were not started: while draining, or since no user process is there for them
 ``HEARTBEAT``          empty: I am alive; the master says so too
-``BYE``                JSON: everything of this worker is stopped; files that the script left, what held the end up
+``BYE``                JSON: everything of this worker is stopped; a file that the script left, what held the end up
 master → worker
 ``START``              JSON: :class:`~mpi_prs.wire.settings.WorkerSettings`
 ``GO``                 empty: every worker sees the run directory; start the user processes

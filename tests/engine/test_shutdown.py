@@ -24,7 +24,7 @@ class Clock:
     def __call__(self) -> float:
         self.now += 1.0
         if self.tag is not None and self.now % 5 == 0:
-            self.speaker.send(0, self.tag, messages.pack_json(left=[], remarks=[]))
+            self.speaker.send(0, self.tag, messages.pack_json(left="", remarks=[]))
         return self.now
 
 

@@ -205,7 +205,7 @@ def run(mini_batch, mini_batch_context):
     assert (row["variable"], row["bi"]) == ("hello", str(job.folder / "out"))
     assert row["python_path"] == f"{job.folder / 'libs'}:{REPOSITORY}", "what it means where the job was started"
     assert not Path(row["cwd"]).exists(), "the private folder is removed at the end"
-    assert "the script left 1 file(s) in its working folders, such as scratch.txt" in done.stdout
+    assert "the script left files in its working folders, such as scratch.txt" in done.stdout
     assert "a line on stdout" in job.log("stdout")
     assert "INFO script: a line in the log" in job.log("stderr")
 

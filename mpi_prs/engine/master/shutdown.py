@@ -52,7 +52,7 @@ def dismiss(
     began = heard = clock()
     patience = _BYE_SECONDS + (grace or 0.0)
     said = False
-    left: list[str] = []
+    left = ""
     while waiting and not transport.abandoned():
         now = clock()
         waited = now - began
@@ -76,15 +76,14 @@ def dismiss(
         if message[1] == Tag.BYE:
             waiting.discard(message[0])
             fields = messages.unpack_json(message[2])
-            left += fields["left"]
+            left = left or fields["left"]
             for remark in fields["remarks"]:
                 _log.warning("%s", remark)
     if left:
         _log.warning(
-            "the script left %d file(s) in its working folders, such as %s; they are removed now. Write what is to "
-            "stay to EntryScript().output_dir",
-            len(left),
-            left[0],
+            "the script left files in its working folders, such as %s; they are removed now. Write what is to stay to "
+            "EntryScript().output_dir",
+            left,
         )
 
 

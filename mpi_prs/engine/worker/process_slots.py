@@ -10,7 +10,6 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from mpi_prs.core.environ import (
@@ -29,8 +28,6 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.node import describe, placement, ranges, user_environment
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import ProcessPlace
-
-_MOST_LEFT = 1000
 
 
 def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int, ProcessPlace]:
@@ -65,16 +62,16 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
     return places
 
 
-def left_behind(folders: Iterable[Path]) -> list[str]:
-    """Files that the script has left in its working folders, which go with the job: relative paths, a thousand at most.
+def left_behind(folders: Iterable[Path]) -> str:
+    """A file that the script has left in one of its working folders, which go with the job; empty: none.
 
     Nothing is lost of what a link leads to.
     """
-    left: list[str] = []
     for folder in folders:
         with contextlib.suppress(OSError):
-            left += islice(walk(folder, partial(_is_link, folder)), _MOST_LEFT - len(left))
-    return left
+            if left := next(walk(folder, partial(_is_link, folder)), ""):
+                return left
+    return ""
 
 
 def _is_link(folder: Path, name: str) -> bool:

@@ -97,7 +97,7 @@ class Worker:
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), means=means))
         settings = self._wait_for_start()
         if settings is None:
-            self._say_bye([])
+            self._say_bye()
             return EXIT_RESUMABLE if self._exit_code is None else self._exit_code
         directory = RunDirectory(Path(settings.run_root))
         path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
@@ -294,7 +294,7 @@ class Worker:
             if process.state is not State.GONE:
                 process.skip_unstarted()
 
-    def _say_bye(self, left: list[str]) -> None:
+    def _say_bye(self, left: str = "") -> None:
         self._send(Tag.BYE, messages.pack_json(left=left, remarks=self._remarks))
 
     def _give_back(self, chunks: list[Chunk]) -> None:
