@@ -385,6 +385,10 @@ class TestWhatTheSampleDidNotShow:
             with_breaks = Delimited(support_multi_line=True, column_types={"b": "string"})
             assert sum(map(len, frames_of(with_breaks, [path], BatchSize(bytes=size)))) == 401
 
+    def test_an_end_of_a_quoted_value_behind_a_whole_one_fails_the_mini_batch(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="line 203: it seems to be the end of a quoted value that began on a line"):
+            self.batches(tmp_path, '"x",2\ny",2', column_types={"a": "string", "b": "string"})
+
     def test_a_chosen_type_is_not_widened(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"'0.5' is not an int64"):
             self.batches(tmp_path, "1,0.5", column_types={"b": "int"})
