@@ -90,7 +90,7 @@ def as_fields(result: Any) -> Any:
     kinds = set(map(type, result))
     if kinds == {dict}:
         return _data_frame(list(result), "a list of dicts")
-    if kinds <= json_rows.PLAIN:
+    if all(map(_is_single, kinds)):
         return result
     for number, element in enumerate(result):
         if isinstance(element, (list, tuple, dict)) or json_rows.is_array(element):
@@ -139,14 +139,18 @@ def _to_csv(form: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(result: Any, form: dict[str, Any]) -> bytes:
-    if isinstance(result, (list, tuple)):
-        kinds = set(map(type, result))
-        # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
-        lines = result if kinds == {str} else map(str if kinds <= json_rows.PLAIN else _whole, result)
-        return _utf8("\n".join(lines) + "\n")
     if is_frame(result):
         return _utf8(_with_whole_cells(_framed(result)).to_csv(None, **_to_csv(form)))
-    return _utf8("\n".join(map(_whole, result)) + "\n")
+    kinds = set(map(type, result))
+    # Plain strings (no subclass with a str() of its own, such as an enum) are joined as they are: it is faster.
+    lines = result if kinds == {str} else map(str if all(map(_is_single, kinds)) else _whole, result)
+    return _utf8("\n".join(lines) + "\n")
+
+
+def _is_single(kind: type) -> bool:
+    """Whether ``str`` is all of such values, so that none of them need be looked at."""
+    numpy = sys.modules.get("numpy")
+    return kind in json_rows.PLAIN or (numpy is not None and issubclass(kind, numpy.generic))
 
 
 def _whole(element: Any) -> str:
@@ -172,7 +176,7 @@ def _with_whole_cells(frame: Any) -> Any:
     found = {}
     for number, dtype in enumerate(frame.dtypes):
         cells = frame.iloc[:, number]
-        if dtype.name == "object" and not set(map(type, cells)) <= json_rows.PLAIN:
+        if dtype.name == "object" and not all(map(_is_single, set(map(type, cells)))):
             found[number] = cells.map(lambda cell: _whole(cell) if _has_arrays(cell) else cell)
     if not found:
         return frame
