@@ -42,6 +42,7 @@ def for_pandas(schema: Any, lacking: Collection[str], chosen: Mapping[str, Cast]
         chosen: by ``column_types``.
         numpy_types: NumPy's types where ``column_types`` says nothing else.
     """
+    schema = _of_columns_that_are_there(schema)
     own = _types_in_pandas(schema)
     index = pandas_metadata(schema).get("index_columns", [])
     fields = []
@@ -59,6 +60,16 @@ def for_pandas(schema: Any, lacking: Collection[str], chosen: Mapping[str, Cast]
             (nullable if wanted else plain).append(field.name)
         fields.append(field.with_nullable((is_own or wanted) and field.name not in index))
     return nullable_in_pandas(_plain_in_pandas(pa.schema(fields, schema.metadata), plain), nullable)
+
+
+def _of_columns_that_are_there(schema: Any) -> Any:
+    """The schema, without word to pandas of other columns: a partition key of such a name is of a type of its own."""
+    told = pandas_metadata(schema)
+    columns = told.get("columns", [])
+    left = [column for column in columns if column.get("field_name", column["name"]) in schema.names]
+    if len(left) == len(columns):
+        return schema
+    return schema.with_metadata({**schema.metadata, b"pandas": json.dumps({**told, "columns": left}).encode()})
 
 
 def _types_in_pandas(schema: Any) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.datasets import InputTable
+from mpi_prs.inputs.datasets import HIVE, InputTable
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.format import Part
 from mpi_prs.inputs.formats.missing import for_pandas, refuse_nulls
@@ -155,6 +155,18 @@ def test_a_partition_key_that_some_folder_has_no_value_of_is_nullable_in_all(tmp
         ("float64", "Int64", "boolean")
     }
     assert {table["k"][0].as_py() for table in read_tables(copy)} == {BIG, None, 1}
+    with pytest.raises(InputError, match="column 'k': the value is missing"):
+        dtypes_of(tmp_path / "copy", partition_format=HIVE, numpy_types=True, drop_columns=["b"])
+
+
+def test_a_partition_key_is_not_of_the_type_that_pandas_knew_before_the_files_were_parted(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [0.5, 1.5], "k": pd.array([1, 2], "Int64")})
+    frame.to_parquet(tmp_path / "t", partition_cols=["k"], index=False)
+    found = [
+        at_the_user(table)
+        for table in read_tables(InputTable.from_parquet_files(str(tmp_path / "t"), partition_format=HIVE))
+    ]
+    assert [each["k"].tolist() for each in found] == [["1"], ["2"]]
 
 
 def test_dropped_columns_leave_no_trace(tmp_path: Path) -> None:
