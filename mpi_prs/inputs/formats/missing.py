@@ -121,7 +121,8 @@ def _null_found(part: Part, name: str, row: int, type: Any, is_index: bool) -> I
         )
     return InputError(
         f"{place}: the value is missing, and a column of NumPy's type {plain} cannot hold a missing one; name pandas' "
-        f"type in column_types ({{{name}: {nullable_dtype(type)}}}), or mend the value"
+        f"type in column_types ({{{name}: {nullable_dtype(type)}}}) or, of a partition key, leave out numpy_types; or "
+        "mend the value"
     )
 
 
