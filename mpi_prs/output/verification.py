@@ -25,8 +25,8 @@ _SAY_SECONDS = 10.0
 def first_damaged(entries: Iterable[JournalEntry], descriptor: int, begin: int = 0) -> JournalEntry | None:
     """The first entry whose rows are not in the output as they were written, or not behind those of the one before.
 
-    Reads all rows, in some threads, and tells the log how far it has come. Memory: a MiB a thread, and some thousand
-    entries.
+    Reads all rows, in some threads, and tells the log how far it has come. Memory: a MiB a thread, and some ten
+    thousand entries.
 
     Args:
         entries: of the journal, in their order.
