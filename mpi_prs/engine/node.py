@@ -2,8 +2,8 @@
 
 ::
 
-    environment, affinity ──► Means ──HELLO──► master: who shares what ──START──► Share ──► placement()
-    (Slurm, the launcher)    a rank's view     (engine/sharing.py)              of a rank   of a user process
+    environment, affinity ──► RankResources ──HELLO──► master: who shares what ──START──► Share ──► placement()
+    (Slurm, the launcher)    a rank's view     (node_share.py   )              of a rank   of a user process
 
 A GPU here is what one entry of ``CUDA_VISIBLE_DEVICES`` names: an index, a UUID, a MIG slice.
 """
@@ -48,7 +48,7 @@ _THREADS = (
 
 
 @dataclass(frozen=True)
-class Means:
+class RankResources:
     """What a rank may use of its node, as far as the environment and the system tell.
 
     Attributes:
@@ -62,7 +62,7 @@ class Means:
     own_gpus: bool
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Means:
+    def from_fields(cls, fields: Mapping[str, Any]) -> RankResources:
         """The inverse of :func:`dataclasses.asdict`, from what JSON makes of it."""
         return cls(fields["cores"], tuple(fields["gpus"]), fields["own_gpus"])
 
@@ -72,7 +72,7 @@ def node_name() -> str:
     return SLURM_NODE_NAME.of() or socket.gethostname()
 
 
-def means_of(environ: Mapping[str, str], cores: Iterable[int]) -> Means:
+def rank_resources(environ: Mapping[str, str], cores: Iterable[int]) -> RankResources:
     """What a rank with this environment and this CPU affinity may use.
 
     The GPUs are those that a variable leaves visible, else those that Slurm says it gave to the step or to the job.
@@ -81,7 +81,7 @@ def means_of(environ: Mapping[str, str], cores: Iterable[int]) -> Means:
     per_task = (SLURM_GPUS_PER_TASK.of(environ) or "").rsplit(":", 1)[-1]  # a number, perhaps after a type
     # In a cgroup of its own each task counts its GPUs from 0.
     narrowed = len(gpus) == 1 < len(_expanded(SLURM_JOB_GPUS.of(environ) or ""))
-    return Means(ranges(cores), gpus, own_gpus=narrowed or (bool(gpus) and per_task == str(len(gpus))))
+    return RankResources(ranges(cores), gpus, own_gpus=narrowed or (bool(gpus) and per_task == str(len(gpus))))
 
 
 def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -148,9 +148,9 @@ def placement(
     variables = {name: count for name in _THREADS if name not in environ}
     if gpus_per_process == 0:
         return {**variables, _VISIBLE[0]: ""}
-    means = means_of(environ, ())
-    turn = index if means.own_gpus else share.first_on_gpus + index
-    chosen = gpus_of(means.gpus, turn, gpus_per_process or 1)
+    resources = rank_resources(environ, ())
+    turn = index if resources.own_gpus else share.first_on_gpus + index
+    chosen = gpus_of(resources.gpus, turn, gpus_per_process or 1)
     if not chosen:
         return variables
     upper = [name for name in _VISIBLE if name in environ]

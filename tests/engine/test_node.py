@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.engine.master.node_share import Sharing
+from mpi_prs.engine.master.node_share import NodeShares
 from mpi_prs.engine.node import (
-    Means,
+    RankResources,
     Share,
     describe,
-    means_of,
     node_name,
     placement,
     ranges,
+    rank_resources,
     user_environment,
     visible_gpus,
 )
@@ -41,10 +41,10 @@ def on_a_node(
     bound: bool = False,
 ) -> list[dict[str, str]]:
     """What each user process of a node gets whose ranks have these environments, and the same eight cores or not."""
-    sharing = Sharing(processes, gpus_per_process)
+    sharing = NodeShares(processes, gpus_per_process)
     for rank, environ in enumerate(environments):
-        seen = means_of(environ, ())
-        sharing.enter(rank, "n1", Means(f"{cores}+{rank}" if bound else cores, seen.gpus, seen.own_gpus))
+        seen = rank_resources(environ, ())
+        sharing.enter(rank, "n1", RankResources(f"{cores}+{rank}" if bound else cores, seen.gpus, seen.own_gpus))
     shares = [sharing.share(rank) for rank in range(len(environments))]
     return [
         placement(environ, index, processes, share, 8, gpus_per_process)
@@ -126,13 +126,13 @@ def test_stray_commas_and_blanks_are_no_devices() -> None:
 
 
 def test_too_few_gpus_are_remarked_on_once_for_all_nodes_alike() -> None:
-    sharing = Sharing(2, None)
+    sharing = NodeShares(2, None)
     for rank in range(12):
-        sharing.enter(rank, f"n{rank // 2}", Means("0-7", ("0", "1", "2"), own_gpus=False))
+        sharing.enter(rank, f"n{rank // 2}", RankResources("0-7", ("0", "1", "2"), own_gpus=False))
     (remark,) = sharing.remarks()
     assert remark == "4 user processes share 3 GPUs on 6 nodes (n0, …): GPUs are handed out in turn"
-    sharing = Sharing(2, None)
-    sharing.enter(1, "n1", Means("0-7", ("0", "1"), own_gpus=False))
+    sharing = NodeShares(2, None)
+    sharing.enter(1, "n1", RankResources("0-7", ("0", "1"), own_gpus=False))
     assert sharing.remarks() == []
 
 
@@ -207,9 +207,9 @@ def test_no_gpu_serves_two_processes_more_than_another_and_cores_are_not_oversub
 
 @given(st.lists(st.tuples(st.sampled_from(["n1", "n2"]), st.sampled_from(["0-3", "4-7"])), max_size=12))
 def test_numbers_on_a_node_are_given_out_once_and_without_gaps(ranks: list[tuple[str, str]]) -> None:
-    sharing = Sharing(2, None)
+    sharing = NodeShares(2, None)
     for rank, (node, cores) in enumerate(ranks):
-        sharing.enter(rank, node, Means(cores, (), own_gpus=False))
+        sharing.enter(rank, node, RankResources(cores, (), own_gpus=False))
     shares = [sharing.share(rank) for rank in range(len(ranks))]
     for name in ("n1", "n2"):
         here = [share for (node, _), share in zip(ranks, shares, strict=True) if node == name]
@@ -220,9 +220,9 @@ def test_numbers_on_a_node_are_given_out_once_and_without_gaps(ranks: list[tuple
 
 
 def test_means_survive_json() -> None:
-    means = means_of({CUDA: "0,1", "SLURM_GPUS_PER_TASK": "2"}, [0, 1, 2, 5])
-    assert means == Means("0-2,5", ("0", "1"), own_gpus=True)
-    assert Means.from_fields(json.loads(json.dumps(asdict(means)))) == means
+    means = rank_resources({CUDA: "0,1", "SLURM_GPUS_PER_TASK": "2"}, [0, 1, 2, 5])
+    assert means == RankResources("0-2,5", ("0", "1"), own_gpus=True)
+    assert RankResources.from_fields(json.loads(json.dumps(asdict(means)))) == means
 
 
 @given(st.sets(st.integers(0, 300)))

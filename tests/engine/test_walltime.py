@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.engine.master.walltime import Closing
+from mpi_prs.engine.master.walltime import TimeLimit
 from mpi_prs.wire.record import RECORD
 
 
@@ -16,57 +16,57 @@ def record(seconds: float) -> bytes:
 
 
 def test_without_a_warning_there_is_no_end() -> None:
-    closing = Closing(lead=120, stop_grace=30)
-    closing.learn(record(1000))
-    assert not closing.is_due(1e9)
-    assert closing.left(1e9) == closing.left_for_shutdown(1e9) == math.inf
+    limit = TimeLimit(lead=120, stop_grace=30)
+    limit.learn(record(1000))
+    assert not limit.is_due(1e9)
+    assert limit.left(1e9) == limit.left_for_shutdown(1e9) == math.inf
 
 
 def test_the_first_warning_counts() -> None:
-    closing = Closing(lead=120, stop_grace=30)
-    assert closing.begin(100)
-    left = closing.left(100)
-    assert not closing.begin(150)
-    assert closing.left(150) == left - 50
+    limit = TimeLimit(lead=120, stop_grace=30)
+    assert limit.begin(100)
+    left = limit.left(100)
+    assert not limit.begin(150)
+    assert limit.left(150) == left - 50
 
 
 def test_nothing_is_started_that_would_probably_be_cut_off() -> None:
-    closing = Closing(lead=120, stop_grace=30)
+    limit = TimeLimit(lead=120, stop_grace=30)
     for _ in range(100):
-        closing.learn(record(20))
-    closing.begin(0)
+        limit.learn(record(20))
+    limit.begin(0)
     last_start = 120 - 35 - 20  # 35: shutdown() and the last writes
-    assert not closing.is_due(last_start - 1)
-    assert closing.is_due(last_start)
+    assert not limit.is_due(last_start - 1)
+    assert limit.is_due(last_start)
 
 
 def test_one_long_mini_batch_in_a_hundred_does_not_end_the_job_early() -> None:
-    closing = Closing(lead=120, stop_grace=30)
+    limit = TimeLimit(lead=120, stop_grace=30)
     for number in range(100):
-        closing.learn(record(60 if number == 50 else 1))
-    assert closing.long_run() < 2
+        limit.learn(record(60 if number == 50 else 1))
+    assert limit.long_run() < 2
 
 
 def test_of_the_records_of_a_message_one_is_enough() -> None:
-    closing = Closing(lead=120, stop_grace=30)
-    closing.learn(record(1) + record(2))
-    assert closing.long_run() == 2
+    limit = TimeLimit(lead=120, stop_grace=30)
+    limit.learn(record(1) + record(2))
+    assert limit.long_run() == 2
 
 
 def test_while_nothing_is_known_the_job_goes_on_until_the_last_moment() -> None:
-    closing = Closing(lead=120, stop_grace=30)
-    closing.begin(0)
-    assert not closing.is_due(80)
-    assert closing.is_due(90)
+    limit = TimeLimit(lead=120, stop_grace=30)
+    limit.begin(0)
+    assert not limit.is_due(80)
+    assert limit.is_due(90)
 
 
 @given(lead=st.floats(0, 1e5), grace=st.floats(0, 1e5), now=st.floats(0, 1e5), runs=st.lists(st.floats(0, 1e4)))
 def test_what_is_left_never_reaches_beyond_the_limit(lead: float, grace: float, now: float, runs: list[float]) -> None:
-    closing = Closing(lead, grace)
+    limit = TimeLimit(lead, grace)
     for seconds in runs:
-        closing.learn(record(seconds))
-    closing.begin(0)
-    assert 0 <= closing.left(now) <= max(0, lead - now)
-    assert 0 <= closing.left_for_shutdown(now) <= max(0, lead - now)
-    assert closing.left(0) >= lead / 2  # most of the lead is for work
-    assert closing.is_due(lead)
+        limit.learn(record(seconds))
+    limit.begin(0)
+    assert 0 <= limit.left(now) <= max(0, lead - now)
+    assert 0 <= limit.left_for_shutdown(now) <= max(0, lead - now)
+    assert limit.left(0) >= lead / 2  # most of the lead is for work
+    assert limit.is_due(lead)

@@ -23,10 +23,10 @@ from typing import Any
 
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, LaunchError, OutputError
 from mpi_prs.engine.awake import AwakeClock
-from mpi_prs.engine.master.node_share import Sharing
+from mpi_prs.engine.master.node_share import NodeShares
 from mpi_prs.engine.master.shutdown import dismiss
-from mpi_prs.engine.master.walltime import Closing
-from mpi_prs.engine.node import Means
+from mpi_prs.engine.master.walltime import TimeLimit
+from mpi_prs.engine.node import RankResources
 from mpi_prs.engine.scheduler.events import (
     Assign,
     AttemptFailed,
@@ -142,12 +142,12 @@ class Master:
         self._settings = settings
         self._stop_requested = stop_requested
         self._on_tick = on_tick
-        self._closing = Closing(lead, settings.stop_grace)
+        self._time_limit = TimeLimit(lead, settings.stop_grace)
         self._waiter = Waiter(transport, _WAIT, patient=True)
         self._ticked = self._beat_at = 0.0
         self._dead: set[int] = set()
         self._put_off: list[tuple[int, int, bytes]] = []  # came while another kind of message was waited for
-        self._sharing = Sharing(settings.processes, settings.gpus_per_process)
+        self._shares = NodeShares(settings.processes, settings.gpus_per_process)
 
     def run(self) -> Ending:
         """The whole start; workers are stopped at the end in any case.
@@ -171,7 +171,7 @@ class Master:
             dismiss(
                 self._transport,
                 exit_code,
-                grace=min(self._settings.stop_grace, self._closing.left_for_shutdown(self._limit_clock()))
+                grace=min(self._settings.stop_grace, self._time_limit.left_for_shutdown(self._limit_clock()))
                 if graceful
                 else None,
                 dead=self._note_dead(),
@@ -200,7 +200,7 @@ class Master:
         ranks = set(self.nodes)
         for rank in sorted(ranks):
             self._greet(rank)
-        for remark in self._sharing.remarks():
+        for remark in self._shares.remarks():
             _log.warning("%s", remark)
         seen = self._collect(Tag.SEES, ranks, _SEES_SECONDS)
         full = {rank: seen.pop(rank)["problem"] for rank in sorted(seen) if seen[rank]["full"]}
@@ -249,10 +249,10 @@ class Master:
 
     def _enter(self, rank: int, fields: dict[str, Any]) -> None:
         self.nodes[rank] = fields["node"]
-        self._sharing.enter(rank, fields["node"], Means.from_fields(fields["means"]))
+        self._shares.enter(rank, fields["node"], RankResources.from_fields(fields["resources"]))
 
     def _greet(self, rank: int) -> None:
-        settings = replace(self._settings, share=self._sharing.share(rank))
+        settings = replace(self._settings, share=self._shares.share(rank))
         self._transport.send(rank, Tag.START, settings.pack())
 
     def _admit(self, ranks: Sequence[int]) -> None:
@@ -368,7 +368,7 @@ class Master:
         """The hot path: some 3 µs a mini-batch in the scheduler, some 15 µs a message for the two writes."""
         records, rows = messages.unpack_results(body)
         accepted = self.scheduler.finished(source, records, now)
-        self._closing.learn(records)
+        self._time_limit.learn(records)
         if accepted is None:
             self._output.append(source, records, rows)
         else:
@@ -379,7 +379,7 @@ class Master:
     def _take_spilled(self, source: int, body: bytes, now: float) -> None:
         record, name = messages.unpack_spilled(body)
         path = Path(name)
-        self._closing.learn(record)
+        self._time_limit.learn(record)
         if self.scheduler.finished(source, record, now) is None:
             self._output.append_file(source, record, path)
             self.tally.mini_batches += 1
@@ -456,15 +456,15 @@ class Master:
         if self.scheduler.phase is not JobPhase.RUNNING or request is StopRequest.NONE:
             return
         if request is StopRequest.CLOSE:
-            if self._closing.begin(limit_now):
+            if self._time_limit.begin(limit_now):
                 _log.warning(
                     "the time limit is near: for %.0f s more, mini-batches are started that are probably done by then",
-                    self._closing.left(limit_now),
+                    self._time_limit.left(limit_now),
                 )
-            if self._closing.is_due(limit_now):
-                self._drain("stopped before the time limit", self._closing.left(limit_now), now)
+            if self._time_limit.is_due(limit_now):
+                self._drain("stopped before the time limit", self._time_limit.left(limit_now), now)
         elif request is StopRequest.DRAIN:
-            self._drain("stopped by a signal", min(self._settings.stop_grace, self._closing.left(limit_now)), now)
+            self._drain("stopped by a signal", min(self._settings.stop_grace, self._time_limit.left(limit_now)), now)
 
     def _drain(self, reason: str, grace: float, now: float) -> None:
         _log.warning("stopping: running mini-batches may finish within %.3g s; a second signal stops at once", grace)

@@ -10,7 +10,7 @@ _KNOWN = 1000
 _LAST_WRITES = 5.0
 
 
-class Closing:
+class TimeLimit:
     """Decides when to stop handing out, so that what is started is finished too.
 
     Until :meth:`begin` it only learns how long mini-batches take. Then it lets the job go on for as long as one more of

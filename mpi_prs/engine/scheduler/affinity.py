@@ -15,7 +15,7 @@ Stay = tuple[int, int]
 """First mini-batch, and the one before which it stops."""
 
 
-class Stays:
+class Affinity:
     """The stays of all workers.
 
     Args:

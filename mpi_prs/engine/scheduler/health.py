@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mpi_prs.engine.scheduler.events import Bench, Command, TakeBack
-from mpi_prs.engine.scheduler.states import Node, Standing
+from mpi_prs.engine.scheduler.states import Node, NodeTrust
 
 STRIKES = 5
 """That bench a node, at least."""
@@ -60,9 +60,9 @@ class Nodes:
         self._commands = commands
         self._nodes: dict[str, Node] = {}
         self._benched: dict[Node, None] = {}
-        # By standing, not benched: those with processes that are ready or may become so, and those with ready ones
-        self._alive: tuple[set[Node], ...] = tuple(set() for _ in Standing)
-        self._usable: tuple[set[Node], ...] = tuple(set() for _ in Standing)
+        # By trust, not benched: those with processes that are ready or may become so, and those with ready ones
+        self._alive: tuple[set[Node], ...] = tuple(set() for _ in NodeTrust)
+        self._usable: tuple[set[Node], ...] = tuple(set() for _ in NodeTrust)
         self._recovered = 0  # the most strikes after which a node has succeeded again
 
     @property
@@ -95,7 +95,7 @@ class Nodes:
 
     def bench_full(self, node: Node, why: str) -> bool:
         """Its scratch folder is full. Returns whether others are left to do the work."""
-        if not node.benched and next(self._others(node, len(Standing), alive=True), None) is None:
+        if not node.benched and next(self._others(node, len(NodeTrust), alive=True), None) is None:
             return False
         node.full = True
         if not node.benched:
@@ -165,7 +165,7 @@ class Nodes:
 
         What fails on a sound node is probably bad: its last try waits for nobody.
         """
-        return next(self._others(node, len(Standing), last and node.standing is not Standing.SOUND), None) is None
+        return next(self._others(node, len(NodeTrust), last and node.trust is not NodeTrust.SOUND), None) is None
 
     def preferred(self, node: Node, *, last: bool) -> list[Node]:
         """Nodes that should have a retry rather than this one: the only one, or two of them.
@@ -175,7 +175,7 @@ class Nodes:
         """
         if self._are_mostly_bad():
             return []
-        below = node.standing + (last and node.standing is Standing.NEW)
+        below = node.trust + (last and node.trust is NodeTrust.NEW)
         return list(islice(self._others(node, below, last), 2))
 
     def all_are_ready(self) -> bool:
@@ -196,16 +196,16 @@ class Nodes:
 
     def _place(self, node: Node) -> None:
         """After any change: where it belongs now."""
-        self._usable[node.standing].discard(node)
-        self._alive[node.standing].discard(node)
+        self._usable[node.trust].discard(node)
+        self._alive[node.trust].discard(node)
         if node.proven:
-            node.standing = Standing.DOUBTED if node.suspicions or node.strikes else Standing.SOUND
+            node.trust = NodeTrust.DOUBTED if node.suspicions or node.strikes else NodeTrust.SOUND
         else:
-            node.standing = Standing.SUSPECT if node.tried else Standing.NEW
+            node.trust = NodeTrust.SUSPECT if node.tried else NodeTrust.NEW
         if node.ready and not node.benched:
-            self._usable[node.standing].add(node)
+            self._usable[node.trust].add(node)
         if node.alive and not node.benched:
-            self._alive[node.standing].add(node)
+            self._alive[node.trust].add(node)
         elif self._benched and not any(self._alive):
             for other in [other for other in self._benched if other.alive]:
                 self._take_back(other, "no other node is left")

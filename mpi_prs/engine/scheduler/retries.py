@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable
 
 from mpi_prs.engine.scheduler.health import Nodes
-from mpi_prs.engine.scheduler.states import Node, Standing, WorkerState
+from mpi_prs.engine.scheduler.states import Node, NodeTrust, WorkerState
 
 
 class Retries:
     """Mini-batches that have failed, or whose worker was lost.
 
     They go to another node: to the best of those that have ready processes
-    (:class:`mpi_prs.engine.scheduler.states.Standing`).
+    (:class:`mpi_prs.engine.scheduler.states.NodeTrust`).
     If there is no other node, they go to another worker, and if there is none, back to the one that had them.
     """
 
@@ -75,20 +75,20 @@ class Retries:
             for other in workers
             if other is not known and len(other.held) < len(other.ready) and not other.node.benched
         )
-        if node.standing is not Standing.SUSPECT and (origin := self._others.elsewhere(node)) is not None:
-            if not any(other.standing < node.standing for other in idle):
+        if node.trust is not NodeTrust.SUSPECT and (origin := self._others.elsewhere(node)) is not None:
+            if not any(other.trust < node.trust for other in idle):
                 return self._others.take(origin)
         elif self._others.at(node) is not None:
             mates = False
             for other in idle:
                 if other is node:
                     mates = True
-                elif other.standing.clean:
+                elif other.trust.clean:
                     break
             else:
                 if (origin := self._others.at(node, besides=known if mates else None)) is not None:
                     return self._others.take(origin)
-        if all_idle and node.standing.clean and self._last and self._nodes.all_are_ready():
+        if all_idle and node.trust.clean and self._last and self._nodes.all_are_ready():
             origin = self._last.elsewhere(node)
             return None if origin is None else self._last.take(origin)
         return None

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from mpi_prs.engine.scheduler.affinity import Stays
+from mpi_prs.engine.scheduler.affinity import Affinity
 from mpi_prs.engine.scheduler.events import (
     Assign,
     AttemptFailed,
@@ -104,7 +104,7 @@ class Scheduler:
         self._states = bytearray(mini_batches)
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
-        self._stays = None if stop_of_stay is None else Stays(stop_of_stay, self._states, self._end)
+        self._affinity = None if stop_of_stay is None else Affinity(stop_of_stay, self._states, self._end)
         self._left = self._end  # mini-batches below _end that are neither DONE nor FAILED
         self._held = 0  # mini-batches that are at a worker
         self._retries = Retries(self.nodes)
@@ -271,8 +271,8 @@ class Scheduler:
         self._to_ask.discard(worker)
         self._idle.discard(worker)
         self._changed = True
-        if self._stays is not None:
-            self._stays.forget(worker)
+        if self._affinity is not None:
+            self._affinity.forget(worker)
         self._processes -= known.processes
         self._ready -= len(known.ready)
         self._failing -= sum(failures >= 2 for failures in known.init_failures.values())
@@ -391,7 +391,7 @@ class Scheduler:
 
     def _take_pending(self, worker: int, known: WorkerState, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
-        start, stop = (self._cursor, self._end) if self._stays is None else self._stays.of(worker)
+        start, stop = (self._cursor, self._end) if self._affinity is None else self._affinity.of(worker)
         first = self._states.find(PENDING, start, stop)
         if first < 0:
             self._cursor = self._end
@@ -401,7 +401,7 @@ class Scheduler:
         most = min(first + room, stop)
         while last < most and self._states[last] == PENDING and self._attempts.get(last, 0) == attempt:
             last += 1
-        if self._stays is None:
+        if self._affinity is None:
             self._cursor = last
         return self._hold(known, first, last - first)
 
@@ -419,8 +419,8 @@ class Scheduler:
             self._held -= 1
             self._states[number] = PENDING
             self._cursor = min(self._cursor, number)
-            if self._stays is not None:
-                self._stays.given_back(number)
+            if self._affinity is not None:
+                self._affinity.given_back(number)
 
     # Answers
 
@@ -461,7 +461,7 @@ class Scheduler:
         if not settled:
             return accepted or None
         assert known is not None
-        if known.node.standing:
+        if known.node.trust:
             self.nodes.succeeded(known.node)
         self._held -= settled
         self._left -= settled

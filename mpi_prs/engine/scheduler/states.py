@@ -57,7 +57,7 @@ class JobPhase(enum.Enum):
     """No worker is left, or nothing has moved for too long; the job can be resumed. ``reason`` says which."""
 
 
-class Standing(enum.IntEnum):
+class NodeTrust(enum.IntEnum):
     """What is known of a node, the best first. Retries go to the best there are."""
 
     SOUND = 0
@@ -72,7 +72,7 @@ class Standing(enum.IntEnum):
     @property
     def clean(self) -> bool:
         """Whether nothing is held against it."""
-        return self in (Standing.SOUND, Standing.NEW)
+        return self in (NodeTrust.SOUND, NodeTrust.NEW)
 
 
 @dataclass(eq=False)
@@ -99,7 +99,7 @@ class Node:
     strikes: int = 0
     benched: str = ""
     full: bool = False
-    standing: Standing = Standing.NEW
+    trust: NodeTrust = NodeTrust.NEW
 
 
 @dataclass(eq=False)

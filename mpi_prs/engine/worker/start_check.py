@@ -27,14 +27,14 @@ class NoRoom(NotUsable):
     """Its scratch folder is full: the node alone has to do without."""
 
 
-class Sight(NamedTuple):
+class WorkerView(NamedTuple):
     """The manifest, and the folder for what is only of this node."""
 
     manifest: Manifest
     scratch: Path
 
 
-def look(settings: WorkerSettings, node: str) -> Sight:
+def look(settings: WorkerSettings, node: str) -> WorkerView:
     """Look at the run directory and the scratch folder; a shared filesystem may need some seconds.
 
     Raises:
@@ -53,7 +53,7 @@ def look(settings: WorkerSettings, node: str) -> Sight:
         raise NotUsable(f"node {node}: {error}") from error
     if not has_room(scratch):
         raise NoRoom(f"the scratch folder {scratch} is full ({free_space(scratch)})")
-    return Sight(manifest, scratch)
+    return WorkerView(manifest, scratch)
 
 
 def _manifest(settings: WorkerSettings) -> Manifest:

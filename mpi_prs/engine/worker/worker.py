@@ -29,13 +29,13 @@ from mpi_prs.core.free_space import free_space, has_room, speaks_of_a_full_disk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
-from mpi_prs.engine.node import means_of, node_name
+from mpi_prs.engine.node import node_name, rank_resources
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
 from mpi_prs.engine.worker.own_folder import make_folder, remove_leftovers
 from mpi_prs.engine.worker.process_slots import left_behind, make_places
-from mpi_prs.engine.worker.start_check import NoRoom, NotUsable, Sight, look
+from mpi_prs.engine.worker.start_check import NoRoom, NotUsable, WorkerView, look
 from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
 from mpi_prs.engine.worker.trust import Trust
@@ -82,7 +82,7 @@ class Worker:
         self._exit_code: int | None = None
         self._graceful = False
         self._settings: WorkerSettings | None = None
-        self._sight: Sight
+        self._sight: WorkerView
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
         self._places: dict[int, ProcessPlace] = {}
@@ -93,8 +93,8 @@ class Worker:
         """Work until the master says stop; returns the exit code that the master asked for."""
         if self._transport.wake_descriptor is not None:
             self._selector.register(self._transport.wake_descriptor, selectors.EVENT_READ)
-        means = asdict(means_of(HERE, os.sched_getaffinity(0)))
-        self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), means=means))
+        resources = asdict(rank_resources(HERE, os.sched_getaffinity(0)))
+        self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), resources=resources))
         settings = self._wait_for_start()
         if settings is None:
             self._say_bye()
