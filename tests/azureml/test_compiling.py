@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.datasets.dataset import Dataset, DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.definition.data import PipelineData

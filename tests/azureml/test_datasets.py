@@ -15,14 +15,9 @@ import pandas as pd
 import pytest
 
 from mpi_prs.azureml.datasets.column_types import DataType, PromoteHeadersBehavior
-from mpi_prs.azureml.datasets.dataset import (
-    Dataset,
-    DatasetConsumptionConfig,
-    FileDataset,
-    TabularDataset,
-    datasets_of,
-    from_definition,
-)
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset, datasets_of, from_definition
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
 from mpi_prs.azureml.datastores.datastore import DataPath, Datastore, FolderDatastore
 from mpi_prs.azureml.workspace import Workspace

@@ -15,7 +15,8 @@ import pytest
 from mpi_prs.azureml.backends import local_runner
 from mpi_prs.azureml.backends.local_backend import LocalBackend
 from mpi_prs.azureml.backends.runner_record import RunnerRecord
-from mpi_prs.azureml.datasets.dataset import Dataset, DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.definition.data import PipelineData

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.datasets.dataset import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig
 from mpi_prs.azureml.definition.data import (
     InputPortBinding,

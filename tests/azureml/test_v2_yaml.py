@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
-from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.v2.loading import LoadedStep, load

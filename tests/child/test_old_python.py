@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.azureml.backends.runner_record import RunnerRecord, StepProgress
-from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.environments.environment import Environment
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.workspace import Workspace

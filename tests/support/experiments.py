@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep
 from mpi_prs.azureml.experiment import Experiment

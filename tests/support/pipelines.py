@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.compute.target import AmlCompute, ComputeTarget
-from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.definition.data import PipelineData
 from mpi_prs.azureml.definition.parallel_run_config import ParallelRunConfig
 from mpi_prs.azureml.definition.parallel_run_step import ParallelRunStep

@@ -9,13 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mpi_prs.azureml.datasets.column_types import PromoteHeadersBehavior
-from mpi_prs.azureml.datasets.dataset import (
-    Dataset,
-    DatasetConsumptionConfig,
-    FileDataset,
-    TabularDataset,
-    check_input_name,
-)
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig, check_input_name
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore, checked_path
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import WorkspaceError

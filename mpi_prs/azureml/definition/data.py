@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import PipelineError

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpi_prs.azureml.datasets.dataset import DatasetConsumptionConfig, FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.consumption import DatasetConsumptionConfig
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
 from mpi_prs.azureml.datasets.outputs import OutputFileDatasetConfig, OutputTabularDatasetConfig
 from mpi_prs.azureml.datastores.datastore import DataPath
 from mpi_prs.azureml.definition.data import (

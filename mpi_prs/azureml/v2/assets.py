@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.azureml.compute.target import AmlCompute
-from mpi_prs.azureml.datasets.dataset import Dataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.models.model import Model
 from mpi_prs.azureml.store.settings import backend

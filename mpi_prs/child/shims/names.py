@@ -32,8 +32,9 @@ _OURS: Mapping[str, str] = {
     "mpi_prs.azureml.compute.status": "AmlComputeNodeStateCounts ScaleSettings",
     "mpi_prs.azureml.environments.packages": "CondaDependencies",
     "mpi_prs.azureml.datasets.column_types": "DataType PromoteHeadersBehavior",
-    "mpi_prs.azureml.datasets.dataset": "AbstractDataset Dataset DatasetConsumptionConfig FileDataset "
-    "FileDatasetFactory TabularDataset TabularDatasetFactory",
+    "mpi_prs.azureml.datasets.dataset": "AbstractDataset FileDataset TabularDataset",
+    "mpi_prs.azureml.datasets.factory": "Dataset FileDatasetFactory TabularDatasetFactory",
+    "mpi_prs.azureml.datasets.consumption": "DatasetConsumptionConfig",
     "mpi_prs.azureml.datasets.outputs": "OutputFileDatasetConfig OutputTabularDatasetConfig",
     "mpi_prs.azureml.datastores.datastore": "AzureBlobDatastore AzureFileDatastore DataPath Datastore FolderDatastore",
     "mpi_prs.azureml.environments.environment": "DockerConfiguration DockerSection Environment PythonSection "

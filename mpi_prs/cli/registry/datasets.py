@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mpi_prs.azureml.datasets.dataset import Dataset, FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.dataset import FileDataset, TabularDataset
+from mpi_prs.azureml.datasets.factory import Dataset
 from mpi_prs.azureml.datastores.datastore import Datastore
 from mpi_prs.azureml.workspace import Workspace
 from mpi_prs.cli.registry.common import (
