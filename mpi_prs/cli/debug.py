@@ -23,6 +23,7 @@ from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
 from mpi_prs.core.environ import AZUREML, LOGGING_LEVEL, OUTPUT, SERVICE_RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
+from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
@@ -60,6 +61,8 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
         path = Path(folder, "manifest.arrow")
         write_manifest(path, plan(datasets, config.batch_size(), config.partition_keys))
         manifest = Manifest.open(path)
+        for line in shown_columns(manifest):
+            click.echo(line, err=True)
         storages = [dataset.storage for dataset in datasets]
         loader = MiniBatchLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
         side_inputs = provide(config.side_input_list(), Path(folder), "debug")

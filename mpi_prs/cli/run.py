@@ -23,6 +23,7 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.worker.worker import serve
+from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
@@ -195,6 +196,8 @@ def show_plan(config: JobConfig, limit: int | None) -> int:
         click.echo(f"{config.name}: {about}{manifest.items} items in {manifest.mini_batches} mini-batches")
         if limit is not None:
             click.echo(f"--limit: the first {count} of them")
+        for line in shown_columns(manifest):
+            click.echo(line)
         for number in sorted({*range(min(2, count)), count - 1}):
             described = names(manifest, number)
             click.echo(f"mini-batch {number}: {about}{manifest.items_of(number)} items")

@@ -81,10 +81,11 @@ class WrongValue(ValueError):
 
 
 class Size(NamedTuple):
-    """How much a mini-batch gets: one of the two is given, and it is at least 1."""
+    """How much a mini-batch gets: bytes or rows, at least 1; ``bare``: bytes without a unit."""
 
     bytes: Optional[int] = None  # noqa: UP045  # Python 3.7
     rows: Optional[int] = None  # noqa: UP045  # Python 3.7
+    bare: bool = False
 
 
 def whole_number(lowest: int, highest: int = LARGEST) -> Check:
@@ -201,7 +202,7 @@ def size(value: Any) -> Size:
     match = _SIZE.fullmatch(checked)
     assert match is not None
     number, unit = int(match[1]), match[2].upper()
-    return Size(rows=number) if unit == "ROWS" else Size(bytes=number * _UNITS[unit])
+    return Size(rows=number) if unit == "ROWS" else Size(bytes=number * _UNITS[unit], bare=not unit)
 
 
 def byte_size(value: Any) -> int:

@@ -29,6 +29,7 @@ from mpi_prs.inputs.datasets import HIVE, InputDataset, InputFiles, InputTable
 from mpi_prs.inputs.formats.arrow import pack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
 from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
+from mpi_prs.inputs.formats.told import Told
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, Plan, PlannedMiniBatch
 from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
@@ -39,6 +40,8 @@ _log = logging.getLogger("mpi_prs.data")
 
 _TOLD = 20
 """Files that a message names."""
+_SURELY_BYTES = 1_000_000
+"""A mini-batch size of so many is not meant as rows."""
 _WHOLE = BatchSize(rows=2**62)
 
 
@@ -218,10 +221,12 @@ def _of_tables(
             _check_path_column(dataset.path_column, survey, _shown(dataset))
         if dataset.drop_columns:
             dataset, survey = _dropped(dataset, survey)
+        for doubt in Told.of(survey).doubts:
+            _log.warning("%s", doubt.text)
         surveyed.append(dataset)
         planned.inputs.append(_described_table(dataset, survey))
     datasets = surveyed
-    found = False
+    found = 0
     for number, (dataset, store) in enumerate(zip(datasets, stores, strict=True)):
         described = planned.inputs[number]
         partitioning = Partitioning.of(dataset)
@@ -233,14 +238,32 @@ def _of_tables(
         else:
             assert isinstance(size, BatchSize)
             mini_batches = _by_size(number, dataset, size, split, store, path_values)
+        count = items = 0
         for exact, mini_batch in mini_batches:
             planned.exact = planned.exact and exact
-            found = True
+            count += 1
+            items += mini_batch.items
             yield mini_batch
+        found += count
+        if size is not None and count > 1:
+            _doubt_bytes(size, dataset, count, items)
         numpy_types = described["options"]["numpy_types"]
         described["keys_without_value"] = [] if numpy_types else sorted(path_values.lacking)
     if not found:
         raise _no_rows(datasets, stores)
+
+
+def _doubt_bytes(size: int | BatchSize, dataset: InputTable, count: int, items: int) -> None:
+    """Says what a bare number means, unless it is so large that nobody can have meant rows."""
+    assert isinstance(size, BatchSize)
+    if size.bare and size.bytes is not None and size.bytes < _SURELY_BYTES:
+        rows = items / count
+        _log.warning(
+            "mini_batch_size: %d means %d bytes of %s: about %s rows a mini-batch, %s mini-batches in all. Write "
+            "%drows if rows are meant, else a unit such as %dKB",
+            *(size.bytes, size.bytes, _shown(dataset), f"{rows:,.0f}" if rows >= 10 else f"{rows:.1f}", f"{count:,}"),
+            *(size.bytes, max(1, size.bytes // 1024)),
+        )
 
 
 def _no_rows(datasets: Sequence[InputTable], stores: Sequence[_AskedOnce]) -> InputError:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.format import TableFormat
+from mpi_prs.inputs.formats.told import Told
 
 F = TypeVar("F", bound=TableFormat)
 
@@ -45,6 +46,8 @@ def without_columns(format: F, survey: Mapping[str, Any], dropped: Collection[st
             left[key] = [name for name in survey[key] if name not in dropped]
     if "categories" in survey:
         left["categories"] = {name: each for name, each in survey["categories"].items() if name not in dropped}
+    if "told" in survey:
+        left["told"] = Told.of(survey).without(dropped).to_json()
     if "columns" in survey:
         left["columns"] = kept
         types = dict(zip(survey["columns"], survey["types"], strict=True))

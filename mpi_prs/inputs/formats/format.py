@@ -35,10 +35,12 @@ class BatchSize:
     Attributes:
         bytes: of the file (delimited text, JSON lines) or of the values in memory (Parquet, HDF5).
         rows: rows.
+        bare: the bytes were given without a unit, so that they may have been meant as rows.
     """
 
     bytes: int | None = None
     rows: int | None = None
+    bare: bool = False
 
     @classmethod
     def parse(cls, text: str) -> BatchSize:
@@ -217,6 +219,8 @@ class TableFormat(Protocol):
 
     def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
         """What must be known of the whole dataset before any row is read, such as its schema; JSON values.
+
+        Under ``told`` is what people are told of it, see :class:`~mpi_prs.inputs.formats.told.Told`.
 
         Looks at a sample where that will do. Raises InputError: no table can be made of the files; names both files
         and the column where two do not agree.

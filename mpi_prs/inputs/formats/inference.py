@@ -81,6 +81,56 @@ def _carefully(values: Any, decimal: str) -> set[str]:
     return seen
 
 
+class Mixture:
+    """How many values of a column are numbers, and which are not; of a column that is rather text it soon looks away.
+
+    Attributes:
+        numbers: so many values are numbers.
+        others: so many are other text.
+    """
+
+    _FEW = 20
+
+    def __init__(self) -> None:
+        self.numbers = 0
+        self.others = 0
+        self._is_text = False
+
+    def add(self, texts: Any, kinds: Collection[str], decimal: str) -> int | None:
+        """Some more values; where the first one is among them that is no number, its place.
+
+        Args:
+            texts: binary array.
+            kinds: what :func:`look` has told of it, or of more.
+            decimal: the decimal point.
+        """
+        if self._is_text or len(texts) == texts.null_count:
+            return None
+        if not {"text", "bool"} & set(kinds):
+            self.numbers += len(texts) - texts.null_count
+            return None
+        glance = texts.drop_null()[:_GLANCE]
+        if len(glance) >= self._FEW and len(_others(glance, decimal)) > len(glance) / 2:
+            self._is_text = True
+            return None
+        others = _others(texts, decimal)
+        is_first = len(others) and not self.others
+        self.others += len(others)
+        self.numbers += len(texts) - texts.null_count - len(others)
+        return others[0].as_py() if is_first else None
+
+    @property
+    def nearly_numbers(self) -> bool:
+        """Whether nine of ten values are numbers, and not all."""
+        return not self._is_text and 0 < self.others * 9 <= self.numbers
+
+
+def _others(texts: Any, decimal: str) -> Any:
+    """The places of the texts that are no numbers; of a missing value neither is said."""
+    numbers = pc.or_(is_integer_text(texts), pc.is_valid(to_values(texts, pa.float64(), decimal=decimal)))
+    return pc.indices_nonzero(pc.invert(numbers))
+
+
 def _is_long(numbers: Any) -> bool:
     low, high = (pc.min_max(numbers)[end].as_py() for end in ("min", "max"))
     return bool(max(-low, high) > EXACT)

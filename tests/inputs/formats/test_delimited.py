@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -20,6 +21,7 @@ from mpi_prs.inputs.formats.delimited import survey as delimited_survey
 from mpi_prs.inputs.formats.delimited import text as delimited_text
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
+from mpi_prs.inputs.formats.told import Told
 from tests.inputs.formats.test_delimited_random import by_pandas, frames_of, same
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
@@ -412,12 +414,50 @@ def test_the_types_are_those_of_all_files_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("other", "warned"), [("0.5", True), ("1e300", True), ("1", False), ("", False), ("x", False)])
-def test_digits_lost_beside_fractions_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str, warned: bool
-) -> None:
+def test_digits_lost_beside_fractions_are_told(tmp_path: Path, other: str, warned: bool) -> None:
     path = write(tmp_path, f"a,b\n1,2\n{2**60 + 1},2\n{other},1e300\n")
-    survey_of(Delimited(), path)
-    assert [record.args for record in caplog.records] == [("a",)] * warned
+    assert [doubt.column for doubt in Told.of(survey_of(Delimited(), path)).doubts] == ["a"] * warned
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("row", "text", "line"),
+    [(0, "12,5", 3), (999, "'", 1002), (999, "n/a?", 1002), (999, "7 EUR", 1002), (5, "True", 8)],
+)
+def test_text_among_numbers_is_a_doubt_with_its_place(
+    tmp_path: Path, row: int, text: str, line: int, suffix: str
+) -> None:
+    rows = [["1.5", "x", "4"] for _ in range(1000)]
+    rows[500][0] = ""
+    rows[row][0] = f'"{text}"'
+    content = "a,b,c\n\n" + "".join(",".join(fields) + "\n" for fields in rows)
+    path = tmp_path / f"t.csv{suffix}"
+    path.write_bytes(gzip.compress(content.encode()) if suffix else content.encode())
+    (doubt,) = Told.of(survey_of(Delimited(), path)).doubts
+    assert doubt.column == "a"
+    assert f"'a' is text, though 998 of 999 values are numbers: {path}, line {line} has {text!r}" in doubt.text
+    for format in (Delimited(column_types={"a": "string"}), Delimited(infer_column_types=False)):
+        assert Told.of(survey_of(format, path)).doubts == []
+
+
+def test_the_place_of_a_doubt_is_found_in_the_middle_of_a_large_file(tmp_path: Path) -> None:
+    lines = [f"{number},{number % 7}.25,{'x' * 40}" for number in range(300_000)]
+    lines[200_000:200_010] = [f"{number},?,y" for number in range(10)]
+    at = "\n".join(["a,b,c", *lines]) + "\n"
+    for multi_line, encoding in ((False, "utf-8"), (True, "utf-8"), (False, "utf-16-le")):
+        (tmp_path / "t.csv").write_text(at, encoding=encoding)
+        format = Delimited(support_multi_line=multi_line, encoding=encoding)
+        found = Told.of(survey_of(format, tmp_path / "t.csv")).doubts
+        for doubt in found:
+            assert re.search(r"line 2000(0[2-9]|1[01]) has '\?'", doubt.text)
+        assert [doubt.column for doubt in found] in ([], ["b"])  # a sample may pass it over
+
+
+def test_what_is_rather_text_is_no_doubt(tmp_path: Path) -> None:
+    few = "".join(f"{number}\n" for number in range(8)) + "x\n"
+    names = "".join(f"{'x' if number % 2 else ''}{number}\n" for number in range(1000))
+    for content in (few, names, "x\n1\n", "x\ny\n", f"{10**30}\n1\n", "True\nFalse\n"):
+        assert Told.of(survey_of(Delimited(header="no_header"), write(tmp_path, content))).doubts == []
 
 
 def test_of_very_many_files_some_are_looked_at_evenly() -> None:
@@ -435,27 +475,24 @@ def test_of_very_many_files_some_are_looked_at_evenly() -> None:
 
 
 @pytest.mark.parametrize("size", [*range(1, 60, 9), 2**30])
-def test_line_breaks_in_quotes_are_read_if_the_sample_shows_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
-) -> None:
+def test_line_breaks_in_quotes_are_read_if_the_sample_shows_them(tmp_path: Path, size: int) -> None:
     path = write(tmp_path, 'a,b\n1,x\n2,"y\nz",3\n"3","v\r\n4,w"\n5,"v, w"\n')
     format = Delimited(on_bad_record="skip_and_count", column_types={"a": "string"})
     batches = batches_of(format, path, BatchSize(bytes=size))
     assert [str(bad) for batch in batches for bad in batch.bad] == [f"{path}, line 3: 3 fields where 2 are expected"]
     rows = [tuple(row.values()) for batch in batches for row in batch.data.to_pylist()]
     assert rows == [("1", "x"), ("3", "v\r\n4,w"), ("5", "v, w")]
-    assert f"{path}: quoted values hold line breaks, so support_multi_line is on" in caplog.text
+    (doubt,) = Told.of(survey_of(format, path)).doubts
+    assert f"{path}: quoted values hold line breaks, so support_multi_line is on" in doubt.text
 
 
 @pytest.mark.parametrize("text", ['a,b\n1,"x\n2,y\n3,5" disk\n', 'a,b\n1,5" disk 5"\n2,7"\n3,"y\n'])
-def test_quotes_that_do_not_close_as_they_should_are_no_line_breaks(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
-) -> None:
+def test_quotes_that_do_not_close_as_they_should_are_no_line_breaks(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
     (batch,) = batches_of(Delimited(on_bad_record="skip_and_count"), path)
     assert (batch.data.num_rows, batch.skipped) == (2, 1)
-    assert "support_multi_line" not in caplog.text
-    assert "in some lines quotes do not open and close values" in caplog.text
+    (doubt,) = Told.of(survey_of(Delimited(), path)).doubts
+    assert "in some lines quotes do not open and close values" in doubt.text
 
 
 def test_a_quoted_value_without_an_end_is_bad(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats import lines
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
 from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+from mpi_prs.inputs.formats.told import Told
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
 WHOLE = BatchSize(bytes=2**30)
@@ -305,11 +307,22 @@ def test_a_key_that_is_no_text_is_a_bad_record_in_the_sample_too(tmp_path: Path,
     assert (batch.data.to_pydict(), batch.skipped) == ({"n": [1]}, 1)
 
 
-def test_digits_lost_beside_fractions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_digits_lost_beside_fractions_are_told(tmp_path: Path) -> None:
     file = written(tmp_path / "t.jsonl", {"n": 2**60 + 1, "o": 2**60}, {"n": 0.5})
     (frame,) = frames_of(JsonLines(), [file])
     assert frame["n"].tolist() == [float(2**60), 0.5]
-    assert [record.args for record in caplog.records] == [("n", 2**60 + 1)]
+    (doubt,) = Told.of(survey_of(JsonLines(), file)).doubts
+    assert doubt.column == "n" and f"such as {2**60 + 1}, which lose digits" in doubt.text
+
+
+@pytest.mark.parametrize("before", [1, 20_000])  # in one piece of the sample, and in two
+def test_a_column_of_two_types_in_a_file_is_a_doubt(tmp_path: Path, before: int) -> None:
+    file = written(tmp_path / "t.jsonl", *[{"n": 1, "o": 1}] * before, *[{"n": "x", "o": 2}] * 20_000)
+    (doubt,) = Told.of(survey_of(JsonLines(), file)).doubts
+    assert doubt.column == "n"
+    found = re.search(rf"is int64 at first, and string in {file}, line (\d+)", doubt.text)
+    assert found is not None and json.loads(file.read_text().splitlines()[int(found[1]) - 1])["n"] == "x"
+    assert Told.of(survey_of(JsonLines(column_types={"n": "string"}), file)).doubts == []
 
 
 # Bad records
@@ -374,16 +387,19 @@ def test_a_mixed_column_is_of_its_first_type_and_the_rest_is_bad(tmp_path: Path)
     assert at_the_user(batch.data).dtypes["m"] == np.dtype("int64")
 
 
-def test_files_of_which_types_do_not_agree_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_of_which_types_do_not_agree_are_named(tmp_path: Path) -> None:
     one = written(tmp_path / "1.jsonl", {"m": 1, "o": {"x": 1}})
     other = written(tmp_path / "2.jsonl", {"m": "x", "o": {"x": 1.5}}, {"m": "y"})
     problem = f"column 'm' is int64 in {one} and string in {other}"
     with pytest.raises(InputError, match=problem + r"; name its type in column_types \(m: string\)"):
         survey_of(JsonLines(), one, other)
-    batches = batches_of(JsonLines(on_bad_record="skip_and_count"), [one, other])
+    format = JsonLines(on_bad_record="skip_and_count")
+    batches = batches_of(format, [one, other])
     assert [batch.skipped for batch in batches] == [0, 2]
     assert str(batches[1].bad[0]) == f"{other}, line 1, column 'm': \"x\" is not int64, as in {one}"
-    assert problem in caplog.text
+    assert [doubt.text for doubt in Told.of(survey_of(format, one, other)).doubts] == [
+        f"{problem}: records of the latter are left out"
+    ]
     for format in (JsonLines(column_types={"m": "string"}), JsonLines(columns=("o",))):
         assert sum(map(len, frames_of(format, [one, other]))) == 3
     written(other, {"m": 1, "o": {"x": "1"}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
-from mpi_prs.inputs.formats.delimited.survey import SampleFindings, choose, sample
+from mpi_prs.inputs.formats.delimited.survey import OddValue, SampleFindings, choose, sample
 from mpi_prs.inputs.formats.delimited.text import (
     Dialect,
     Head,
@@ -36,12 +35,14 @@ from mpi_prs.inputs.formats.format import (
     reading,
     record_too_long,
 )
-from mpi_prs.inputs.formats.inference import type_of
+from mpi_prs.inputs.formats.inference import Mixture, type_of
 from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
 from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.text_columns import MISSING
+from mpi_prs.inputs.formats.told import Doubt, Told, told_columns
 
-_log = logging.getLogger("mpi_prs.delimited")
+_SHOWN = 80
+"""Characters of a value in a message."""
 
 Header = Literal["all_files_have_same_headers", "only_first_file_has_headers", "no_header", "combine_all_files_headers"]
 _HEADERS = (
@@ -141,7 +142,7 @@ class Delimited:
         """Columns and types from a sample; about 0.2 s, and the time to open at most 257 files.
 
         With ``combine_all_files_headers`` all files are opened, for their headers. Where the sample shows line breaks
-        inside quotes, the dataset is read with ``support_multi_line``, and the log says so.
+        inside quotes, the dataset is read with ``support_multi_line``, and that is told as a doubt.
 
         Raises:
             InputError: a file cannot be read, two of those of the sample do not have the same header, or a column
@@ -160,20 +161,19 @@ class Delimited:
         with suppress(InputError):
             other, found = self._surveyed(files, store, True)
             if (found.multi_line or problem is not None) and found.multi_line >= found.torn:
-                _log.warning(
-                    "%s: quoted values hold line breaks, so support_multi_line is on: each file is read once before "
-                    "the first mini-batch. Set it in the job config to say so, or quote: '' if quotes mean nothing",
-                    other["first"],
+                return _doubted(
+                    other,
+                    f"{other['first']}: quoted values hold line breaks, so support_multi_line is on: each file is read "
+                    "once before the first mini-batch. Set it in the job config to say so, or quote: '' if quotes mean "
+                    "nothing",
                 )
-                return other
         if problem is not None:
             raise problem
-        _log.warning(
-            "%s: in some lines quotes do not open and close values as they should; each line is taken for a record, "
-            "and one in which a quoted value does not end is bad. Set quote: '' if quotes mean nothing",
-            survey["first"],
+        return _doubted(
+            {**survey, "watched": False},
+            f"{survey['first']}: in some lines quotes do not open and close values as they should; each line is taken "
+            "for a record, and one in which a quoted value does not end is bad. Set quote: '' if quotes mean nothing",
         )
-        return {**survey, "watched": False}
 
     def _surveyed(
         self, files: Callable[[], Iterator[str]], store: Files, multi_line: bool
@@ -201,6 +201,9 @@ class Delimited:
                 if unknown := [name for name in asked if name not in names]:
                     raise InputError(f"{key}: {quoted(unknown)} not found in {first}; its columns are {quoted(names)}")
         chosen = casts(self.column_types)
+        looked_at = f"{'all' if found.whole else 'a sample of'} {found.records:,} records"
+        origins: dict[str, str] = {}
+        doubts: list[Doubt] = []
         fields, may_be_missing = [], []
         for name in self.columns or names:
             seen = found.seen.get(name, set()) | ({"missing"} if name in lacking else set())
@@ -208,19 +211,28 @@ class Delimited:
                 type = chosen[name].type
             elif self.infer_column_types and not (self.empty_as_string and seen <= {"missing"}):
                 type = type_of(seen, found.whole)
+                if not seen - {"missing"}:
+                    origins[name] = f"no value in {looked_at}"
                 if pa.types.is_floating(type) and "long" in seen:
-                    _log.warning(
-                        "column %r has fractions, and whole numbers beyond 2^53, which lose digits as float64; string "
-                        "in column_types keeps them",
-                        name,
+                    doubts.append(
+                        Doubt(
+                            name,
+                            f"column {name!r} has fractions, and whole numbers beyond 2^53, which lose digits as "
+                            "float64; string in column_types keeps them",
+                        )
                     )
+                if pa.types.is_string(type) and name in found.odd and found.mixtures[name].nearly_numbers:
+                    doubts.append(_nearly_numbers(name, found.mixtures[name], found.odd[name], store))
             else:
                 type = pa.string()
+                origins[name] = "empty_as_string" if self.infer_column_types else "infer_column_types: false"
             fields.append(pa.field(name, type))
             if "missing" in seen:
                 may_be_missing.append(name)
         schema = pa.schema(fields if first is not None else [])
-        survey["schema"] = pack_schema(for_pandas(schema, may_be_missing, chosen, self.numpy_types))
+        schema = for_pandas(schema, may_be_missing, chosen, self.numpy_types)
+        survey["schema"] = pack_schema(schema)
+        survey["told"] = Told(told_columns(schema, looked_at, chosen, origins), doubts).to_json()
         survey["bytes_per_record"] = max(found.bytes / max(found.records, 1), 1.0)
         survey["longest_record"] = found.longest
         survey["watched"] = bool(self.quote) and not multi_line and not found.whole
@@ -354,6 +366,22 @@ class Delimited:
                 rest = stream.read(min(length - start, 2**16))
                 if length - start > 2**16 or head.encoding.squeezed(rest).strip(opener.dialect.blanks + b"\r\n"):
                     yield Part(file, start, length, max(1, rows))
+
+
+def _doubted(survey: dict[str, Any], doubt: str) -> dict[str, Any]:
+    """The survey with one more doubt."""
+    columns, doubts = Told.of(survey)
+    return {**survey, "told": Told(columns, [*doubts, Doubt(None, doubt)]).to_json()}
+
+
+def _nearly_numbers(name: str, mixture: Mixture, odd: OddValue, store: Files) -> Doubt:
+    looked_at = mixture.numbers + mixture.others
+    return Doubt(
+        name,
+        f"column {name!r} is text, though {mixture.numbers:,} of {looked_at:,} values are numbers: {odd.place(store)} "
+        f"has {odd.text[:_SHOWN]!r}. Correct it, or name it in na_values if it stands for a missing value, or give the "
+        f"type in column_types ({name}: float makes a bad record of it, {name}: string keeps the text)",
+    )
 
 
 def _combine(files: Callable[[], Iterator[str]], opener: Opener, names: list[str]) -> set[str]:

@@ -19,15 +19,17 @@ from mpi_prs.inputs.formats.delimited.text import (
     Records,
     bytes_between,
     closes_well,
+    count_line_breaks,
     ends_of_values,
     inside_quotes,
     line_breaks,
     lines_between,
     records_of,
+    squeezed_chunks,
     too_long,
 )
-from mpi_prs.inputs.formats.format import length_of, reading
-from mpi_prs.inputs.formats.inference import look
+from mpi_prs.inputs.formats.format import Files, length_of, reading
+from mpi_prs.inputs.formats.inference import Mixture, look
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 
 SAMPLE_BYTES = 2**23
@@ -42,6 +44,29 @@ class SampleRecords(NamedTuple):
 
     text: bytes
     names: Sequence[str]
+    file: str
+    offset: int
+    """Of the file, or of its decompressed content, in bytes."""
+    encoding: Encoding
+
+
+class OddValue(NamedTuple):
+    """A value of a column of a sample: the ``line``-th, from 0, of those from an offset on."""
+
+    text: str
+    file: str
+    offset: int
+    line: int
+    encoding: Encoding
+
+    def place(self, store: Files) -> str:
+        """File and line, for a message; reads the file up to there."""
+        with reading(self.file), store.open(self.file) as file:
+            if compression_of(self.file):
+                chunks = iter([self.encoding.squeezed(decompressed(file, self.file, self.offset))])
+            else:
+                chunks = squeezed_chunks(file, self.encoding, self.encoding.bom, self.offset)
+            return f"{self.file}, line {count_line_breaks(chunks) + self.line + 1}"
 
 
 @dataclass
@@ -50,6 +75,8 @@ class SampleFindings:
 
     Attributes:
         seen: column → what there is in it, see :func:`~mpi_prs.inputs.formats.inference.look`.
+        mixtures: column → how many numbers there are in it.
+        odd: column → its first value that is no number.
         bytes, records: of the sample.
         longest: bytes of its longest record.
         whole: nothing has been left out.
@@ -59,6 +86,8 @@ class SampleFindings:
     """
 
     seen: dict[str, set[str]] = field(default_factory=dict)
+    mixtures: dict[str, Mixture] = field(default_factory=dict)
+    odd: dict[str, OddValue] = field(default_factory=dict)
     bytes: int = 0
     records: int = 0
     longest: int = 1
@@ -78,8 +107,15 @@ class SampleFindings:
         texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing, fill)
         for name, chunks in texts.columns.items():
             seen = self.seen.setdefault(name, set())
+            mixture = self.mixtures.setdefault(name, Mixture())
+            row = 0
             for chunk in chunks:
                 seen |= look(chunk, decimal, seen)
+                if (place := mixture.add(chunk, seen, decimal)) is not None:
+                    line = int(records.lines[texts.rows[row + place]])
+                    text = chunk[place].as_py().decode("utf-8", "replace")
+                    self.odd[name] = OddValue(text, piece.file, piece.offset, line, piece.encoding)
+                row += len(chunk)
 
     def _add_quotes(self, piece: SampleRecords, records: Records, dialect: Dialect) -> None:
         text = piece.text
@@ -160,8 +196,8 @@ def sample(
         place = number / max(len(chosen.files) - 1, 1)
         most = SAMPLE_BYTES if small and path in plain else budget
         try:
-            for text in _pieces(path, head.encoding, body, most, place, len(names), opener):
-                yield None if text is None else SampleRecords(text, names)
+            for piece in _pieces(path, head.encoding, body, most, place, len(names), opener):
+                yield piece and SampleRecords(piece[1], names, path, piece[0], head.encoding)
         except InputError:
             if not compression_of(path):
                 raise
@@ -170,14 +206,15 @@ def sample(
 
 def _pieces(
     path: str, encoding: Encoding, body: int, budget: int, place: float, fields: int, opener: Opener
-) -> Iterator[bytes | None]:
+) -> Iterator[tuple[int, bytes] | None]:
+    """Offsets, and the records there."""
     with reading(path), opener.store.open(path) as file:
         if compression_of(path):
             yield from _beginning(decompressed(file, path, body + budget), encoding, body, budget, opener)
             return
         size = length_of(file)
         if size - body <= budget:
-            yield bytes_between(file, encoding, body, size).content
+            yield body, bytes_between(file, encoding, body, size).content
             return
         yield None
         count = max(budget // _PIECE_BYTES, 1)
@@ -188,24 +225,28 @@ def _pieces(
             start -= (start - encoding.bom) % encoding.unit
             stop = start + piece - piece % encoding.unit
             if start <= body:
-                yield _whole_records(bytes_between(file, encoding, body, stop).content, opener)
+                yield body, _whole_records(bytes_between(file, encoding, body, stop).content, opener)
             elif opener.dialect.multi_line and opener.dialect.quote:
-                yield _synchronised(bytes_between(file, encoding, start, stop).content, fields, opener)
+                first, text = _synchronised(bytes_between(file, encoding, start, stop).content, fields, opener)
+                yield start + first * encoding.unit, text
             else:
                 try:
-                    yield lines_between(file, encoding, start, stop, size, opener.longest).content
+                    lines = lines_between(file, encoding, start, stop, size, opener.longest)
+                    yield lines.offset, lines.content
                 except LongRecord as error:
                     raise too_long(file, encoding, path, error, opener.longest) from None
 
 
-def _beginning(data: bytes, encoding: Encoding, body: int, budget: int, opener: Opener) -> Iterator[bytes | None]:
+def _beginning(
+    data: bytes, encoding: Encoding, body: int, budget: int, opener: Opener
+) -> Iterator[tuple[int, bytes] | None]:
     whole = len(data) < body + budget - 3
     text = encoding.to_utf8(data[body:])
     if whole:
-        yield text
+        yield body, text
         return
     yield None
-    yield _whole_records(text, opener)
+    yield body, _whole_records(text, opener)
 
 
 def _whole_records(text: bytes, opener: Opener) -> bytes:
@@ -214,11 +255,12 @@ def _whole_records(text: bytes, opener: Opener) -> bytes:
     return text[: int(records.starts[-1])] if len(records.starts) > 1 else b""
 
 
-def _synchronised(data: bytes, fields: int, opener: Opener) -> bytes:
-    """The records within some bytes from the middle of a file, if it is clear whether these begin inside quotes."""
+def _synchronised(data: bytes, fields: int, opener: Opener) -> tuple[int, bytes]:
+    """The records within some bytes from the middle of a file, if it is clear whether these begin inside quotes, and
+    where in these bytes they begin."""
     dialect = opener.dialect
     if fields == 1:
-        return b""
+        return 0, b""
     array: Any = np.frombuffer(data, np.uint8)
     breaks, ends = line_breaks(array)
     possible = []
@@ -228,8 +270,8 @@ def _synchronised(data: bytes, fields: int, opener: Opener) -> bytes:
         if len(ending) > 1:
             text = data[int(ending[0]) : int(ending[-1])]
             if _is_table(text, fields, opener):
-                possible.append(text)
-    return possible[0] if len(possible) == 1 else b""
+                possible.append((int(ending[0]), text))
+    return possible[0] if len(possible) == 1 else (0, b"")
 
 
 def _is_table(text: bytes, fields: int, opener: Opener) -> bool:

@@ -43,6 +43,7 @@ from mpi_prs.inputs.formats.hdf5.file import (
     read_values,
 )
 from mpi_prs.inputs.formats.missing import for_pandas
+from mpi_prs.inputs.formats.told import Told, ToldColumn, type_name
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,17 @@ class Hdf5:
                 raise InputError(f"{first_path} and {path} do not go together: {problem}")
         if first is None:
             raise damaged or InputError("the inputs hold no files: name some under `inputs`")
-        return {**first.to_json(), "nulls": sorted(nulls)}
+        columns = [
+            ToldColumn(
+                source.name,
+                type_name(arrow_type(source.dtype, source.attribute), source.name in nulls and not self.numpy_types)
+                if first.is_table
+                else f"array of {type}",
+                f"dataset in {first_path}",
+            )
+            for source, type in zip(first.sources, first.types, strict=True)
+        ]
+        return {**first.to_json(), "nulls": sorted(nulls), "told": Told(columns, []).to_json()}
 
     def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
         """Parts of about ``size``, cut where chunks end; reads values of text only, a few, to see how long it is."""

@@ -29,6 +29,7 @@ from mpi_prs.inputs.formats.json_lines.types import (
     MAX_DEPTH,
     Checker,
     Misfit,
+    Place,
     SampleColumns,
     depth_of_type,
     key_given_twice,
@@ -51,6 +52,7 @@ from mpi_prs.inputs.formats.lines import (
     sample,
 )
 from mpi_prs.inputs.formats.missing import for_pandas
+from mpi_prs.inputs.formats.told import Told, told_columns
 
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
@@ -126,14 +128,19 @@ class JsonLines:
             read.append(pa.field(name, there))
             final.append(pa.field(name, type))
         types = {name: found.types[name] for name in names if name in found.types and name not in chosen}
-        found.check_agreement(types, self.on_bad_record == "fail")
+        doubts = found.check_agreement(types, self.on_bad_record == "fail")
         if self.on_bad_record == "fail":
-            found.check_long(types)
+            doubts += found.check_long(types)
+        doubts += found.mixed_columns(types, store)
+        schema = for_pandas(pa.schema(final), found.lacking, chosen, self.numpy_types)
+        looked_at = f"a sample of {found.records:,} records"
+        valueless = {each.name: f"no value in {looked_at}" for each in read if pa.types.is_null(each.type)}
         return {
             "read": pack_schema(pa.schema(read)),
-            "final": pack_schema(for_pandas(pa.schema(final), found.lacking, chosen, self.numpy_types)),
+            "final": pack_schema(schema),
             "files": found.files,
             "bytes_per_record": max(size / max(lines, 1), 1.0),
+            "told": Told(told_columns(schema, looked_at, chosen, valueless), doubts).to_json(),
         }
 
     def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
@@ -182,14 +189,15 @@ def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
         deep = any(depth_of_type(type) >= MAX_DEPTH for type in types.values())
         if not deep and not any(may_hide_integers(chunk) for column in columns.values() for chunk in column.chunks):
             lacking = [name for name, column in columns.items() if column.null_count]
-            found.add(types, lacking, table.num_rows, piece.file)
+            found.add(types, lacking, table.num_rows, Place(piece.file, piece.offset, 0))
             return
-    for line in [line for line in data.split(b"\n") if line.strip()][:most]:
+    for number, line in [(n, line) for n, line in enumerate(data.split(b"\n")) if line.strip()][:most]:
         try:
             record = parsed(line)
         except Misfit:
             continue
-        found.add({name: type_of(value) for name, value in record.items()}, _without_value(record), 1, piece.file)
+        types = {name: type_of(value) for name, value in record.items()}
+        found.add(types, _without_value(record), 1, Place(piece.file, piece.offset, number))
         found.note_long(long_integers(record, ()))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +15,10 @@ import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype
+from mpi_prs.inputs.formats.format import Files, reading
 from mpi_prs.inputs.formats.inference import EXACT
-
-_log = logging.getLogger("mpi_prs.json_lines")
+from mpi_prs.inputs.formats.lines import line_number
+from mpi_prs.inputs.formats.told import Doubt
 
 Path = tuple[str, ...]
 """Keys from a column inwards; ``[]`` stands for the elements of a list."""
@@ -143,6 +143,19 @@ def type_at(type: Any, path: Path) -> Any:
     return type
 
 
+class Place(NamedTuple):
+    """A line: the ``line``-th, from 0, of those from an offset on."""
+
+    file: str
+    offset: int
+    line: int
+
+    def shown(self, store: Files) -> str:
+        """File and line, for a message; reads the file up to there."""
+        with reading(self.file), store.open(self.file) as file:
+            return f"{self.file}, line {line_number(file, self.offset) + self.line}"
+
+
 @dataclass
 class SampleColumns:
     """The columns of a sample.
@@ -154,6 +167,7 @@ class SampleColumns:
         records: looked at.
         files: where the type of a column was met first.
         conflicts: columns of which another file has another type: that file, and the type there.
+        mixed: columns that are of two types within a file: the types, and where the second one is met first.
     """
 
     types: dict[str, Any] = field(default_factory=dict)
@@ -162,18 +176,22 @@ class SampleColumns:
     records: int = 0
     files: dict[str, str] = field(default_factory=dict)
     conflicts: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    mixed: dict[str, tuple[Any, Any, Place]] = field(default_factory=dict)
 
-    def add(self, types: Mapping[str, Any], lacking: Iterable[str], records: int, file: str) -> None:
-        """Some more records of a file."""
+    def add(self, types: Mapping[str, Any], lacking: Iterable[str], records: int, place: Place) -> None:
+        """Some more records of a file; ``place``: of the first."""
         if self.records:
             self.lacking |= types.keys() ^ self.types.keys()
         self.lacking.update(lacking)
         for name, type in types.items():
             before = self.types.get(name, pa.null())
             if pa.types.is_null(before):
-                self.files[name] = file
-            elif self.files[name] != file and not go_together(before, type):
-                self.conflicts.setdefault(name, (file, type))
+                self.files[name] = place.file
+            elif not go_together(before, type):
+                if self.files[name] != place.file:
+                    self.conflicts.setdefault(name, (place.file, type))
+                else:
+                    self.mixed.setdefault(name, (before, type, place))
             self.types[name] = united(before, type)
         self.records += records
 
@@ -183,16 +201,17 @@ class SampleColumns:
             if path not in self.long or value not in _UINT64:
                 self.long[path] = value
 
-    def check_agreement(self, names: Iterable[str], refuse: bool) -> None:
+    def check_agreement(self, names: Iterable[str], refuse: bool) -> list[Doubt]:
         """Tells of columns for which there is no type that is right in all files.
 
         Args:
             names: of the columns that matter.
-            refuse: if not, it is a warning: records of the other type will be left out.
+            refuse: if not, it is a doubt: records of the other type will be left out.
 
         Raises:
             InputError: there is one.
         """
+        doubts = []
         for name in names:
             if name not in self.conflicts:
                 continue
@@ -202,7 +221,7 @@ class SampleColumns:
                 f"column {name!r} is {shown_type(types[0])} in {self.files[name]} and {shown_type(type)} in {file}"
             )
             if not refuse:
-                _log.warning("%s: records of the latter are left out", problem)
+                doubts.append(Doubt(name, f"{problem}: records of the latter are left out"))
                 continue
             remedy = f"name its type in column_types ({name}: string)"
             if any(map(pa.types.is_nested, types)):
@@ -210,9 +229,27 @@ class SampleColumns:
             raise InputError(
                 f"{problem}; {remedy}, or leave records of the latter out with on_bad_record: skip_and_count"
             )
+        return doubts
 
-    def check_long(self, types: Mapping[str, Any]) -> None:
-        """Warns of whole numbers that lose digits because there are fractions, too.
+    def mixed_columns(self, names: Iterable[str], store: Files) -> list[Doubt]:
+        """Tells of columns that are of two types within a file: records of the second type are bad."""
+        doubts = []
+        for name in names:
+            if name in self.mixed:
+                before, type, place = self.mixed[name]
+                remedy = "" if any(map(pa.types.is_nested, (before, type))) else f" ({name}: string takes both)"
+                doubts.append(
+                    Doubt(
+                        name,
+                        f"column {name!r} is {shown_type(before)} at first, and {shown_type(type)} in "
+                        f"{place.shown(store)}: records of the second kind are bad. Correct them, or name the type in "
+                        f"column_types{remedy}",
+                    )
+                )
+        return doubts
+
+    def check_long(self, types: Mapping[str, Any]) -> list[Doubt]:
+        """Tells of whole numbers that lose digits because there are fractions, too.
 
         Args:
             types: column → type, of those that nobody chose.
@@ -220,6 +257,7 @@ class SampleColumns:
         Raises:
             InputError: one is beyond 64 bits.
         """
+        doubts = []
         for path, value in self.long.items():
             type = type_at(types[path[0]], path) if path[0] in types else None
             if type is None:
@@ -230,12 +268,14 @@ class SampleColumns:
                     remedy = "leave it out: select the other columns with columns"
                 raise InputError(f"column {where(path)!r} has the whole number {value}, beyond 64 bits; {remedy}")
             if pa.types.is_floating(type):
-                _log.warning(
-                    "column %r has fractions, and whole numbers beyond 2^53 such as %d, which lose digits as float64; "
-                    "string in column_types keeps them",
-                    where(path),
-                    value,
+                doubts.append(
+                    Doubt(
+                        path[0],
+                        f"column {where(path)!r} has fractions, and whole numbers beyond 2^53 such as {value}, which "
+                        "lose digits as float64; string in column_types keeps them",
+                    )
                 )
+        return doubts
 
 
 def shown_type(type: Any) -> str:

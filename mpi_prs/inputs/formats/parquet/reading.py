@@ -20,6 +20,7 @@ from mpi_prs.inputs.formats.arrow import pack_column, pack_schema, unpack_column
 from mpi_prs.inputs.formats.casting import Cast, casts
 from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted, quoted
 from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, read_columns, summary, united
+from mpi_prs.inputs.formats.told import Told, told_columns
 
 _FOOTERS_AT_ONCE = 8
 _FOOTERS_AHEAD = 32
@@ -74,8 +75,10 @@ class Parquet:
             if damaged is not None:
                 raise damaged
             return {"schema": pack_schema(pa.schema([])), "categories": {}}
+        schema = agreement.schema()
         return {
-            "schema": pack_schema(agreement.schema()),
+            "schema": pack_schema(schema),
+            "told": Told(told_columns(schema, "", chosen, agreement.origins(schema)), []).to_json(),
             "categories": {name: pack_column(values) for name, values in agreement.categories.items()},
         }
 

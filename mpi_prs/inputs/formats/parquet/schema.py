@@ -16,6 +16,7 @@ from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.casting import Cast
 from mpi_prs.inputs.formats.format import quoted
 from mpi_prs.inputs.formats.missing import for_pandas, pandas_metadata
+from mpi_prs.inputs.formats.told import MISSING
 
 _log = logging.getLogger("mpi_prs.inputs")
 
@@ -190,19 +191,33 @@ class Agreement:
         schema = pa.schema(fields, metadata=metadata or None)
         _check_zones(schema, self.first.path)
         schema = for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
-        doubtful = [
-            each.name
-            for each in schema
-            if nullable_dtype(each.type) and each.nullable and each.name in self.nulls - self._counted
-            if each.name not in self._chosen or self._chosen[each.name].nullable is None
-        ]
-        if doubtful:
+        if doubtful := self._without_statistics(schema):
             _log.info(
                 "no statistics rule out missing values in %s: their types in pandas are nullable (Int64, boolean); "
                 "column_types or numpy_types gives others",
                 quoted(doubtful),
             )
         return schema
+
+    def _without_statistics(self, schema: Any) -> list[str]:
+        """The columns of which the type in pandas is nullable only since no statistics rule out a null."""
+        return [
+            each.name
+            for each in schema
+            if nullable_dtype(each.type) and each.nullable and each.name in self.nulls - self._counted
+            if each.name not in self._chosen or self._chosen[each.name].nullable is None
+        ]
+
+    def origins(self, schema: Any) -> dict[str, str]:
+        """Where the types in :meth:`schema` are from, column by column, for people."""
+        doubtful = self._without_statistics(schema)
+        found = {}
+        for name, (_, path) in self._agreed.items():
+            field = schema.field(name)
+            is_nullable = field.nullable and nullable_dtype(field.type) is not None
+            why = ", without statistics of missing values" if name in doubtful else MISSING if is_nullable else ""
+            found[name] = f"schema of {path}{why}"
+        return found
 
     def _selected(self, footer: Footer) -> list[str]:
         names = footer.schema.names
