@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -116,19 +116,17 @@ def connection(url: AzureUrl, storage: Storage) -> Connection:
     Raises:
         StoreProblem: no account is named, two different ones are, or the connection string is none.
     """
-    fields = _fields(storage.connection_string) if storage.connection_string else {}
-    owner = fields.get("accountname") or account_at(fields.get("blobendpoint"))
+    said = ConnectionString.parse(storage.connection_string) if storage.connection_string else None
+    owner = "" if said is None else said.account
     if owner and url.account_in_url and owner != url.account_in_url:
         raise StoreProblem(
             f"the URL names the storage account {url.account_in_url!r}, but the connection string is that of "
             f"{owner!r}; give the credentials of the right account"
         )
     account = url.account_in_url or owner or storage.account_name or account_at(storage.account_url)
-    if storage.connection_string:
-        address = fields.get("blobendpoint") or f"{account}.blob.{fields.get('endpointsuffix', 'core.windows.net')}"
-        return Connection(
-            {"connection_string": storage.connection_string, **storage.options}, account, address, "connection string"
-        )
+    if said is not None:
+        options = {"connection_string": storage.connection_string, **storage.options}
+        return Connection(options, account, said.endpoint, "connection string")
     if not account:
         raise StoreProblem(
             "no storage account is named; write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/…, or give "
@@ -147,18 +145,53 @@ def connection(url: AzureUrl, storage: Storage) -> Connection:
     return Connection({"connection_string": f"BlobEndpoint={endpoint}{text}"}, account, endpoint, credentials)
 
 
-def _fields(connection_string: str) -> dict[str, str]:
-    fields = {}
-    for part in filter(None, connection_string.strip().split(";")):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise StoreProblem("the connection string is not one; expected name=value;name=value;…")
-        fields[name.strip().lower()] = value.strip()
-    if fields.get("usedevelopmentstorage") == "true":
-        fields.setdefault("accountname", "devstoreaccount1")
-    if not {"accountname", "blobendpoint"} & fields.keys():
-        raise StoreProblem("the connection string names neither AccountName nor BlobEndpoint")
-    return fields
+@dataclass(frozen=True)
+class ConnectionString:
+    """What a connection string says; empty: it does not.
+
+    Attributes:
+        account: the storage account.
+        endpoint: the URL of its blob service.
+        account_key, sas_token: the secret.
+    """
+
+    account: str
+    endpoint: str
+    account_key: str = field(repr=False)
+    sas_token: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> ConnectionString:
+        """What ``name=value;name=value;…`` says, names in any case, as Azure's own SDK reads it.
+
+        Raises:
+            StoreProblem: it is none, or names neither an account nor an address.
+        """
+        fields = {}
+        for part in filter(None, map(str.strip, text.split(";"))):
+            name, equals, value = part.partition("=")
+            if not equals:
+                raise StoreProblem("the connection string is not one; expected name=value;name=value;…")
+            fields[name.strip().lower()] = value.strip()
+        if fields.get("usedevelopmentstorage") == "true":
+            fields = _DEVELOPMENT_STORAGE
+        account, endpoint = fields.get("accountname", ""), fields.get("blobendpoint", "")
+        if not account and not endpoint:
+            raise StoreProblem("the connection string names neither AccountName nor BlobEndpoint")
+        if not endpoint:
+            scheme, suffix = fields.get("defaultendpointsprotocol", "https"), fields.get("endpointsuffix")
+            endpoint = f"{scheme}://{account}.blob.{suffix or 'core.windows.net'}"
+        secrets = fields.get("accountkey", ""), fields.get("sharedaccesssignature", "")
+        return cls(account or account_at(endpoint), endpoint, *secrets)
+
+
+# The emulator's (Azurite's), the same everywhere and no secret:
+# https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key
+_DEVELOPMENT_STORAGE = {
+    "accountname": "devstoreaccount1",
+    "accountkey": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    "blobendpoint": "http://127.0.0.1:10000/devstoreaccount1",
+}
 
 
 def account_at(address: str | None) -> str:

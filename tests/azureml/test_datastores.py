@@ -201,6 +201,10 @@ def test_a_connection_string_says_it_all(ws: Workspace, blobs: Azurite, private:
     )
     assert made.endpoint == "https://abc.blob.core.chinacloudapi.cn"
     assert made.credential_type == "Sas"
+    text = "UseDevelopmentStorage=true"
+    made = Datastore.register_azure_blob_container(ws, "dev", "container", connection_string=text, skip_validation=True)
+    assert (made.account_name, made.endpoint) == ("devstoreaccount1", "http://127.0.0.1:10000/devstoreaccount1")
+    assert made.credential_type == "AccountKey"
 
 
 def test_credentials_may_stay_in_the_environment(

@@ -20,9 +20,10 @@ from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import InputError, OutputError, WorkspaceError
 from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.urls import is_url, is_web
-from mpi_prs.storage.accounts import account_at
+from mpi_prs.storage.accounts import ConnectionString
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import check_container, create_container
+from mpi_prs.storage.stores import StoreProblem
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$root|\$web|\$logs")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
@@ -90,11 +91,11 @@ def blob_record(
                 f"connection_string and {also[0] if also else 'credentials_from_environment'} are both given; the "
                 "connection string says it all, leave the other out"
             )
-        fields = _fields(connection_string)
-        if account is not None and account != fields["account"]:
+        said = _parsed(connection_string)
+        if account is not None and account != said.account:
             raise WorkspaceError(f"account_name is {account!r}, but the connection string is that of another account")
-        account, endpoint = fields["account"], fields["endpoint"]
-        sas_token, account_key = fields["sas_token"], fields["account_key"]
+        account, endpoint = said.account, said.endpoint
+        sas_token, account_key = said.sas_token, said.account_key
     if account is None:
         raise WorkspaceError("account_name is missing: give the name of the storage account, or a connection_string")
     account = text("account_name", account)
@@ -145,34 +146,14 @@ def _credentials(sas_token: object, account_key: object, from_environment: bool)
     return given[0], secret.strip()
 
 
-def _fields(connection_string: object) -> dict[str, str]:
-    """Account, endpoint and secrets in a connection string; empty: not there. Raises WorkspaceError."""
-    wrong = WorkspaceError(
-        "the connection string is not one: expected name=value;name=value;… with AccountName and AccountKey or "
-        "SharedAccessSignature, and BlobEndpoint where it is not Azure's own"
-    )
+def _parsed(connection_string: object) -> ConnectionString:
+    expected = "with AccountName and AccountKey or SharedAccessSignature, and BlobEndpoint where it is not Azure's own"
     if not isinstance(connection_string, str):
-        raise wrong
-    fields = {}
-    for part in filter(str.strip, connection_string.split(";")):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise wrong
-        fields[name.strip().lower()] = value.strip()
-    account, endpoint = fields.get("accountname", ""), fields.get("blobendpoint", "")
-    if not account and endpoint:
-        account = account_at(endpoint)
-    if not account:
-        raise wrong
-    if not endpoint and fields.get("endpointsuffix"):
-        scheme = fields.get("defaultendpointsprotocol", "https")
-        endpoint = f"{scheme}://{account}.blob.{fields['endpointsuffix']}"
-    return {
-        "account": account,
-        "endpoint": endpoint or "core.windows.net",
-        "account_key": fields.get("accountkey", ""),
-        "sas_token": fields.get("sharedaccesssignature", ""),
-    }
+        raise WorkspaceError(f"the connection string is not one; expected name=value;name=value;… {expected}")
+    try:
+        return ConnectionString.parse(connection_string)
+    except StoreProblem as error:
+        raise WorkspaceError(f"{error} ({expected})") from None
 
 
 def check_is_free(layout: WorkspaceFolder, name: str, overwrite: bool) -> None:
