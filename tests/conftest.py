@@ -16,6 +16,10 @@ from tests.support.azurite import azurite  # noqa: F401  # a fixture
 from tests.support.jobs import REPOSITORY, Job, Mpi, make_job, need, nothing_left_of
 from tests.support.slurm_cluster import slurm, slurm_cluster  # noqa: F401  # fixtures
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+"""Where this is set, as in many containers, each of thousands of processes would compile all our modules again."""
+
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
