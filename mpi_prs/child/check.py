@@ -14,7 +14,7 @@ if __name__ == "__main__":
     _no_folder = getattr(sys.flags, "safe_path", False)
     sys.path[0 : not _no_folder] = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
 
-from mpi_prs.child.script import NoRunFunction, import_script, prepare_interpreter, user_traceback
+from mpi_prs.child.script import NoLoadFunction, NoRunFunction, import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports
 
 
@@ -24,8 +24,8 @@ def main(text: str) -> int:
     prepare_interpreter(settings["entry_script"], settings["source_directory"], settings["arguments"])
     try:
         prepare_imports()
-        import_script(settings["entry_script"])
-    except NoRunFunction as error:
+        import_script(settings["entry_script"], loads=settings["loads"])
+    except (NoLoadFunction, NoRunFunction) as error:
         print(error, file=sys.stderr)
         return 1
     except BaseException as error:

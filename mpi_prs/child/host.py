@@ -31,6 +31,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -40,13 +41,16 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from mpi_prs.child.loaders import Loaders
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
+    LoadedItems,
     MiniBatchContext,
     PlainMiniBatches,
     has_no_rows,
     import_table_libraries,
 )
+from mpi_prs.child.read_ahead import ReadAhead
 from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import (
     WrongReturnType,
@@ -116,6 +120,8 @@ class Host:
         self._spilled = 0
         self._asked: Failure | None = None  # by which the script asked for a pause or an end
         self._failures = 0  # since the last success
+        self._loaders: Loaders | None = None
+        self._source: ChildEnd | ReadAhead = channel
 
     def start(self) -> ScriptFunctions | None:
         """Import the script and call ``init()``; on failure tell the worker and return ``None``."""
@@ -128,7 +134,7 @@ class Host:
             if settings.tables:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
-            script = import_script(settings.entry_script)
+            script = import_script(settings.entry_script, loads=settings.loaders > 0)
             script.init()
         except BaseException as error:
             self._end_if_forked(error)
@@ -142,8 +148,14 @@ class Host:
 
     def serve(self, script: ScriptFunctions) -> None:
         """Answer work until the worker says stop or is gone."""
+        if script.load is not None:
+            settings = self._settings
+            self._loaders = Loaders(
+                script.load, settings.loaders, settings.loaders_ahead, settings.loaders_memory, self._end_if_forked
+            )
+            self._source = ReadAhead(self._channel, self._expect)
         while True:
-            frame = self._channel.receive()
+            frame = self._source.receive()
             if frame is None:  # the worker is gone, and with it whoever would read an answer
                 return
             if frame.kind == Kind.STOP:
@@ -155,24 +167,32 @@ class Host:
                 return
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
 
+    def _expect(self, frame: Frame) -> None:
+        """Let the items of work that has come be loaded."""
+        if frame.kind == Kind.WORK:
+            assert self._loaders is not None
+            _, _, _, payloads = _parts(frame)
+            for payload in payloads:
+                self._loaders.expect(self._mini_batches.paths(payload))
+
+    def _discard(self, count: int) -> None:
+        """The next mini-batches are not to be run here."""
+        if self._loaders is not None:
+            self._loaders.discard(count)
+
     def _work(self, script: ScriptFunctions, frame: Frame) -> None:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
-        first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
-        position = WORK_HEADER.size
-        items = frame.body[position : position + 4 * frame.mini_batches].cast("I")
-        position += 4 * frame.mini_batches
-        sizes = frame.body[position : position + 4 * frame.mini_batches].cast("I")
-        position += 4 * frame.mini_batches
-        for index in range(frame.mini_batches):
+        first, attempt, items, payloads = _parts(frame)
+        for index, payload in enumerate(payloads):
             if self._slot.skips:
+                self._discard(frame.mini_batches - index)
                 self._flush()
                 self._channel.send(Kind.SKIPPED, frame.mini_batches - index)
                 return
-            end = position + sizes[index]
-            self._attempt(script, first + index, attempt, items[index], frame.body[position:end])
+            self._attempt(script, first + index, attempt, items[index], payload)
             if self._asked is not None:  # the worker takes back what has no answer
+                self._discard(frame.mini_batches - index - 1)
                 return
-            position = end
 
     def _do_what_was_asked(self, script: ScriptFunctions, asked: Failure) -> bool:
         """Pause or end. Returns whether to go on."""
@@ -183,13 +203,15 @@ class Host:
         until = time.monotonic() + asked.pause
         self._slot.write(ProcessPhase.RESTING, -1, until)
         cleared = False
-        while not cleared or self._channel.wait(until - time.monotonic()):
-            frame = self._channel.receive()
+        while not cleared or self._source.wait(until - time.monotonic()):
+            frame = self._source.receive()
             if frame is None:
                 return False
             if frame.kind == Kind.STOP:
                 self._stop(script)
                 return False
+            if frame.kind == Kind.WORK:
+                self._discard(frame.mini_batches)
             cleared |= frame.kind == Kind.CLEAR
         self._channel.send(Kind.READY, 0)
         return True
@@ -200,7 +222,10 @@ class Host:
         slot.write(ProcessPhase.PREPARING, number, prepared)
         try:
             context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
+            loaded = None if self._loaders is None else self._take_loaded(self._loaders, number)
             mini_batch = self._mini_batches.make(payload, context, number)
+            if loaded is not None:
+                mini_batch = LoadedItems(loaded, list(mini_batch), mini_batch.task_id)
             wall = time.time()
             started = time.monotonic()
             slot.write(ProcessPhase.RUNNING, number, started)
@@ -220,7 +245,7 @@ class Host:
                 self._channel.send(Kind.HEADER, 0, header_line(result, self._header_form))
                 self._header_sent = True
             spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
-            mini_batch = result = None
+            mini_batch = loaded = result = None
             self._mini_batches.let_go()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
             self._end_if_forked(error)
@@ -258,6 +283,17 @@ class Host:
         self._row_bytes += length
         if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
             self._flush()
+
+    def _take_loaded(self, loaders: Loaders, number: int) -> list[Any]:
+        """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes.
+
+        Raises:
+            BaseException: what it raised for an item.
+        """
+        values, errors = loaders.take(lambda since: self._slot.write(ProcessPhase.PREPARING, number, since))
+        if errors:
+            raise errors[min(errors)]
+        return values
 
     def _flush(self) -> None:
         """Send what has been answered so far: one write for many short mini-batches."""
@@ -306,6 +342,22 @@ class Host:
         if error is not None:
             _complain(f"a process that the script has forked failed:\n{user_traceback(error)}")
         os._exit(0 if error is None else 1)
+
+
+def _parts(frame: Frame) -> tuple[int, int, memoryview, Iterator[memoryview]]:
+    """The first mini-batch of a frame of work, the attempt, the items of each, the payload of each."""
+    first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
+    position = WORK_HEADER.size
+    items = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+    position += 4 * frame.mini_batches
+    sizes = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+    return first, attempt, items, _payloads(frame.body, position + 4 * frame.mini_batches, sizes)
+
+
+def _payloads(body: memoryview, position: int, sizes: memoryview) -> Iterator[memoryview]:
+    for size in sizes:
+        yield body[position : position + size]
+        position += size
 
 
 def _asked_by(error: BaseException) -> tuple[str, float]:

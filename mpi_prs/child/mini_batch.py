@@ -42,6 +42,15 @@ class MiniBatch(list):  # type: ignore[type-arg]  # the user's Python may be old
         return list, (list(self),)
 
 
+class LoadedItems(MiniBatch):
+    """What ``load()`` returned, in order; ``items`` has the paths of that."""
+
+    def __init__(self, loaded: list[Any], items: list[str], task_id: str) -> None:
+        super().__init__(loaded)
+        self.items = items
+        self.task_id = task_id
+
+
 class MiniBatchDataset:
     """Where a mini-batch comes from: ``context.dataset``.
 
@@ -105,6 +114,10 @@ def data_frame(table: Any) -> Any:
 class PlainMiniBatches:
     """Makes mini-batches of plain payloads."""
 
+    def paths(self, payload: memoryview) -> list[str]:
+        """The paths alone."""
+        return file_mini_batch(payload, 0)
+
     def make(self, payload: memoryview, context: MiniBatchContext | None, number: int) -> MiniBatch:
         """The mini-batch; the context, if one is wanted, is completed."""
         batch = file_mini_batch(payload, number)
@@ -123,6 +136,11 @@ class DescribedMiniBatches:
         self._segment = ""
         self._memory: _Memory | None = None
         self._mapped: deque[_Memory] = deque()  # small segments, to be used again; mapping one costs as much as reading
+
+    def paths(self, payload: memoryview) -> list[str]:
+        """The paths alone, of a mini-batch of files."""
+        (length,) = _LENGTH.unpack_from(payload)
+        return file_mini_batch(payload[_LENGTH.size + length :], 0)
 
     def make(self, payload: memoryview, context: MiniBatchContext | None, number: int) -> Any:
         """The mini-batch; the context, if one is wanted, is completed.

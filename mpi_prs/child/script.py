@@ -26,14 +26,22 @@ class NoRunFunction(Exception):
     """The entry script has no function ``run``."""
 
 
+class NoLoadFunction(Exception):
+    """``loaders`` are asked for, and the entry script has no function ``load`` that threads can call."""
+
+
 @dataclass(frozen=True)
 class ScriptFunctions:
-    """The functions of an entry script; ``init`` and ``shutdown`` do nothing where the script has none."""
+    """The functions of an entry script; ``init`` and ``shutdown`` do nothing where the script has none.
+
+    ``load`` is ``None`` where no ``loaders`` are asked for.
+    """
 
     init: Callable[[], Any]
     run: Callable[..., Any]
     shutdown: Callable[[], Any]
     takes_context: bool
+    load: Callable[[str], Any] | None = None
 
 
 def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[str]) -> None:
@@ -43,11 +51,16 @@ def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[st
     sys.path[0:1] = [folder] if source_directory in ("", folder) else [folder, source_directory]
 
 
-def import_script(path: str) -> ScriptFunctions:
+def import_script(path: str, *, loads: bool = False) -> ScriptFunctions:
     """Run the script's top level, as an import does (``__name__`` is the file's name, not ``__main__``).
+
+    Args:
+        path: of the script.
+        loads: whether ``load`` is wanted as well.
 
     Raises:
         NoRunFunction: it has no callable ``run``.
+        NoLoadFunction: it has no ``load`` that is wanted.
         Exception: whatever the script's top level raises.
     """
     name = os.path.splitext(os.path.basename(path))[0]
@@ -68,7 +81,20 @@ def import_script(path: str) -> ScriptFunctions:
         run=run,
         shutdown=getattr(module, "shutdown", None) or _nothing,
         takes_context=_takes_second_positional(run),
+        load=_load_of(module, path) if loads else None,
     )
+
+
+def _load_of(module: types.ModuleType, path: str) -> Callable[[str], Any]:
+    load = getattr(module, "load", None)
+    if not callable(load):
+        raise NoLoadFunction(
+            f"{path} has no function load(item), which `loaders` in the job config is for; define it at the top level "
+            "of the script, or leave `loaders` out"
+        )
+    if inspect.iscoroutinefunction(load):
+        raise NoLoadFunction(f"{path}: load is an async function, and threads call it; write `def load(item):`")
+    return load  # type: ignore[no-any-return]
 
 
 def entry_script() -> types.ModuleType | None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
+from mpi_prs.child.mini_batch import DescribedMiniBatches, LoadedItems, MiniBatchContext, PlainMiniBatches
 from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, prepare_to_encode
 from mpi_prs.child.rows.row_format import encoding
-from mpi_prs.child.script import import_script, prepare_interpreter, user_traceback
+from mpi_prs.child.script import ScriptFunctions, import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
@@ -29,9 +29,10 @@ from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config.model import JobConfig, check_entry_script
+from mpi_prs.job.config.model import JobConfig, check_entry_script, hint_at_loaders
 
 _MOST_ROWS = 20
+_MOST_KINDS = 3
 
 
 @click.command()
@@ -53,6 +54,8 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
     Nothing is written; timeouts do not hold. A failure shows the user's own traceback.
     """
     check_entry_script(config)
+    if hint := hint_at_loaders(config):
+        click.echo(hint, err=True)
     datasets = config.datasets()
     if items:
         datasets = (replace(datasets[0], input=FileInput(tuple(items), base=Path.cwd())),)
@@ -103,9 +106,10 @@ def _run_script(
     try:
         began = time.monotonic()
         prepare_imports()
-        script = import_script(str(config.entry_script))
+        script = import_script(str(config.entry_script), loads=config.loaders is not None)
         script.init()
         click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
+        mini_batch = _loaded(script, mini_batch)
         began = time.monotonic()
         result = script.run(mini_batch, context) if script.takes_context else script.run(mini_batch)
         took = time.monotonic() - began
@@ -125,6 +129,31 @@ def _run_script(
     if len(lines) > _MOST_ROWS:
         click.echo(f"… and {len(lines) - _MOST_ROWS} more", err=True)
     return EXIT_COMPLETE
+
+
+def _loaded(script: ScriptFunctions, paths: Any) -> Any:
+    """What ``load()`` returns for these paths, one after the other in this thread, where ``breakpoint()`` works."""
+    if script.load is None:
+        return paths
+    began = time.monotonic()
+    loaded = LoadedItems([script.load(path) for path in paths], list(paths), paths.task_id)
+    each = (time.monotonic() - began) / len(paths)
+    kinds = list(dict.fromkeys(map(_kind, loaded)))
+    shown = ", ".join(kinds[:_MOST_KINDS]) + (", …" if len(kinds) > _MOST_KINDS else "")
+    click.echo(f"load() took {each:.3g} s an item and returned {shown}", err=True)
+    return loaded
+
+
+def _kind(value: Any) -> str:
+    """Type, and what tells how large it is: ``ndarray (28, 28) uint8``."""
+    words = [type(value).__name__]
+    for name in ("shape", "size", "dtype", "mode"):
+        found = getattr(value, name, None)
+        if found is not None and not callable(found) and not (name == "size" and len(words) > 1):
+            words.append(str(tuple(found)) if name in ("shape", "size") and not isinstance(found, int) else str(found))
+    if len(words) == 1 and hasattr(value, "__len__"):
+        words.append(f"of length {len(value)}")
+    return " ".join(words)
 
 
 def _variables(config: JobConfig) -> dict[str, str]:

@@ -106,6 +106,16 @@ def whole_number(lowest: int, highest: int = LARGEST) -> Check:
     return check
 
 
+def count_or_auto(value: Any) -> int | str:
+    """A whole number of at least 1, or the word auto."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    number = _whole(value)
+    if number is None or not 0 < number <= LARGEST:
+        raise WrongValue("expected a whole number of at least 1, or auto", value)
+    return number
+
+
 def _whole(value: Any) -> int | None:
     if isinstance(value, str):
         match = _WHOLE.fullmatch(value)

@@ -51,6 +51,9 @@ class ProcessSettings:
         payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.
         columns: the file by which the processes of a run agree on the order of the columns of DataFrames.
         spill: folder for rows that are too large for a message.
+        loaders: threads that call the script's ``load``; 0: none, -1: as many as the process has cores, which the
+            worker fills in.
+        loaders_ahead, loaders_memory: see the job config.
         node: the name of its node, and
         process: its number there, and
         patience: failures in a row after which it ends, to be replaced; the worker fills these in.
@@ -69,6 +72,9 @@ class ProcessSettings:
     tables: bool
     columns: str
     spill: str
+    loaders: int = 0
+    loaders_ahead: int = 0
+    loaders_memory: int = 0
     node: str = ""
     process: int = -1
     patience: int = 0

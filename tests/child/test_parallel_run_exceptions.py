@@ -26,6 +26,7 @@ from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.channel import Frame, Kind, ProcessPhase
+from mpi_prs.wire.failure import Failure
 from mpi_prs.wire.work import News, ProcessPlace, State
 from tests.child.test_host import PLAIN, User, work
 from tests.support.jobs import Job, Mpi, assert_every_row_once, wait_until
@@ -254,7 +255,7 @@ class Supervised:
         self.guard = Guard(folder / "scratch")
         self.process = UserProcess(settings, self.place, self.guard, Trust(), AwakeClock())
         self.rows = b""
-        self.failed: list[str] = []
+        self.failures: list[Failure] = []
         self.unstarted: list[tuple[int, int, int]] = []
         self.rests = self.readies = 0
         self.gone = False
@@ -270,12 +271,16 @@ class Supervised:
     def look(self) -> News:
         news = self.process.poll(time.monotonic())
         self.rows += b"".join(news.rows)
-        self.failed += [failure.code for failure in news.failures]
+        self.failures += news.failures
         self.unstarted += [(chunk.first, chunk.count, chunk.attempt) for chunk in news.unstarted]
         self.rests += news.rests
         self.readies += news.became_ready
         self.gone |= news.gone
         return news
+
+    @property
+    def failed(self) -> list[str]:
+        return [failure.code for failure in self.failures]
 
     def wait(self, condition: Callable[[], object]) -> None:
         wait_until(lambda: self.look() and condition(), 30, lambda: str(vars(self)))

@@ -586,9 +586,11 @@ def test_a_stop_ends_the_job_with_work_in_hand() -> None:
 # How much a worker gets
 
 
-def settled_worker(run: float, *, processes: int = 1, overhead: float = 0.0, mini_batches: int = 10**6) -> Job:
+def settled_worker(
+    run: float, *, processes: int = 1, overhead: float = 0.0, mini_batches: int = 10**6, **policy: Any
+) -> Job:
     """A worker that has worked long enough for its pace to be known."""
-    job = Job(mini_batches, workers=1, processes=processes)
+    job = Job(mini_batches, workers=1, processes=processes, **policy)
     for _ in range(20):
         job.assign(1)
         job.finish(1, run=run, overhead=overhead)
@@ -604,6 +606,11 @@ def test_a_process_gets_work_for_the_window_and_one_mini_batch_at_least(
 ) -> None:
     job = settled_worker(run, processes=processes)
     assert len(job.assign(1)) == pytest.approx(processes * (1 + waiting), rel=0.05)
+
+
+def test_a_process_that_loads_ahead_gets_more_however_long_mini_batches_take() -> None:
+    job = settled_worker(10.0, least_waiting=3)
+    assert len(job.assign(1)) == 4
 
 
 def test_time_around_run_counts_as_well() -> None:

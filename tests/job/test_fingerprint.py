@@ -40,6 +40,7 @@ DECIDES: list[tuple[dict[str, Any], str]] = [
     ({"to_csv": {"header": True}}, "to_csv.header: false then, true now"),
     ({"arguments": ["--rate", 2]}, 'arguments: [] then, ["--rate", "2"] now'),
     ({"environment_variables": {"LEVEL": "3"}}, "environment_variables.LEVEL: not set then, 3 now"),
+    ({"loaders": 3}, "loaders: not set then, true now"),
     ({"environment": "/usr/bin/python9"}, "environment: not set then, /usr/bin/python9 now"),
 ]
 
@@ -73,6 +74,8 @@ def test_what_decides_the_output_is_in_the_fingerprint_and_its_change_reads_well
         {"logging_level": "DEBUG"},
         {"azureml": "always"},
         {"slurm": {"partition": "gpu"}},
+        {"loaders_ahead": 9},
+        {"loaders_memory": "9GB"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -88,6 +91,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
         *("name", "description", "output", "source_directory", "logging_level", "azureml", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),
+        *("loaders_ahead", "loaders_memory"),
         *("heartbeat_timeout", "stop_grace", "node_count", "process_count_per_node", "processes_per_rank"),
     }
 

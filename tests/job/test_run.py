@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,6 +272,62 @@ def test_debug_runs_one_mini_batch_in_this_process(new_job: NewJob) -> None:
     one = command_line("debug", "job.yaml", "in/item-0007.txt", folder=job.folder)
     assert one.stdout.splitlines()[-1].endswith("in/item-0007.txt")
     assert not (job.folder / "out").exists()
+
+
+LOADING = """
+import os, threading
+
+begun = threading.Semaphore(0)
+
+def load(item):
+    begun.release()
+    with open(item, "rb") as file:
+        return bytearray(file.read())
+
+def run(mini_batch):
+    run.calls += 1
+    # the next mini-batch is being loaded before this one is done, if there is one
+    for _ in range(8 if run.calls == 1 else 4 if run.calls < 3 else 0):
+        assert begun.acquire(timeout=30), "nothing is loaded ahead"
+    return [f"{os.path.basename(path)} {data.decode()}" for path, data in zip(mini_batch.items, mini_batch)]
+
+run.calls = 0
+"""
+
+
+def test_loaders_load_what_waits_while_run_is_busy(new_job: NewJob) -> None:
+    job = new_job(LOADING, 12, loaders=2)
+    done = job.local(processes=1)
+    assert done.returncode == 0, done.stdout
+    assert sorted(job.rows()) == [f"{name} {number}" for number, name in enumerate(job.names)]
+
+
+LOADS = "def load(item):\n    return bytearray(7)\ndef run(mini_batch):\n    return mini_batch.items\n"
+
+
+def test_debug_shows_what_load_returned(new_job: NewJob) -> None:
+    job = new_job(LOADS, 4, loaders="auto")
+    done = command_line("debug", "job.yaml", folder=job.folder)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"load\(\) took \S+ s an item and returned bytearray of length 7$", done.stderr, re.MULTILINE)
+    assert "item-0003.txt" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "script", "code", "said"),
+    [
+        ("debug", {"loaders": 2}, NAMES_SCRIPT, 1, "script.py has no function load(item), which `loaders`"),
+        ("run --dry-run", {"loaders": 2}, NAMES_SCRIPT, 2, "script.py has no function load(item), which `loaders`"),
+        ("run --dry-run", {}, LOADS, 0, "script.py defines load(), and nobody calls it: with `loaders: auto`"),
+    ],
+)
+def test_loaders_and_load_belong_together(
+    new_job: NewJob, command: str, settings: dict[str, Any], script: str, code: int, said: str
+) -> None:
+    job = new_job(script, 4, **settings)
+    done = command_line(*command.split(), "job.yaml", folder=job.folder)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).count(said) == 1
 
 
 def test_debug_shows_the_users_own_traceback(new_job: NewJob) -> None:

@@ -344,8 +344,9 @@ class Scheduler:
     def _work_for(self, worker: int, known: WorkerState) -> list[Range]:
         """What this worker should get now, on top of what it holds.
 
-        It gets work for :attr:`Policy.window` seconds, by the measured duration of its mini-batches, and at least one
-        of them ahead of each process; near the end less, so that no worker sits on what another could start at once.
+        It gets work for :attr:`Policy.window` seconds, by the measured duration of its mini-batches, and at least
+        :attr:`Policy.least_waiting` of them ahead of each process; near the end less, so that no worker sits on what
+        another could start at once.
         """
         if not known.ready or known.node.benched:
             return []
@@ -380,7 +381,8 @@ class Scheduler:
         if not mean:
             return int(min(self.policy.first_waiting, share))
         share *= min(1.0, self._mean_seconds / mean)  # a slow worker would be the last to be ready with it
-        return int(min(share, max(1, math.ceil(min(self.policy.window / mean, self.policy.most_waiting)))))
+        wanted = math.ceil(min(self.policy.window / mean, self.policy.most_waiting))
+        return int(min(share, max(self.policy.least_waiting, wanted)))
 
     def _try_again(self, number: int, origin: WorkerState) -> None:
         self._states[number] = RETRY

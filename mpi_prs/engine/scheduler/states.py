@@ -18,6 +18,7 @@ class Policy:
         init_tries: how often in a row a user process may fail to start before it is given up.
         window: seconds of work that a user process may have waiting at its worker.
         first_waiting: mini-batches that a user process may have waiting before it is known how long they take.
+        least_waiting: mini-batches that a user process may have waiting, however long they take.
         most_waiting: mini-batches that a user process may have waiting, however short they are.
     """
 
@@ -31,6 +32,7 @@ class Policy:
     limit: int | None = None
     window: float = 0.03
     first_waiting: int = 1
+    least_waiting: int = 1
     most_waiting: int = 4096
 
     @property

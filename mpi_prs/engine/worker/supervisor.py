@@ -334,7 +334,7 @@ class UserProcess:
         elif activity.phase == ProcessPhase.RESTING:
             doing = "coming back from the pause that the script asked for"
         elif activity.phase == ProcessPhase.PREPARING:
-            doing = "making the mini-batch"
+            doing = "load() of an item, or making the mini-batch," if settings.loaders else "making the mini-batch"
         else:
             doing = "turning the result into rows"
         limit = settings.task_overhead_timeout

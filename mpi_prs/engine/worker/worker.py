@@ -29,7 +29,7 @@ from mpi_prs.core.free_space import free_space, has_room, speaks_of_a_full_disk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
-from mpi_prs.engine.node import node_name, rank_resources
+from mpi_prs.engine.node import node_name, rank_resources, threads
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
@@ -171,11 +171,18 @@ class Worker:
             self._selector.register(self._supply.wake_descriptor, selectors.EVENT_READ)
         settings = self._with_side_inputs(settings)
         self._places = make_places(settings, self._node, self._scratch)
-        self._process_settings = replace(settings.process, node=self._node)
+        self._process_settings = replace(settings.process, node=self._node, loaders=self._loaders_of(settings))
         for number in self._places:
             self._start_process(number)
         numbers = ", ".join(map(str, self._places))
         self._log.info("worker %d, pid %d: user processes %s", self._transport.rank, os.getpid(), numbers)
+
+    def _loaders_of(self, settings: WorkerSettings) -> int:
+        """Threads of a user process that load items."""
+        asked = settings.process.loaders
+        if asked >= 0:
+            return asked
+        return threads(HERE, settings.processes, settings.share, len(os.sched_getaffinity(0)))
 
     def _with_side_inputs(self, settings: WorkerSettings) -> WorkerSettings:
         """Have the side inputs here; returns the settings with their paths in arguments and environment variables."""
@@ -408,9 +415,10 @@ class Worker:
         # A frame takes half of the window, so that one waits in the channel while another is worked on.
         most = int(self._settings.window / 2 / self._outbox.mean_run) if self._outbox.mean_run else 1
         most = max(1, min(_FRAME_MINI_BATCHES, most, supply.queued // len(ready)))
+        waiting = max(most, self._process_settings.loaders_ahead if self._process_settings.loaders else 0)
         while supply.queued:
             process = min(ready, key=lambda process: (process.outstanding_count, process.trust.in_doubt))
-            if process.outstanding_count > most:
+            if process.outstanding_count > waiting:
                 return
             if process.outstanding_count and self._outbox.mean_run > _LONG_RUN and supply.queued < len(ready):
                 return

@@ -63,6 +63,18 @@ def check_source(script: Path, source: bytes) -> None:
     _check_run(script, tree)
 
 
+def has_unused_load(source: bytes) -> bool:
+    """Whether a script defines ``load(item)``, for ``loaders``, and calls it nowhere itself."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # another interpreter may understand it
+        return False
+    if any(isinstance(node, ast.Name) and node.id == "load" for node in ast.walk(tree)):
+        return False
+    defined = (node for node in _top_level(tree.body) if isinstance(node, ast.FunctionDef) and node.name == "load")
+    return any(len(node.args.posonlyargs + node.args.args) == 1 for node in defined)
+
+
 def _check_run(script: Path, tree: ast.Module) -> None:
     names: set[str] = set()
     unsuitable = None

@@ -38,6 +38,7 @@ from mpi_prs.job.config.types import (
     ByteSize,
     Count,
     CountFromZero,
+    CountOrAuto,
     FileName,
     Grace,
     Interpreter,
@@ -203,6 +204,20 @@ class JobConfig(Section):
     task_overhead_timeout: Seconds = Field(
         default=60, description="seconds for preparing a mini-batch and encoding what run() returned; default 60"
     )
+    loaders: CountOrAuto | None = Field(
+        default=None,
+        description="threads of each user process that call the script's load(item) ahead of run(), which then gets "
+        "what it returned: a number, or auto (as many as the process has cores); default: none",
+    )
+    loaders_ahead: Count = Field(
+        default=2, description="mini-batches that may be loaded ahead of the one that runs; default 2"
+    )
+    loaders_memory: ByteSize = Field(
+        default="1GB",
+        validate_default=True,
+        description="bytes that what is loaded ahead may take in a user process, as far as its size is known; "
+        "default 1GB",
+    )
     progress_update_timeout: Seconds | None = Field(
         default=None,
         description="seconds without a finished mini-batch after which the job stops, resumable; default: off",
@@ -301,6 +316,14 @@ class JobConfig(Section):
                 "partition_keys and mini_batch_size exclude each other, since each combination of the keys is a "
                 "mini-batch; remove one of the two"
             )
+        return value
+
+    @field_validator("loaders")
+    @classmethod
+    def _are_for_files(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        inputs = info.data.get("inputs")
+        if value is not None and inputs and inputs[0].table:
+            raise ValueError("loaders are for files: the rows of tables are read ahead of run() anyway; remove the key")
         return value
 
     @field_validator("arguments")
@@ -440,6 +463,18 @@ def config_schema() -> dict[str, Any]:
     files["anyOf"] = [files["items"], {key: files.pop(key) for key in ("type", "items", "minItems")}]
     schema["properties"]["inputs"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/InputSection"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def hint_at_loaders(config: JobConfig) -> str:
+    """A line for a script with a ``load`` that nobody calls; empty: there is nothing to say."""
+    if config.loaders is not None or config.inputs[0].table:
+        return ""
+    if not entry_script_check.has_unused_load(entry_script_check.read_script(config.entry_script)):
+        return ""
+    return (
+        f"{config.entry_script.name} defines load(), and nobody calls it: with `loaders: auto` in the job config "
+        "threads call load(item) ahead of run(), which gets what it returned"
+    )
 
 
 def check_entry_script(config: JobConfig) -> None:

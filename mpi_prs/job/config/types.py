@@ -163,6 +163,11 @@ Interpreter = Annotated[Path, BeforeValidator(_interpreter), _AS_WRITTEN, WithJs
 
 Count = Annotated[int, Field(ge=1, le=values.LARGEST), BeforeValidator(values.whole_number(1))]
 CountFromZero = Annotated[int, Field(ge=0, le=values.LARGEST), BeforeValidator(values.whole_number(0))]
+CountOrAuto = Annotated[
+    int | str,
+    BeforeValidator(values.count_or_auto),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
 MiniBatchSize = Annotated[
     int | str,
     BeforeValidator(values.mini_batch_size),

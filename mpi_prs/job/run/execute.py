@@ -27,7 +27,7 @@ from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker.worker import Worker
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.job.config.model import JobConfig
+from mpi_prs.job.config.model import JobConfig, hint_at_loaders
 from mpi_prs.job.run.opening import OpenRun, RunOptions
 from mpi_prs.job.run.uploading import upload_output
 from mpi_prs.monitor.progress import Progress
@@ -96,6 +96,8 @@ def execute(
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
         _say_what_is_fetched(config)
+        if hint := hint_at_loaders(config):
+            _log.info("%s", hint)
         settings = _worker_settings(config, run)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
         signals.hold_back()
@@ -155,6 +157,7 @@ def _local_worker(world: list[LocalTransport]) -> None:
 
 def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) -> Scheduler:
     ahead = _look_ahead(config, run.manifest)
+    least = 1 if config.loaders is None else config.loaders_ahead
     policy = Policy(
         run_max_try=config.run_max_try,
         error_threshold=config.error_threshold,
@@ -164,7 +167,8 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
         progress_update_timeout=config.progress_update_timeout,
         limit=options.limit,
         window=ahead.seconds,
-        first_waiting=ahead.first,
+        first_waiting=max(ahead.first, least),
+        least_waiting=least,
     )
     manifest, ledger = run.manifest, run.ledger
     stop_of_stay = manifest.stop_of_stay if manifest.stays else None
@@ -224,6 +228,9 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         tables=run.manifest.of_tables,
         columns=str(run.directory.columns),
         spill=str(run.directory.spill),
+        loaders=config.loaders if isinstance(config.loaders, int) else -1 if config.loaders else 0,
+        loaders_ahead=config.loaders_ahead,
+        loaders_memory=config.loaders_memory,
     )
     return WorkerSettings(
         run_max_try=config.run_max_try,

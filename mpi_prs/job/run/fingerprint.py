@@ -42,6 +42,7 @@ def fingerprint(config: JobConfig) -> dict[str, Any]:
         "arguments": list(config.arguments),
         "environment_variables": dict(sorted(config.environment_variables.items())),
         "environment": None if config.environment is None else str(config.environment),
+        "loaders": config.loaders and True,  # how many does not matter
     }
     return sealed(found)
 

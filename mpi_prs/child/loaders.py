@@ -1,0 +1,196 @@
+"""``load(item)`` of the entry script, called by threads ahead of ``run()``.
+
+::
+
+    the thread that reads the channel ── expect() ──► mini-batches in the order of the work, item by item
+                                                          │ load(item), in threads
+    run() ◄── take(): waits for what is not loaded yet ◄──┘
+
+Whoever waits is served first and whatever it costs; for those behind it a bound holds of mini-batches, and one of
+memory. Standard library only.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+_DEEPEST = 3  # containers in containers whose elements are looked at for their size
+_MOST_ELEMENTS = 1000  # of one container
+
+
+class _Batch:
+    """The items of a mini-batch, on their way.
+
+    Attributes:
+        next: the item that nobody has begun.
+        left: how many are not loaded.
+        running: item → since when (``time.monotonic()``) a thread is at it.
+        wanted: whether somebody waits for it.
+        bytes: of what is loaded, as far as known.
+    """
+
+    def __init__(self, items: list[str]) -> None:
+        self.items = items
+        self.values: list[Any] = [None] * len(items)
+        self.errors: dict[int, BaseException] = {}
+        self.next = 0
+        self.left = len(items)
+        self.running: dict[int, float] = {}
+        self.wanted = False
+        self.bytes = 0
+
+
+class Loaders:
+    """The threads, and what they have loaded; ``expect`` may be called in another thread than the rest.
+
+    Args:
+        load: the script's function.
+        threads: how many, at least 1.
+        ahead: mini-batches that may be loaded before somebody waits for them.
+        memory: bytes that these may take, as far as is known how large what ``load`` returns is.
+        forked: called after each ``load`` with what it raised: a copy of the process has no business here.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], Any],
+        threads: int,
+        ahead: int,
+        memory: int,
+        forked: Callable[[BaseException | None], None],
+    ) -> None:
+        self._load = load
+        self._ahead = ahead
+        self._memory = memory
+        self._forked = forked
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # there may be an item to begin with
+        self._changed = threading.Condition(self._lock)  # an item is being loaded, or is loaded, that is waited for
+        self._batches: deque[_Batch] = deque()  # not taken yet, in the order of the work
+        self._held = 0  # bytes of them
+        self._running = 0
+        self._loaded = self._loaded_bytes = 0  # items, and their bytes, so far
+        for number in range(threads):
+            threading.Thread(target=self._serve, name=f"load{number}", daemon=True).start()
+
+    def expect(self, items: list[str]) -> None:
+        """Another mini-batch waits at this process."""
+        with self._lock:
+            self._batches.append(_Batch(items))
+            self._work.notify_all()
+
+    def discard(self, count: int) -> None:
+        """The next ``count`` mini-batches are not to be run here."""
+        with self._lock:
+            for _ in range(count):
+                self._let_go(self._batches.popleft())
+            self._work.notify_all()
+
+    def take(self, note: Callable[[float], None]) -> tuple[list[Any], dict[int, BaseException]]:
+        """What was loaded of the next mini-batch, or ``None`` for an item that was not, and why it was not.
+
+        Args:
+            note: told, again and again, since when the oldest item is being loaded that this waits for.
+        """
+        began = time.monotonic()
+        with self._lock:
+            batch = self._batches[0]
+            batch.wanted = True
+            self._work.notify_all()
+            while batch.left:
+                note(max(began, min(batch.running.values(), default=time.monotonic())))
+                self._changed.wait()
+            self._batches.popleft()
+            self._let_go(batch)
+            self._work.notify_all()
+            return batch.values, batch.errors
+
+    def _let_go(self, batch: _Batch) -> None:
+        self._held -= batch.bytes
+        batch.bytes = 0
+        batch.next = len(batch.items)  # nobody begins with more of it
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                batch = self._due()
+                while batch is None:
+                    self._work.wait()
+                    batch = self._due()
+                index = batch.next
+                batch.next += 1
+                batch.running[index] = time.monotonic()
+                self._running += 1
+                if batch.wanted:
+                    self._changed.notify_all()
+            value = error = None
+            try:
+                value = self._load(batch.items[index])
+            except BaseException as raised:  # SystemExit as well fails the item alone
+                error = raised
+            self._forked(error)
+            size = 0 if value is None else size_of(value)
+            with self._lock:
+                self._running -= 1
+                del batch.running[index]
+                batch.left -= 1
+                batch.values[index] = value
+                if error is not None:
+                    batch.errors[index] = error
+                else:
+                    self._loaded += 1
+                    self._loaded_bytes += size
+                    if self._is_expected(batch):
+                        batch.bytes += size
+                        self._held += size
+                if batch.wanted:
+                    self._changed.notify_all()
+            batch = value = error = None  # not kept while this thread waits
+
+    def _is_expected(self, batch: _Batch) -> bool:
+        return any(each is batch for each in self._batches)
+
+    def _due(self) -> _Batch | None:
+        """The mini-batch whose next item is to be loaded now."""
+        ahead = 0
+        for batch in self._batches:
+            if not batch.wanted:
+                ahead += 1
+                if ahead > self._ahead:
+                    return None
+            if batch.next < len(batch.items):
+                return batch if batch.wanted or self._has_room() else None
+        return None
+
+    def _has_room(self) -> bool:
+        each = self._loaded_bytes / self._loaded if self._loaded else 0.0
+        return self._held + (self._running + 1) * each <= self._memory
+
+
+def size_of(value: Any, depth: int = _DEEPEST) -> int:
+    """About how many bytes of memory a value takes, as far as it tells; it never raises."""
+    try:
+        for name in ("nbytes", "memory_usage"):  # numpy, Arrow, torch, a Series; a DataFrame
+            found = getattr(value, name, None)
+            if callable(found):
+                found = found()
+                found = int(found.sum()) if hasattr(found, "sum") else found
+            if isinstance(found, int):
+                return found
+        if hasattr(value, "getbands"):  # a picture of Pillow's
+            return int(value.width * value.height * len(value.getbands()))
+        if isinstance(value, dict):
+            value = [*value.keys(), *value.values()]
+        size = sys.getsizeof(value)
+        if depth and isinstance(value, (list, tuple, set)) and value:
+            some = [size_of(each, depth - 1) for each in islice(value, _MOST_ELEMENTS)]
+            size += sum(some) * len(value) // len(some)
+        return size
+    except Exception:  # an object of the script's own making
+        return 0
