@@ -48,6 +48,11 @@ class RunDirectory:
         return self.root / "run.json"
 
     @property
+    def sources(self) -> Path:
+        """JSON: code, models and the like that decide the output, as they were when the run was begun."""
+        return self.root / "sources.json"
+
+    @property
     def manifest(self) -> Path:
         """Arrow: the frozen list of items and mini-batches."""
         return self.root / "manifest.arrow"

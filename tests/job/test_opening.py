@@ -316,17 +316,37 @@ def test_another_script_is_refused_with_the_difference_and_can_be_accepted(job: 
         assert run.output is not None
         append(run.output, 0)
     (job.folder / "score.py").write_text("def run(mini_batch):\n    return [1]\n")
+    (job.folder / "helper.py").write_text("")
 
     text = job.refusal("arguments=[--model, big]")
     assert text.startswith(f"{job.output} holds a run with other settings:\n")
     assert f"\n  entry_script: the file's content has changed ({job.folder / 'score.py'})\n" in text
     assert '\n  arguments: [] then, ["--model", "big"] now\n' in text
+    assert "\n  source_directory: helper.py is new\n" in text
     assert "--accept-changes goes on and keeps the finished rows, --overwrite starts anew" in text
 
     with job.open("arguments=[--model, big]", accept_changes=True) as run:
         assert {*run.ledger.done} == {0}
     with job.open("arguments=[--model, big]") as run:  # from now on these are its settings
         assert {*run.ledger.done} == {0}
+    (job.folder / "helper.py").write_text("changed = True")
+    assert "\n  source_directory: helper.py has changed\n--accept-changes" in job.refusal("arguments=[--model, big]")
+
+
+@pytest.mark.parametrize("content", [None, "", '{"run": "x"}', '{"run": 5, "files": []}'])
+def test_without_a_record_of_its_code_a_run_goes_on_and_one_that_is_no_record_is_told(
+    job: Job, content: str | None
+) -> None:
+    with job.open():
+        pass
+    (job.root / "sources.json").unlink() if content is None else (job.root / "sources.json").write_text(content)
+    if content is None:  # begun by a version that kept none
+        assert not job.is_complete()
+    else:
+        assert "sources.json: cannot be read, or is of another run" in job.refusal()
+        with job.open(accept_changes=True):
+            pass
+        assert not job.is_complete()
 
 
 def test_a_mended_script_may_try_what_has_failed_again(job: Job) -> None:

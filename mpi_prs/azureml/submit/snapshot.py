@@ -16,57 +16,34 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
 
 from mpi_prs.azureml.store.import_files import incoming_folder
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
-from mpi_prs.core.errors import PipelineError, WorkspaceError
-from mpi_prs.core.files import claim_folder, walk
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.errors import PipelineError, ScriptError, WorkspaceError
+from mpi_prs.core.files import claim_folder
 from mpi_prs.core.units import size
+from mpi_prs.job.source_files import SourceFile, identity, source_files
 
 LIMIT = 300_000_000
 """Bytes of a snapshot; Azure ML's limit."""
 
-_IGNORE_FILES = (".amlignore", ".gitignore")
-_NEVER = frozenset(["__pycache__", ".git", ".ipynb_checkpoints", RUN_FOLDER])
-_OUTPUTS = "outputs"
-_NOTEBOOK = ".ipynb"
 _PIECE = 1 << 20
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of a source directory.
-
-    Attributes:
-        name: relative path.
-        path: where it is.
-        size: in bytes.
-        executable: whether its owner may run it.
-    """
-
-    name: str
-    path: str
-    size: int
-    executable: bool
 
 
 def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
     """Copy a source directory into the workspace, unless the same is there already; returns its digest.
 
-    What ``.amlignore`` names is left out, or where there is none, what ``.gitignore`` names. So are the workspace,
-    a folder ``outputs`` of the source directory, ``__pycache__``, ``.git`` and run directories; and notebooks, since
-    the one that submits changes with each cell. Links are followed.
+    It has what :func:`~mpi_prs.job.source_files.source_files` gives, without the workspace.
 
     Raises:
         PipelineError: it has too many bytes, or cannot be read or copied.
     """
-    files = list(source_files(folder, layout))
+    try:
+        files = list(source_files(folder, _own_places(folder, layout)))
+    except ScriptError as error:
+        raise PipelineError(str(error)) from error
     total = sum(file.size for file in files)
     if total > LIMIT:
         raise _too_large(folder, files, total)
@@ -83,49 +60,6 @@ def take_snapshot(folder: Path, layout: WorkspaceFolder) -> str:
     return digest
 
 
-def source_files(folder: Path, layout: WorkspaceFolder) -> Iterator[SourceFile]:
-    """The files that a snapshot of ``folder`` has, sorted within each folder. Raises PipelineError."""
-    is_ignored = _ignored_by(folder)
-    own_places = _own_places(folder, layout)
-
-    def left_out(name: str) -> bool:
-        last = name.rstrip("/").rpartition("/")[2]
-        if last in _NEVER or name.rstrip("/") == _OUTPUTS or last.endswith(_NOTEBOOK) or is_ignored(name):
-            return True
-        return name.endswith("/") and _identity(folder / name) in own_places
-
-    try:
-        for name in walk(folder, left_out):
-            with contextlib.suppress(FileNotFoundError):  # a broken link, or gone meanwhile
-                found = os.stat(path := os.path.join(folder, name))
-                if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) not in own_places:
-                    yield SourceFile(name, path, found.st_size, bool(found.st_mode & stat.S_IXUSR))
-    except OSError as error:
-        where = error.filename or folder
-        raise PipelineError(f"cannot read the source directory {where}: {error.strerror}") from error
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
-def _ignored_by(folder: Path) -> Callable[[str], bool]:
-    for name in _IGNORE_FILES:
-        path = folder / name
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise PipelineError(f"cannot read {path}: {error}") from error
-        try:
-            return GitIgnoreSpec.from_lines(lines).match_file
-        except ValueError as error:
-            raise PipelineError(f"{path}: {error}") from error
-    return lambda _name: False
-
-
 def _own_places(folder: Path, layout: WorkspaceFolder) -> frozenset[tuple[int, int]]:
     """The workspace, by what cannot be disguised by links. Of one that is the source directory itself, its parts."""
     places = [layout.root]
@@ -137,7 +71,7 @@ def _own_places(folder: Path, layout: WorkspaceFolder) -> frozenset[tuple[int, i
     found = set()
     for place in places:
         with contextlib.suppress(OSError):
-            found.add(_identity(place))
+            found.add(identity(place))
     return frozenset(found)
 
 

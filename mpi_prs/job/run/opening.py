@@ -14,14 +14,16 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpi_prs import __version__
+from mpi_prs.core.contents import Sources
 from mpi_prs.core.errors import OutputError, WorkspaceError
 from mpi_prs.core.files import empty_folder, own_file, replacing
-from mpi_prs.core.records import read_json
+from mpi_prs.core.records import read_dataclass, read_json, write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
 from mpi_prs.inputs.planning import plan
@@ -29,6 +31,7 @@ from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint, sealed
 from mpi_prs.job.run.ownership import check_ownership, refuse_links
 from mpi_prs.job.run.run_lock import RunLock
+from mpi_prs.job.run.sources import changes, gather
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.ledger import Ledger, Replay, read_ledger
 from mpi_prs.output.ordering import finishing_file
@@ -201,9 +204,12 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
     """List the inputs, freeze them in the manifest, and write down what the run is."""
     _check_nothing_is_there(directory, config)
     directory.journal.unlink(missing_ok=True)
-    planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
     run = uuid.uuid4().hex
-    write_manifest(directory.manifest, planned, run=run, progress=listed)
+    with ThreadPoolExecutor(1, thread_name_prefix="sources") as meanwhile:
+        sources = meanwhile.submit(gather, config, run)
+        planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
+        write_manifest(directory.manifest, planned, run=run, progress=listed)
+        write_dataclass(directory.sources, sources.result(), lasting=True)
     description = {
         "id": run,
         "manifest_sha256": digest_of(directory.manifest),
@@ -234,6 +240,7 @@ def _accept_or_refuse(directory: RunDirectory, config: JobConfig, options: RunOp
     description, lines = _check_same(directory, config, options)
     if lines:
         _log.warning("going on with changed settings; finished mini-batches keep their rows:\n%s", lines)
+        write_dataclass(directory.sources, gather(config, _id_of(description)), lasting=True)
         _describe(directory, {**description, "fingerprint": fingerprint(config)})
 
 
@@ -242,7 +249,7 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
     of it by consent."""
     description = _read_description(directory)
     old, new = sealed(description["fingerprint"]), fingerprint(config)
-    different = differences(old, new)
+    different = differences(old, new) + _changed_sources(directory, config, _id_of(description))
     if not different:
         return description, ""
     lines = "\n".join(f"  {line}" for line in different)
@@ -253,6 +260,16 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
     if not mixes_rows:
         hint = f"--accept-changes goes on and keeps the finished rows, {hint}"
     raise OutputError(f"{directory.output} holds a run with other settings:\n{lines}\n{hint}")
+
+
+def _changed_sources(directory: RunDirectory, config: JobConfig, run: str) -> list[str]:
+    """A line for each key whose files are others than when the run was begun."""
+    if not directory.sources.exists():  # begun by a version that did not ask
+        return []
+    then = read_dataclass(Sources, directory.sources)
+    if then is None or then.run != run:
+        return [f"{directory.sources}: cannot be read, or is of another run, so nobody knows which code has changed"]
+    return changes(then, config)
 
 
 def _read_description(directory: RunDirectory) -> dict[str, Any]:

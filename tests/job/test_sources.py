@@ -1,0 +1,192 @@
+"""What made an output: which files count, that a change is noticed by content, and what scripts may write freely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mpi_prs.core.contents import Sources
+from mpi_prs.core.records import read_dataclass, write_dataclass
+from mpi_prs.job.config.model import JobConfig, load_config
+from mpi_prs.job.run import sources
+from mpi_prs.job.run.sources import changes, gather
+
+FILES = (
+    *("code/score.py", "code/helper.py", "code/lib/deep.py", "code/vocabulary.json", "code/score.yaml"),
+    *("code/weights.bin", "code/run.log", "code/.hidden", "code/in/a.png", "code/out/rows.txt", "code/other/rows.txt"),
+    *("code/other/_run/journal", "code/job-2.yaml", "code/left_out.py", "code/venv/pyvenv.cfg", "code/venv/lib/six.py"),
+    *("models/net.pt", "models/folder/a.pt", "models/results.csv", "side/ref.fa", "side/folder/b.fa", "path/tool.py"),
+    *("variable.bin", "extra.bin"),
+)
+
+
+class Project:
+    """A source directory, and files elsewhere that the job config names; each holds its own name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in FILES:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            self.write(name, f"# {name}\n")
+        self.write("code/job-2.yaml", "entry_script: score.py\n")
+        self.write("code/.amlignore", "left_out.py\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def config(self, **settings: object) -> JobConfig:
+        given = {
+            "name": "project",
+            "source_directory": "code",
+            "entry_script": "score.py",
+            "inputs": ["code/in/*.png", "code/*.png"],
+            "output": "code/out",
+            "error_threshold": -1,
+            "arguments": [
+                *["--model", str(self.folder / "models/net.pt"), f"--more={self.folder / 'models/folder'}", "vocab"],
+                *["--results", str(self.folder / "models/results.csv"), "--data", str(self.folder / "code/in")],
+            ],
+            "environment_variables": {
+                "WEIGHTS": str(self.folder / "variable.bin"),
+                "CACHE_FILE": str(self.folder / "extra.bin"),
+                "PYTHONPATH": f"/nowhere:{self.folder / 'path'}",
+            },
+            "side_inputs": {"ref": "side/ref.fa", "more": "side/folder"},
+            **settings,
+        }
+        self.write("code/job.yaml", yaml.safe_dump(given))
+        self.write("job.yaml", yaml.safe_dump(given))
+        return load_config(self.folder / "job.yaml")
+
+    def begin(self) -> Sources:
+        """The sources of a run, as the next start reads them."""
+        path = self.folder / "sources.json"
+        write_dataclass(path, gather(self.config(), "a run"))
+        found = read_dataclass(Sources, path)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def edit(name: str) -> Callable[[Project], object]:
+    """Another byte in a file, and neither another size nor another time."""
+
+    def change(project: Project) -> None:
+        path = project.folder / name
+        before = path.stat()
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b"!")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    return change
+
+
+def write(name: str) -> Callable[[Project], object]:
+    return lambda project: project.write(name, "something else")
+
+
+def remove(name: str) -> Callable[[Project], object]:
+    return lambda project: (project.folder / name).unlink()
+
+
+def touch(name: str) -> Callable[[Project], object]:
+    return lambda project: os.utime(project.folder / name, (1, 1))
+
+
+NOTICED: dict[str, tuple[Callable[[Project], object], str]] = {
+    "a helper module": (edit("code/helper.py"), "source_directory: helper.py has changed"),
+    "a helper module in a package": (edit("code/lib/deep.py"), "source_directory: lib/deep.py has changed"),
+    "data beside the code": (write("code/vocabulary.json"), "source_directory: vocabulary.json has changed"),
+    "settings of the script": (write("code/score.yaml"), "source_directory: score.yaml has changed"),
+    "a module that is gone": (remove("code/helper.py"), "source_directory: helper.py is gone"),
+    "a module that is new": (write("code/numpy.py"), "source_directory: numpy.py is new"),
+    "a model in an argument": (edit("models/net.pt"), "arguments: {}/models/net.pt has changed"),
+    "a model in a folder": (edit("models/folder/a.pt"), "arguments: {}/models/folder/a.pt has changed"),
+    "a file of a variable": (edit("variable.bin"), "environment_variables: {}/variable.bin has changed"),
+    "a module by PYTHONPATH": (edit("path/tool.py"), "environment_variables: {}/path/tool.py has changed"),
+    "a side input": (edit("side/ref.fa"), "side_inputs: {}/side/ref.fa has changed"),
+    "a side input's file": (write("side/folder/b.fa"), "side_inputs: {}/side/folder/b.fa has changed"),
+}
+
+
+@pytest.mark.parametrize("what", NOTICED)
+def test_a_change_of_what_decides_the_output_is_noticed_by_content(project: Project, what: str) -> None:
+    change, line = NOTICED[what]
+    then = project.begin()
+    assert changes(then, project.config()) == []
+
+    change(project)
+
+    assert changes(then, project.config()) == [line.format(project.folder)]
+
+
+NO_MATTER: dict[str, Callable[[Project], object]] = {
+    "the time alone": touch("code/helper.py"),
+    "the script, of which the fingerprint tells": write("code/score.py"),
+    "a log": write("code/run.log"),
+    "a new file that is no code": write("code/cache.db"),
+    "what is hidden": write("code/.hidden"),
+    "what is ignored": write("code/left_out.py"),
+    "an input": write("code/in/a.png"),
+    "a new input": write("code/new.png"),
+    "the output": write("code/out/rows.txt"),
+    "another job's output": remove("code/other/rows.txt"),
+    "another job config": lambda project: project.write("code/job-2.yaml", "entry_script: score.py\nnode_count: 2\n"),
+    "an environment": write("code/venv/lib/six.py"),
+    "what an argument names for results": write("models/results.csv"),
+    "what a variable names for a cache": write("extra.bin"),
+    "what is ignored by now": lambda project: (
+        [edit("code/helper.py")(project), write("code/.amlignore")(project)]
+        and project.write("code/.amlignore", "helper.py\nleft_out.py\n")
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NO_MATTER)
+def test_what_jobs_and_scripts_write_is_no_change(project: Project, what: str) -> None:
+    then = project.begin()
+    NO_MATTER[what](project)
+    assert changes(then, project.config()) == []
+
+
+def test_a_long_list_of_changes_is_one_line(project: Project) -> None:
+    for number in range(6):
+        project.write(f"code/m{number}.py", "")
+    then = project.begin()
+    for number in range(6):
+        project.write(f"code/m{number}.py", "1")
+    assert changes(then, project.config()) == ["source_directory: m0.py, m1.py, m2.py and 3 more have changed"]
+
+
+def test_a_large_file_is_known_by_size_and_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LARGEST_READ", 10_000)
+    project.write("models/net.pt", "x" * 10_001)
+    then = project.begin()
+    assert then.files["arguments"][f"{project.folder}/models/net.pt"].sha256 == ""
+    assert changes(then, project.config()) == []
+    touch("models/net.pt")(project)
+    assert changes(then, project.config()) == [f"arguments: {project.folder}/models/net.pt has changed"]
+
+
+@pytest.mark.parametrize("why", ["too many", "unreadable"])
+def test_of_a_folder_that_holds_everything_the_code_directly_in_it_counts_and_that_is_said(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    if why == "too many":
+        monkeypatch.setattr(sources, "MOST_FILES", 3)
+    else:
+        (project.folder / "code/.amlignore").write_bytes(b"\xff")
+    then = project.begin()
+    names = sorted(os.path.relpath(path, project.folder) for path in then.files["source_directory"])
+    assert names == ["code/helper.py", "code/left_out.py", "code/score.py"]
+    assert f"of the source directory {project.folder}/code, only code directly in it is compared" in caplog.text
+    edit("code/helper.py")(project)
+    assert changes(then, project.config()) == ["source_directory: helper.py has changed"]
