@@ -35,6 +35,8 @@ class FailureKind(str, enum.Enum):
     """The disk of the output is full, or a quota there: nobody can go on."""
     SCRATCH_FULL = "scratch full"
     """The scratch folder of the node is full: nobody there can go on."""
+    CODE_CHANGED = "code changed"
+    """The process has other code, models or side inputs than the run was begun with: nobody may go on."""
     INIT = "init"
     """The script could not be imported, or ``init()`` raised, crashed or took longer than ``init_timeout``."""
 

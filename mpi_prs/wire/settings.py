@@ -102,6 +102,7 @@ class WorkerSettings:
         share: where it stands among the workers of its node.
         gpus_per_process: GPUs of a user process; ``None``: one, if there are any.
         environment_variables: of the user processes, see the job config.
+        checks_code: whether processes with other code than the run was begun with are refused.
         azureml: when user processes take ``azureml`` from us: auto, always or never.
         heartbeat_interval: seconds between two signs of life, of workers and master.
         master_timeout: seconds of silence after which the master counts as lost.
@@ -122,6 +123,7 @@ class WorkerSettings:
     share: Share
     gpus_per_process: int | None
     environment_variables: dict[str, str]
+    checks_code: bool
     azureml: str
     heartbeat_interval: float
     master_timeout: float

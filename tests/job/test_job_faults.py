@@ -375,6 +375,55 @@ def test_a_torn_journal_and_a_longer_output_are_mended_on_resume(new_job: NewJob
 # Thresholds
 
 
+TWO_VERSIONS = """
+import os, sys
+import helper
+
+def init():
+    global version
+    version = [open(path).read() for path in sys.argv[1:]] + [helper.VERSION]
+
+def run(mini_batch):
+    if mini_batch[0].endswith("item-0008.txt") and os.path.exists(FOLDER + "new"):
+        os.rename(FOLDER + "new", FOLDER + open(FOLDER + "which").read())
+        os._exit(1)
+    return [f"{os.path.basename(path)} {' '.join(version)}" for path in mini_batch]
+"""
+
+
+@pytest.mark.parametrize("which", ["helper.py", "script.py", "model.bin", "side.bin"])
+def test_a_process_that_would_have_other_code_or_another_model_is_refused_and_stops_the_job(
+    new_job: NewJob, which: str
+) -> None:
+    job = new_job(
+        TWO_VERSIONS,
+        items=40,
+        run_max_try=2,
+        side_inputs={"side": "side.bin"},
+        arguments=["model.bin", "${side_inputs.side}"],
+    )
+    folder = job.folder
+    script = f"FOLDER = {f'{folder}/'!r}\n{TWO_VERSIONS}"
+    job.config.write_text(job.config.read_text().replace("- model.bin", f"- {folder}/model.bin"))
+    old = {"helper.py": "VERSION = 'old'", "script.py": script, "model.bin": "old", "side.bin": "old"}
+    for name, text in old.items():
+        (folder / name).write_text(text)
+    (folder / "which").write_text(which)
+    (folder / "new").write_text(old[which].replace("old", "new").replace("join(version)", "join(version).upper()"))
+
+    done = job.local(processes=1)
+
+    assert done.returncode == 75, done.stdout
+    assert f"{folder / which} has changed since the run was begun, and rows of two versions would mix" in done.stdout
+    assert "the same command resumes" in done.stdout
+    refused = job.local(processes=1)
+    assert refused.returncode == 2
+    assert which in refused.stdout
+    (folder / which).write_text(old[which])
+    assert job.local().returncode == 0
+    assert_every_row_once(job, [f"{name} old old old" for name in job.names])
+
+
 def test_above_the_error_threshold_the_job_is_aborted_and_says_so(new_job: NewJob, mpich: Mpi) -> None:
     job = new_job("def run(mini_batch):\n    raise OSError('broken image')\n", error_threshold=10, run_max_try=1)
     done = job.under(mpich)

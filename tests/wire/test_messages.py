@@ -43,6 +43,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "share": Share(first_process=8, node_processes=16, first_on_gpus=4, core_processes=8),
         "gpus_per_process": 2,
         "environment_variables": {"KEY": "value"},
+        "checks_code": True,
         "azureml": "auto",
         "heartbeat_interval": 5.0,
         "window": 0.03,

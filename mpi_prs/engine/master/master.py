@@ -398,6 +398,11 @@ class Master:
         self._tell(ProcessStopped(source, process), now)
 
     def _take_init_failure(self, source: int, failure: Failure, now: float) -> None:
+        if failure.kind is FailureKind.CODE_CHANGED:
+            if self.scheduler.phase is JobPhase.RUNNING:
+                _log.error("%s", failure.message)
+                self._drain(failure.message, self._settings.stop_grace, now)
+            return
         self.tally.init_failures.append(failure)
         _log.warning("process %d on %s: %s", failure.process, failure.node, failure.message)
         if len(self.tally.init_failures) == 1 and failure.traceback:

@@ -31,6 +31,7 @@ from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.node import node_name, rank_resources, threads
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
+from mpi_prs.engine.worker.code_check import CodeCheck
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.outbox import Outbox
 from mpi_prs.engine.worker.own_folder import make_folder, remove_leftovers
@@ -87,7 +88,8 @@ class Worker:
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
         self._places: dict[int, ProcessPlace] = {}
         self._remarks: list[str] = []  # what held up the end
-        self._no_side_inputs = ""  # why there are none, and no user process is started
+        self._no_start: Failure | None = None  # why no user process is started
+        self._code: CodeCheck | None = None
 
     def run(self) -> int:
         """Work until the master says stop; returns the exit code that the master asked for."""
@@ -172,6 +174,8 @@ class Worker:
         settings = self._with_side_inputs(settings)
         self._places = make_places(settings, self._node, self._scratch)
         self._process_settings = replace(settings.process, node=self._node, loaders=self._loaders_of(settings))
+        if settings.checks_code:
+            self._code = CodeCheck(RunDirectory(Path(settings.run_root)).sources, self._log)
         for number in self._places:
             self._start_process(number)
         numbers = ", ".join(map(str, self._places))
@@ -194,7 +198,7 @@ class Worker:
                 settings, self._sight.scratch, self._listen, self._is_stopped, self._clock
             )
         except side_inputs.NotProvided as error:
-            self._no_side_inputs = str(error)
+            self._no_start = Failure(FailureKind.INIT, str(error))
             return settings
         self._set_up_so_far.callback(provided.close)
         found: WorkerSettings = side_inputs.with_paths(settings, provided)
@@ -211,25 +215,35 @@ class Worker:
         return self._exit_code is not None or self._drain_by is not None
 
     def _start_process(self, number: int) -> None:
-        if self._no_side_inputs:
-            self._report_no_process(number, self._no_side_inputs)
+        if self._no_start is not None:
+            self._report_no_process(number, self._no_start)
             return
         trust = self._trust.setdefault(number, Trust())
         trust.start()
         try:
             process = UserProcess(self._process_settings, self._places[number], self._guard, trust, self._clock)
         except OSError as error:  # no such interpreter on this node, no more processes or descriptors allowed
-            self._report_no_process(number, f"the user process cannot be started: {error}")
+            self._report_no_process(number, Failure(FailureKind.INIT, f"the user process cannot be started: {error}"))
             return
         self._processes[number] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._selector.register(process.death, selectors.EVENT_READ, process)
         self._log.info("user process %d on %s: %s, pid %d", number, self._node, process.place.placement, process.pid)
 
-    def _report_no_process(self, number: int, message: str) -> None:
-        self._log.warning("user process %d: %s", number, message)
-        failure = self._blame_full_disk(Failure(FailureKind.INIT, message, process=number, node=self._node))
+    def _report_no_process(self, number: int, failure: Failure) -> None:
+        self._log.warning("user process %d: %s", number, failure.message)
+        failure = self._blame_full_disk(replace(failure, process=number, node=self._node))
         self._send(Tag.INIT_FAILED, failure.to_json())
+
+    def _other_code(self) -> Failure | None:
+        """Why a process that comes up now may not go on, nor any after it: it is of another version than the run."""
+        if self._code is not None and self._no_start is None and (path := self._code.changed()) is not None:
+            message = (
+                f"{path} has changed since the run was begun, and rows of two versions would mix (seen on node "
+                f"{self._node}): put it back, go on with --accept-changes, or start anew with --overwrite"
+            )
+            self._no_start = Failure(FailureKind.CODE_CHANGED, message)
+        return self._no_start
 
     def _stop_processes(self) -> None:
         """End all user processes: ``shutdown()`` for those that have nothing to do, SIGKILL for the rest."""
@@ -320,7 +334,10 @@ class Worker:
             return
         news = process.poll(now)
         number = process.place.number
-        if news.became_ready:
+        if news.became_ready and not process.finished_any and (refusal := self._other_code()) is not None:
+            process.kill()
+            self._report_no_process(number, refusal)
+        elif news.became_ready:
             self._send(Tag.READY, messages.pack_json(process=number, seconds=now - process.started))
         if news.killed:
             self._log.warning("user process %d is killed: %s", number, news.killed)

@@ -98,7 +98,7 @@ def execute(
         _say_what_is_fetched(config)
         if hint := hint_at_loaders(config):
             _log.info("%s", hint)
-        settings = _worker_settings(config, run)
+        settings = _worker_settings(config, options, run)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
         signals.hold_back()
         taking_over()
@@ -211,7 +211,7 @@ def _say_what_is_fetched(config: JobConfig) -> None:
         _log.info("each node fetches its side inputs before init(): %s", ", ".join(fetched))
 
 
-def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
+def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun) -> WorkerSettings:
     process = ProcessSettings(
         interpreter=str(config.environment or sys.executable),
         entry_script=str(config.entry_script),
@@ -241,6 +241,7 @@ def _worker_settings(config: JobConfig, run: OpenRun) -> WorkerSettings:
         share=Share.alone(config.processes_per_rank),
         gpus_per_process=config.slurm.gpus_per_process,
         environment_variables=dict(config.environment_variables),
+        checks_code=run.directory.sources.exists() and not options.accept_changes,
         azureml=config.azureml,
         heartbeat_interval=min(5.0, config.heartbeat_timeout / 4),
         master_timeout=_MASTER_PATIENCE * config.heartbeat_timeout,
