@@ -52,7 +52,7 @@ _ENTRIES = (
         (
             *("separator", "header", "encoding", "quote", "support_multi_line", "decimal", "na_values", "columns"),
             *("column_types", "on_bad_record", "fill_missing_fields", "max_record_size", "infer_column_types"),
-            *("empty_as_string", "numpy_types"),
+            *("empty_as_string", "numpy_types", "skip_rows", "comment", "escape", "thousands"),
         ),
         in_rows=False,
     ),

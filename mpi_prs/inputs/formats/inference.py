@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mpi_prs.inputs.formats.text_columns import cast_leniently, is_integer_text, to_values
+from mpi_prs.inputs.formats.text_columns import PLAIN, NumberStyle, cast_leniently, is_integer_text, to_values
 
 _GLANCE = 100
 """So many values tell most columns apart at once."""
@@ -16,12 +16,12 @@ EXACT = 2**53
 """A float64 has all digits of smaller whole numbers."""
 
 
-def look(texts: Any, decimal: str = ".", known: Collection[str] = ()) -> frozenset[str]:
+def look(texts: Any, style: NumberStyle = PLAIN, known: Collection[str] = ()) -> frozenset[str]:
     """What there is in a column; looks at all values, 20 to 500 ns each.
 
     Args:
         texts: binary array.
-        decimal: the decimal point.
+        style: of numbers.
         known: what has been found in the same column elsewhere.
 
     Returns:
@@ -36,11 +36,11 @@ def look(texts: Any, decimal: str = ".", known: Collection[str] = ()) -> frozens
     if "text" in known:
         return frozenset(seen)
     strings = cast_leniently(values, pa.string())
-    first = {"text"} if strings.null_count else _carefully(values[:_GLANCE], decimal)
+    first = {"text"} if strings.null_count else _carefully(values[:_GLANCE], style)
     if "text" in first:
         return frozenset(seen | {"text"})
-    plainly = _quickly(strings, first) if decimal == "." else None
-    return frozenset(seen | (plainly or _carefully(values, decimal)))
+    plainly = _quickly(strings, first) if style == PLAIN else None
+    return frozenset(seen | (plainly or _carefully(values, style)))
 
 
 def _quickly(strings: Any, first: Collection[str]) -> set[str] | None:
@@ -59,22 +59,22 @@ def _quickly(strings: Any, first: Collection[str]) -> set[str] | None:
     return {"int"} | ({"negative"} if b"-" in written else set()) | ({"long"} if is_long else set())
 
 
-def _carefully(values: Any, decimal: str) -> set[str]:
-    written = is_integer_text(values)
+def _carefully(values: Any, style: NumberStyle) -> set[str]:
+    written = is_integer_text(values, style)
     ints = values.filter(written)
     others = values.filter(pc.invert(written))
     seen: set[str] = set()
     if len(ints):
-        within = to_values(ints, pa.int64())
+        within = to_values(ints, pa.int64(), style=style)
         beyond = ints.filter(pc.is_null(within))
         if len(beyond) < len(ints):
             seen |= {"int"} | ({"negative"} if b"-" in _bytes_of(ints) else set())
         seen |= {"long"} if len(beyond) or _is_long(within) else set()
-        huge = to_values(beyond, pa.uint64()).null_count
+        huge = to_values(beyond, pa.uint64(), style=style).null_count
         seen |= ({"huge"} if huge else set()) | ({"unsigned"} if huge < len(beyond) else set())
     if len(others):
         bools = others.filter(pc.is_valid(to_values(others, pa.bool_())))
-        floats = others.filter(pc.is_valid(to_values(others, pa.float64(), decimal=decimal)))
+        floats = others.filter(pc.is_valid(to_values(others, pa.float64(), style=style)))
         seen |= ({"bool"} if len(bools) else set()) | ({"fraction"} if len(floats) else set())
         if len(bools) + len(floats) < len(others):
             seen.add("text")
@@ -96,13 +96,13 @@ class Mixture:
         self.others = 0
         self._is_text = False
 
-    def add(self, texts: Any, kinds: Collection[str], decimal: str) -> int | None:
+    def add(self, texts: Any, kinds: Collection[str], style: NumberStyle) -> int | None:
         """Some more values; where the first one is among them that is no number, its place.
 
         Args:
             texts: binary array.
             kinds: what :func:`look` has told of it, or of more.
-            decimal: the decimal point.
+            style: of numbers.
         """
         if self._is_text or len(texts) == texts.null_count:
             return None
@@ -110,10 +110,10 @@ class Mixture:
             self.numbers += len(texts) - texts.null_count
             return None
         glance = texts.drop_null()[:_GLANCE]
-        if len(glance) >= self._FEW and len(_others(glance, decimal)) > len(glance) / 2:
+        if len(glance) >= self._FEW and len(_others(glance, style)) > len(glance) / 2:
             self._is_text = True
             return None
-        others = _others(texts, decimal)
+        others = _others(texts, style)
         is_first = len(others) and not self.others
         self.others += len(others)
         self.numbers += len(texts) - texts.null_count - len(others)
@@ -125,9 +125,9 @@ class Mixture:
         return not self._is_text and 0 < self.others * 9 <= self.numbers
 
 
-def _others(texts: Any, decimal: str) -> Any:
+def _others(texts: Any, style: NumberStyle) -> Any:
     """The places of the texts that are no numbers; of a missing value neither is said."""
-    numbers = pc.or_(is_integer_text(texts), pc.is_valid(to_values(texts, pa.float64(), decimal=decimal)))
+    numbers = pc.or_(is_integer_text(texts, style), pc.is_valid(to_values(texts, pa.float64(), style=style)))
     return pc.indices_nonzero(pc.invert(numbers))
 
 

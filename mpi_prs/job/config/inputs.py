@@ -15,7 +15,7 @@ from mpi_prs.inputs.formats.types import parse_column_type
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.near.side_inputs import SideInput
 from mpi_prs.inputs.partition_format import PartitionFormat
-from mpi_prs.job.config.types import AnyPath, ByteSize, PathOrUrl, Pattern, Text
+from mpi_prs.job.config.types import AnyPath, ByteSize, CountFromZero, PathOrUrl, Pattern, Text
 from mpi_prs.storage.credentials import Storage
 
 
@@ -89,7 +89,22 @@ class InputSection(Section):
         default=None,
         description="delimited: true where quoted values may hold newlines (slower); default: if a sample has some",
     )
+    escape: Text | None = Field(
+        default=None,
+        description="delimited: the character behind which others have no meaning, such as a backslash; default: none",
+    )
+    comment: Text | None = Field(
+        default=None,
+        description='delimited: the character that begins a comment, until the line ends, such as "#"; default: none',
+    )
+    skip_rows: CountFromZero | None = Field(
+        default=None, description="delimited: lines at the beginning of each file to pass over; default 0"
+    )
     decimal: Text | None = Field(default=None, description='delimited: the decimal point; default "."')
+    thousands: Text | None = Field(
+        default=None,
+        description='delimited: what stands between digits of large numbers, such as "," in 1,234; default: nothing',
+    )
     na_values: tuple[Text, ...] | None = Field(
         default=None,
         description="delimited: list of further words for a missing value, beside pandas' own; default: none",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpi_prs.inputs.formats.text_columns import cast_leniently, to_values
+from mpi_prs.inputs.formats.text_columns import NumberStyle, cast_leniently, to_values
 from mpi_prs.inputs.formats.types import datetime_format, parse_column_type
 
 
@@ -67,7 +67,7 @@ def test_integers_are_what_pandas_takes_for_integers() -> None:
 def test_floats_are_what_pandas_takes_for_floats() -> None:
     texts = ["1.5", "+.5", " 5. ", "1e400", "-INF", "0x1p3", "nan(1)", "1,5", "1.5.", "e5", "1e"]
     assert values(texts, "float") == [1.5, 0.5, 5.0, float("inf"), float("-inf"), *[None] * 6]
-    assert values(["1,5", "1.5", "2"], "float", decimal=",") == [1.5, None, 2.0]
+    assert values(["1,5", "1.5", "2"], "float", style=NumberStyle(",")) == [1.5, None, 2.0]
 
 
 def test_booleans_are_what_pandas_takes_for_booleans() -> None:

@@ -27,6 +27,7 @@ from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
+from tests.inputs.formats.test_text_conformance import CODECS, CSV, JSON
 from tests.support.tables import at_the_user
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
@@ -432,11 +433,15 @@ def page() -> str:
         "",
         "Written by `python -m tests.inputs.formats.test_conformance`, and checked by the tests. A file of each kind",
         "is cut in many places, and all mini-batches together are compared with what the reference reader makes of",
-        "the whole (pandas for Parquet, h5py for HDF5), in values and in types. The one difference by intent: whole",
-        "numbers and booleans that may be missing are pandas' nullable types (`Int64`, `boolean`), where pandas would",
-        "make floats or objects.",
+        "the whole (pandas for Parquet, h5py for HDF5), in values and in types; text with the table that was written.",
+        "The one difference by intent: whole numbers and booleans that may be missing are pandas' nullable types",
+        "(`Int64`, `boolean`), where pandas would make floats or objects.",
         "",
     ]
+    for name, writers in (("delimited", CSV), ("json_lines", JSON)):
+        lines += [f"## {name}", "", "| as written by | outcome |", "| --- | --- |"]
+        lines += [f"| {each} | equal |" for each in [*writers, *(f"compressed, `{suffix}`" for suffix in CODECS)]]
+        lines.append("")
     for name, (_, variants, _) in FORMATS.items():
         lines += [f"## {name}", "", "| variant | outcome |", "| --- | --- |"]
         lines += [f"| {each.what} | {_outcome(each)} |" for each in variants]

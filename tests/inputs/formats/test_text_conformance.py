@@ -67,6 +67,29 @@ def by_arrow(**options: Any) -> Callable[[pd.DataFrame, Path], None]:
     return write
 
 
+def retouched(
+    write: Callable[[pd.DataFrame, Path], None], change: Callable[[list[str]], list[str]]
+) -> Callable[[pd.DataFrame, Path], None]:
+    """A file of which the lines are changed."""
+
+    def write_changed(table: pd.DataFrame, path: Path) -> None:
+        write(table, path)
+        path.write_text("\n".join(change(path.read_text().split("\n"))))
+
+    return write_changed
+
+
+def commented(lines: list[str]) -> list[str]:
+    """Behind records, and alone on a line; with quotes and separators that mean nothing."""
+    return [text for line in lines for text in (line + '#a, "note\\' * (line[-1:].isalnum()), '# an "open', "")]
+
+
+def with_thousands(table: pd.DataFrame, path: Path) -> None:
+    numbers = [name for name in table if pd.api.types.is_integer_dtype(table[name])]
+    texts = {name: table[name].map("{:,}".format, na_action="ignore") for name in numbers}
+    table.assign(**texts).to_csv(path, index=False)
+
+
 Variant = tuple[Callable[[pd.DataFrame, Path], None], dict[str, Any]]
 CSV: dict[str, Variant] = {
     "pandas": (by_pandas(), {}),
@@ -87,6 +110,17 @@ CSV: dict[str, Variant] = {
     "pandas, UTF-32-LE": (by_pandas(encoding="utf-32-le"), {"encoding": "utf-32-le"}),
     "pandas, Latin 1": (by_pandas(encoding="latin-1"), {"encoding": "latin-1"}),
     "pandas, cp1252": (by_pandas(encoding="cp1252"), {"encoding": "cp1252"}),
+    "pandas, escaped quotes": (by_pandas(escapechar="\\", doublequote=False), {"escape": "\\"}),
+    "pandas, escapes in place of quotes": (
+        by_pandas(escapechar="\\", quoting=csv.QUOTE_NONE),
+        {"escape": "\\", "quote": ""},
+    ),
+    "pandas, thousands": (with_thousands, {"thousands": ","}),
+    "pandas, comments": (retouched(by_pandas(), commented), {"comment": "#"}),
+    "pandas, lines before the header": (
+        retouched(by_pandas(), lambda lines: ['a "title', "", *lines]),
+        {"skip_rows": 2},
+    ),
     "pyarrow": (by_arrow(), {}),
     "pyarrow, as few quotes as needed": (by_arrow(quoting_style="needed"), {}),
     "pyarrow, semicolons": (by_arrow(delimiter=";"), {"separator": ";"}),
@@ -138,7 +172,10 @@ def test_a_csv_comes_back(tmp_path: Path, variant: str) -> None:
     assert_same(Delimited(**options), [tmp_path / "t.csv"], TABLE)
 
 
-@pytest.mark.parametrize("variant", ["pandas", "pandas, all quoted", "pandas, CR LF", "pandas, UTF-16", "pyarrow"])
+BREAKS = ["pandas", "pandas, all quoted", "pandas, CR LF", "pandas, UTF-16", "pandas, escaped quotes", "pyarrow"]
+
+
+@pytest.mark.parametrize("variant", BREAKS)
 def test_a_csv_with_line_breaks_comes_back(tmp_path: Path, variant: str) -> None:
     write, options = CSV[variant]
     write(WITH_LINE_BREAKS, tmp_path / "t.csv")

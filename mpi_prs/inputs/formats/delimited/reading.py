@@ -28,17 +28,17 @@ from mpi_prs.inputs.formats.delimited.text import (
     count_line_breaks,
     encoding_of,
     ends_of_values,
-    head_of,
     inside_quotes,
     line_breaks,
     lines_between,
+    masked,
     records_of,
     squeezed_chunks,
     too_long,
 )
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
-from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, is_integer_text, to_datetimes, to_values
+from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, NumberStyle, is_integer_text, to_datetimes, to_values
 
 _LOOK_BACK = 2**16
 """Bytes before a part in which a quoted value that goes on in it is looked for."""
@@ -60,7 +60,7 @@ class ColumnTypes:
     Attributes:
         schema: the columns to give, in order, with their types; one that is not nullable has a value in every record.
         formats: datetime format of each column that has one.
-        decimal: the decimal point.
+        style: of numbers.
         missing: texts that stand for a missing value.
         whole_texts: in a column of text none does.
         fill: fields that a record lacks at its end are missing values.
@@ -68,7 +68,7 @@ class ColumnTypes:
 
     schema: Any
     formats: dict[str, str]
-    decimal: str
+    style: NumberStyle
     missing: tuple[str, ...]
     whole_texts: bool
     fill: bool
@@ -107,12 +107,15 @@ class DelimitedReader:
     ) -> None:
         self._opener = opener
         self._columns = columns
+        # Comments are left out as soon as text is read
+        self._dialect = opener.dialect._replace(comment=b"")
         self._names = names
         self._headed = headed
         self._all_headed = all_headed
         self._skip = skip
         self._watched = watched
-        self._convert = _convert_options(columns)
+        self._convert = _convert_options(columns, False)
+        self._convert_grouped = _convert_options(columns, True)
         types = columns.schema
         self._integers = any(pa.types.is_integer(each.type) for each in types)
         self._floats = [each.name for each in types if pa.types.is_floating(each.type)]
@@ -122,6 +125,7 @@ class DelimitedReader:
         self._size = 0
         self._encoding = Encoding(opener.encoding, 1, 0)
         self._own_names: Sequence[str] = ()
+        self._floor = 0
 
     def read(self, part: Part) -> Batch:
         """The rows of a part. Memory: its bytes, its columns, and as much again while Arrow parses.
@@ -140,7 +144,7 @@ class DelimitedReader:
             raise
         if _SOMETHING.search(text.data, text.start, text.stop) is None:
             return Batch(self._columns.schema.empty_table())
-        if self._watched and begins_inside(text.before, text.data, text.start, text.stop, self._opener.dialect):
+        if self._watched and begins_inside(text.before, text.data, text.start, text.stop, self._dialect):
             raise self._torn(part, text, 0, "it seems to be inside a quoted value that began before")
         try:
             return Batch(self._finished(self._quickly(text, names)))
@@ -155,23 +159,34 @@ class DelimitedReader:
         self._path = ""
 
     def _text(self, part: Part) -> tuple[Sequence[str], Text]:
-        """The names of a record's fields, and the text of a part. Raises OSError, EOFError, InputError."""
+        """The names of a record's fields, and the text of a part, without comments.
+
+        Raises OSError, EOFError, InputError.
+        """
+        names, text = self._raw_text(part)
+        return names, text.without_comments(self._opener.dialect)
+
+    def _raw_text(self, part: Part) -> tuple[Sequence[str], Text]:
         if compression_of(part.file):
             return self._decompressed(part.file)
         if self._file is None or self._path != part.file:
             self.close()
-            self._own_names = column_names(self._opener.head(part.file).fields) if self._names is None else self._names
+            head = self._opener.head(part.file) if self._names is None or self._opener.skipped else None
+            self._floor = head.start if head else 0
+            self._own_names = column_names(head.fields) if head and self._names is None else self._names or ()
             self._file = self._opener.store.open(part.file)
             self._size = length_of(self._file)
             self._file.seek(0)
             self._encoding = encoding_of(self._opener.encoding, self._file.read(4))
             self._path = part.file
-        if self._opener.dialect.multi_line:
+        if self._dialect.multi_line:
             return self._own_names, bytes_between(self._file, self._encoding, part.start, part.stop)
         longest = self._opener.longest
         try:
             look_back = _LOOK_BACK if self._watched else 0
-            text = lines_between(self._file, self._encoding, part.start, part.stop, self._size, longest, look_back)
+            text = lines_between(
+                self._file, self._encoding, part.start, part.stop, self._size, longest, look_back, self._floor
+            )
         except LongRecord as error:
             raise too_long(self._file, self._encoding, part.file, error, longest) from None
         return self._own_names, text
@@ -179,20 +194,21 @@ class DelimitedReader:
     def _decompressed(self, path: str) -> tuple[Sequence[str], Text]:
         with self._opener.store.open(path) as file:
             data = decompressed(file, path)
-        head = head_of(data, self._opener.encoding, self._opener.dialect, True, path)
+        head = self._opener.head_of(data, True, path)
         assert head is not None  # the whole file is there
         self._encoding = head.encoding
         names = column_names(head.fields) if self._names is None else self._names
-        start = head.second if self._all_headed or path == self._headed else head.encoding.bom
+        start = head.second if self._all_headed or path == self._headed else head.start
         return names, Text.of(head.encoding, data, start, len(data), start)
 
     # All at once
 
     def _quickly(self, text: Text, names: Sequence[str]) -> Any:
         """The rows, read by Arrow. Raises ArrowException or _Doubt: look closer."""
+        dialect = self._dialect
+        is_escaped = bool(dialect.escape) and text.has(dialect.escape)
         if self._integers and (text.has(b"x") or text.has(b"X")):
-            _doubt_if(_has_hexadecimal(text))
-        dialect = self._opener.dialect
+            _doubt_if(is_escaped or _has_hexadecimal(text))
         if len(names) == 1 and any(text.has(bytes([blank])) for blank in dialect.blanks):
             _doubt_if(_has_line_of_blanks(text))
         _doubt_if(text.data.startswith(codecs.BOM_UTF8, text.start))  # Arrow drops it, but here it is text
@@ -201,19 +217,41 @@ class DelimitedReader:
             pa.BufferReader(pa.py_buffer(text.data).slice(text.start, size)),
             pa.csv.ReadOptions(use_threads=False, block_size=min(size + 1, _ONE_BLOCK), column_names=list(names)),
             parse_options(dialect),
-            self._convert,
+            self._convert_grouped if self._is_grouped(text) else self._convert,
         )
-        if dialect.quote and text.has(dialect.quote):
+        if is_escaped or (dialect.quote and text.has(dialect.quote)):
             self._check_quotes(text, table.num_rows)
+        table = self._ungrouped(table)
         for name in self._floats:
             _doubt_if(pc.any(pc.is_nan(table[name])).as_py())  # pandas takes NAN for text
         for name in self._full:
             _doubt_if(table[name].null_count)
         return table
 
+    def _is_grouped(self, text: Text) -> bool:
+        """Whether there may be numbers with separated thousands, which Arrow does not read."""
+        return bool(self._columns.style.thousands) and text.has(self._columns.style.thousands.encode())
+
+    def _ungrouped(self, table: Any) -> Any:
+        """The table with numbers of the columns that were read as text for that."""
+        for number, field in enumerate(self._columns.schema):
+            column = table.column(number)
+            if column.type == field.type or field.name in self._columns.formats:
+                continue
+            chunks = [to_values(chunk, field.type, style=self._columns.style) for chunk in column.chunks]
+            _doubt_if(sum(chunk.null_count for chunk in chunks) > column.null_count)
+            table = table.set_column(number, field.name, pa.chunked_array(chunks, field.type))
+        return table
+
     def _check_quotes(self, text: Text, rows: int) -> None:
-        """Arrow takes line breaks inside quotes, and a quoted value that does not end."""
-        dialect = self._opener.dialect
+        """Arrow takes line breaks inside quotes, and behind an escape, and a quoted value that does not end."""
+        dialect = self._dialect
+        if dialect.escape and text.has(dialect.escape):
+            content = masked(text.content, dialect)
+            text = Text(content, 0, len(content), text.offset)
+        if not dialect.quote:
+            _doubt_if(text.has(dialect.escape))
+            return
         if dialect.multi_line:
             _doubt_if(text.count(dialect.quote) % 2 == 1)
             return
@@ -241,7 +279,7 @@ class DelimitedReader:
 
     def _carefully(self, part: Part, names: Sequence[str], text: Text) -> Batch:
         columns = self._columns
-        dialect = self._opener.dialect
+        dialect = self._dialect
         content = text.content
         records = records_of(content, dialect)
         wanted = [name for name in columns.schema.names if name in set(names)]
@@ -282,7 +320,7 @@ class DelimitedReader:
     def _values(self, field: Any, texts: Any) -> tuple[Any, Any]:
         """A column's values, and the numbers of the rows in which there is none although there should be."""
         format = self._columns.formats.get(field.name)
-        values = to_values(texts, field.type, format=format, decimal=self._columns.decimal)
+        values = to_values(texts, field.type, format=format, style=self._columns.style)
         missing = pc.is_null(values)
         wrong = pc.indices_nonzero(pc.and_(pc.is_valid(texts), missing) if field.nullable else missing)
         return values, np.frombuffer(wrong.buffers()[1], np.uint64, len(wrong)).astype(np.int64)
@@ -291,8 +329,9 @@ class DelimitedReader:
         """Raises InputError: one of the lines seems to be a piece of a quoted value."""
         if records.open.any():
             number = int(records.open.argmax())
-            raise self._torn(part, text, int(records.lines[number]), "a quoted value does not end in this line")
-        if self._opener.dialect.quote and (ends := ends_of_values(text.content, records, self._opener.dialect)):
+            problem = f"a {_open_value(self._dialect)} does not end in this line"
+            raise self._torn(part, text, int(records.lines[number]), problem)
+        if self._dialect.quote and (ends := ends_of_values(text.content, records, self._dialect)):
             problem = "it seems to be the end of a quoted value that began on a line before"
             raise self._torn(part, text, int(records.lines[ends[0]]), problem)
 
@@ -336,9 +375,13 @@ def _doubt_if(condition: object) -> None:
         raise _Doubt
 
 
-def _convert_options(columns: ColumnTypes) -> Any:
+def _convert_options(columns: ColumnTypes, numbers_as_text: bool) -> Any:
+    as_text = set(columns.formats)
+    if numbers_as_text:
+        as_text |= {each.name for each in columns.schema if pa.types.is_integer(each.type)}
+        as_text |= {each.name for each in columns.schema if pa.types.is_floating(each.type)}
     return pa.csv.ConvertOptions(
-        column_types={each.name: pa.string() if each.name in columns.formats else each.type for each in columns.schema},
+        column_types={each.name: pa.string() if each.name in as_text else each.type for each in columns.schema},
         include_columns=columns.schema.names,
         include_missing_columns=True,
         null_values=list(columns.missing),
@@ -346,7 +389,7 @@ def _convert_options(columns: ColumnTypes) -> Any:
         quoted_strings_can_be_null=True,
         true_values=list(TRUE),
         false_values=list(FALSE),
-        decimal_point=columns.decimal,
+        decimal_point=columns.style.decimal,
     )
 
 
@@ -388,8 +431,8 @@ def _misfit(field: Any, texts: Any, columns: ColumnTypes) -> _Bad:
     problem = f"{shown(texts[0].as_py())} is not {described}"
     if pa.types.is_string(field.type):
         return _Bad(field.name, problem, "")
-    is_fraction = not to_values(texts, pa.float64(), decimal=columns.decimal).null_count
-    is_fraction &= not is_integer_text(texts)[0].as_py()
+    is_fraction = not to_values(texts, pa.float64(), style=columns.style).null_count
+    is_fraction &= not is_integer_text(texts, columns.style)[0].as_py()
     return _Bad(field.name, problem, "float64" if is_fraction else "string")
 
 
@@ -468,8 +511,14 @@ def texts_of(
 
 def _open_quote(dialect: Dialect) -> str:
     if dialect.multi_line:
-        return "the quoted value that begins here does not end in this file"
-    return "a quoted value does not end in this line; if values hold line breaks, set support_multi_line: true"
+        return f"the {_open_value(dialect)} that begins here does not end in this file"
+    return (
+        f"a {_open_value(dialect)} does not end in this line; if values hold line breaks, set support_multi_line: true"
+    )
+
+
+def _open_value(dialect: Dialect) -> str:
+    return "value with an escaped or quoted line break" if dialect.escape else "quoted value"
 
 
 def _well_shaped(
@@ -497,6 +546,7 @@ def _well_shaped(
 
 def field_counts(text: bytes, starts: Any, dialect: Dialect) -> Any:
     """How many fields each record of a text has; int64. No quoted value in it is open."""
+    text = masked(text, dialect)
     array: Any = np.frombuffer(text, np.uint8)
     separators = np.flatnonzero(array == dialect.separator[0])
     if dialect.quote:
@@ -535,7 +585,8 @@ def parse_options(dialect: Dialect) -> Any:
     return pa.csv.ParseOptions(
         delimiter=dialect.separator.decode(),
         quote_char=dialect.quote.decode() or False,
-        newlines_in_values=bool(dialect.quote),
+        escape_char=dialect.escape.decode() or False,
+        newlines_in_values=dialect.may_break_lines,
     )
 
 

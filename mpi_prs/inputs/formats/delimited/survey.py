@@ -24,13 +24,16 @@ from mpi_prs.inputs.formats.delimited.text import (
     inside_quotes,
     line_breaks,
     lines_between,
+    masked,
     records_of,
     squeezed_chunks,
     too_long,
+    without_comments,
 )
 from mpi_prs.inputs.formats.format import Files, length_of, reading
 from mpi_prs.inputs.formats.inference import Mixture, look
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
+from mpi_prs.inputs.formats.text_columns import NumberStyle
 
 SAMPLE_BYTES = 2**23
 SAMPLE_FILES = 128
@@ -95,14 +98,14 @@ class SampleFindings:
     torn: int = 0
     multi_line: int = 0
 
-    def add(self, piece: SampleRecords, opener: Opener, missing: Sequence[str], fill: bool, decimal: str) -> None:
+    def add(self, piece: SampleRecords, opener: Opener, missing: Sequence[str], fill: bool, style: NumberStyle) -> None:
         """Look at all values of a piece."""
         records = records_of(piece.text, opener.dialect)
         self.bytes += len(piece.text)
         self.records += len(records.starts)
         if len(records.starts):
             self.longest = max(self.longest, int((records.stops - records.starts).max()) + 2)
-        if opener.dialect.quote:
+        if opener.dialect.may_break_lines:
             self._add_quotes(piece, records, opener.dialect)
         texts = texts_of(piece.text, records, opener.dialect, piece.names, piece.names, missing, fill)
         for name, chunks in texts.columns.items():
@@ -110,8 +113,8 @@ class SampleFindings:
             mixture = self.mixtures.setdefault(name, Mixture())
             row = 0
             for chunk in chunks:
-                seen |= look(chunk, decimal, seen)
-                if (place := mixture.add(chunk, seen, decimal)) is not None:
+                seen |= look(chunk, style, seen)
+                if (place := mixture.add(chunk, seen, style)) is not None:
                     line = int(records.lines[texts.rows[row + place]])
                     text = chunk[place].as_py().decode("utf-8", "replace")
                     self.odd[name] = OddValue(text, piece.file, piece.offset, line, piece.encoding)
@@ -121,7 +124,7 @@ class SampleFindings:
         text = piece.text
         self.torn += int(records.open.sum())
         if not dialect.multi_line:
-            self.torn += len(ends_of_values(text, records, dialect))
+            self.torn += len(ends_of_values(text, records, dialect)) if dialect.quote else 0
             return
         breaks, _ = line_breaks(np.frombuffer(text, np.uint8))
         inside = np.searchsorted(breaks, records.stops) > np.searchsorted(breaks, records.starts)
@@ -196,8 +199,12 @@ def sample(
         place = number / max(len(chosen.files) - 1, 1)
         most = SAMPLE_BYTES if small and path in plain else budget
         try:
-            for piece in _pieces(path, head.encoding, body, most, place, len(names), opener):
-                yield piece and SampleRecords(piece[1], names, path, piece[0], head.encoding)
+            for found in _pieces(path, head.encoding, body, most, place, len(names), opener):
+                if found is None:
+                    yield None
+                else:
+                    text = without_comments(found[1], opener.dialect)
+                    yield SampleRecords(text, names, path, found[0], head.encoding)
         except InputError:
             if not compression_of(path):
                 raise
@@ -226,7 +233,7 @@ def _pieces(
             stop = start + piece - piece % encoding.unit
             if start <= body:
                 yield body, _whole_records(bytes_between(file, encoding, body, stop).content, opener)
-            elif opener.dialect.multi_line and opener.dialect.quote:
+            elif opener.dialect.multi_line and opener.dialect.may_break_lines:
                 first, text = _synchronised(bytes_between(file, encoding, start, stop).content, fields, opener)
                 yield start + first * encoding.unit, text
             else:
@@ -251,7 +258,7 @@ def _beginning(
 
 def _whole_records(text: bytes, opener: Opener) -> bytes:
     """Without the last record, of which the end may be missing."""
-    records = records_of(text, opener.dialect)
+    records = records_of(without_comments(text, opener.dialect, same_length=True), opener.dialect)
     return text[: int(records.starts[-1])] if len(records.starts) > 1 else b""
 
 
@@ -261,11 +268,12 @@ def _synchronised(data: bytes, fields: int, opener: Opener) -> tuple[int, bytes]
     dialect = opener.dialect
     if fields == 1:
         return 0, b""
-    array: Any = np.frombuffer(data, np.uint8)
-    breaks, ends = line_breaks(array)
     possible = []
-    for inside in (False, True):
-        hidden, _ = inside_quotes(data, array, breaks, dialect, inside)
+    for inside in (False, True) if dialect.quote else (False,):
+        text = masked(without_comments(data, dialect, inside, same_length=True), dialect)
+        array: Any = np.frombuffer(text, np.uint8)
+        breaks, ends = line_breaks(array)
+        hidden, _ = inside_quotes(text, array, breaks, dialect, inside) if dialect.quote else (breaks < 0, False)
         ending = ends[~hidden]
         if len(ending) > 1:
             text = data[int(ending[0]) : int(ending[-1])]
@@ -275,6 +283,7 @@ def _synchronised(data: bytes, fields: int, opener: Opener) -> tuple[int, bytes]
 
 
 def _is_table(text: bytes, fields: int, opener: Opener) -> bool:
+    text = without_comments(text, opener.dialect)
     records = records_of(text, opener.dialect)
     counts = field_counts(text, records.starts, opener.dialect)
     return not records.open.any() and bool((counts == fields).all())

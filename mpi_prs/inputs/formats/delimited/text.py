@@ -14,6 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -89,6 +90,17 @@ def normal_name(encoding: str) -> str:
     )
 
 
+def may_be_half_of_another(character: str, encoding: str) -> bool:
+    """Whether the byte of an ASCII character is, in an encoding, the second one of other characters, too."""
+    if encoding.startswith(("utf-16", "utf-32")):
+        return False
+    for lead in range(128, 256):
+        with suppress(UnicodeError):
+            if len(bytes([lead, ord(character)]).decode(encoding)) == 1:
+                return True
+    return False
+
+
 def encoding_of(name: str, head: bytes) -> Encoding:
     """How a file is encoded.
 
@@ -117,17 +129,79 @@ class Dialect(NamedTuple):
     Attributes:
         separator: one byte.
         quote: one byte, or none.
-        multi_line: line breaks may be inside quotes; else each line is a record.
+        multi_line: line breaks may be inside quotes, and behind an escape; else each line is a record.
+        escape: one byte, or none: the character behind it means nothing, be it inside quotes or not.
+        comment: one byte, or none: outside quotes, it and what follows in its line is no text of the table.
     """
 
     separator: bytes
     quote: bytes
     multi_line: bool
+    escape: bytes = b""
+    comment: bytes = b""
 
     @property
     def blanks(self) -> bytes:
         """A line of nothing but these is no record."""
         return b" \t".replace(self.separator, b"")
+
+    @property
+    def may_break_lines(self) -> bool:
+        """Whether there is a way to write a line break in a value."""
+        return bool(self.quote or self.escape)
+
+
+_MEANINGLESS = b"xx"
+
+
+def masked(text: bytes, dialect: Dialect) -> bytes:
+    """A text of the same length, in which escaped characters and their escapes are letters: none means anything.
+
+    An escape stays at the end of the text, and at the end of a line where each line is a record.
+    """
+    if not dialect.escape or dialect.escape not in text:
+        return text
+    escaped = b"." if dialect.multi_line else rb"[^\r\n]"
+    return re.sub(re.escape(dialect.escape) + escaped, _MEANINGLESS, text, flags=re.DOTALL)
+
+
+def without_comments(text: bytes, dialect: Dialect, inside: bool = False, same_length: bool = False) -> bytes:
+    """A text without its comments; line breaks stay, so that a line of nothing else is a blank one.
+
+    Args:
+        text: it begins with a record, or inside a quoted value.
+        dialect: of the text.
+        inside: whether it begins inside a quoted value.
+        same_length: there are blanks in place of comments.
+    """
+    if not dialect.comment or dialect.comment not in text:
+        return text
+    blank = dialect.blanks[:1]
+
+    def kept(found: re.Match[bytes]) -> bytes:
+        if not found[0].startswith(dialect.comment):
+            return found[0]
+        return blank * len(found[0]) if same_length else b""
+
+    start = 0
+    if inside and (rest := _closing(dialect).match(text)):
+        start = rest.end() + text.startswith(dialect.comment, rest.end())
+    return text[:start] + _with_comments(dialect, start == 0).sub(kept, text[start:])
+
+
+def _with_comments(dialect: Dialect, at_start: bool) -> re.Pattern[bytes]:
+    """Finds comments, and what they are not in: quoted values, and escaped characters."""
+    comment, escape, quote = map(re.escape, (dialect.comment, dialect.escape, dialect.quote))
+    any_byte = b"." if dialect.multi_line else rb"[^\r\n]"
+    kinds = [comment + rb"[^\r\n]*"]
+    if quote:
+        inner = b"[^" + escape + quote + (b"" if dialect.multi_line else rb"\r\n") + b"]|" + quote * 2
+        inner += b"|" + escape + any_byte if escape else b""
+        before = b"(?<=[" + re.escape(dialect.separator) + rb"\r\n])" + (rb"|\A" if at_start else b"")
+        kinds.append(b"(?:" + before + b")" + quote + b"(?:" + inner + b")*(?:" + quote + comment + b"?)?")
+    if escape:
+        kinds.append(b"(?:" + escape + any_byte + b")+" + (quote + b"*" if quote else b""))
+    return re.compile(b"|".join(kinds), re.DOTALL)
 
 
 class Records(NamedTuple):
@@ -148,25 +222,30 @@ class Records(NamedTuple):
 
 
 def records_of(text: bytes, dialect: Dialect) -> Records:
-    """The records of a text that begins with one; some ns a byte."""
+    """The records of a text that begins with one and has no comments; some ns a byte."""
+    raw, text = text, masked(text, dialect)
     array: Any = np.frombuffer(text, np.uint8)
     breaks, ends = line_breaks(array)
+    lines = breaks if text is raw else line_breaks(np.frombuffer(raw, np.uint8))[0]
     ending: Any = np.ones(len(breaks), bool)
-    open_end = False
+    open_end = bool(dialect.escape) and text.endswith(dialect.escape)
     if dialect.quote and dialect.multi_line:
-        inside, open_end = inside_quotes(text, array, breaks, dialect, False)
+        inside, is_open_end = inside_quotes(text, array, breaks, dialect, False)
         ending = ~inside
+        open_end |= is_open_end
     starts = np.concatenate([[0], ends[ending]])
     stops = np.concatenate([breaks[ending], [len(text)]])
     is_open: Any = np.zeros(len(starts), bool)
     if dialect.quote and not dialect.multi_line:
         is_open[_open_lines(text, array, starts, stops, dialect)] = True
+    if dialect.escape and text and not dialect.multi_line:
+        is_open[(starts < stops) & (array[stops - 1] == dialect.escape[0])] = True
     is_open[-1] |= open_end
     empty = starts == stops
     blank = empty | _of_blanks(text, array, starts, stops, dialect)
     plain = not (blank & ~empty).any()
     starts, stops = starts[~blank], stops[~blank]
-    return Records(starts, stops, np.searchsorted(breaks, starts), is_open[~blank], plain)
+    return Records(starts, stops, np.searchsorted(lines, starts), is_open[~blank], plain)
 
 
 def line_breaks(array: Any) -> tuple[Any, Any]:
@@ -185,7 +264,7 @@ def inside_quotes(text: bytes, array: Any, places: Any, dialect: Dialect, inside
     """Which of some places are inside quotes, and whether the end of the text is.
 
     Args:
-        text: it begins with a record, or inside a quoted value.
+        text: it begins with a record, or inside a quoted value; see :func:`masked`.
         array: its bytes.
         places: none of them is a quote.
         dialect: with a quote.
@@ -217,7 +296,7 @@ def _quoted_values(text: bytes, dialect: Dialect, inside: bool) -> tuple[list[tu
     """From where to where each quoted value goes, and whether the last one does not end."""
     quote = re.escape(dialect.quote)
     opening = re.compile(quote + b"(?<=[" + re.escape(dialect.separator) + rb"\r\n]" + quote + b")")
-    closing = re.compile(b"[^%b]*(?:%b%b[^%b]*)*(%b?)" % ((quote,) * 5))
+    closing = _closing(dialect._replace(escape=b""))
     spans: list[tuple[int, int]] = []
     at = 0
     start = 0 if inside or text.startswith(dialect.quote) else -1
@@ -236,6 +315,14 @@ def _quoted_values(text: bytes, dialect: Dialect, inside: bool) -> tuple[list[tu
         if not end[1]:
             return spans, True
         start = -1
+
+
+def _closing(dialect: Dialect) -> re.Pattern[bytes]:
+    """The rest of a quoted value; its group 1 is the quote at the end, if there is one."""
+    quote, escape = re.escape(dialect.quote), re.escape(dialect.escape)
+    pairs = quote * 2 + (b"|" + escape + b"." if escape else b"")
+    other = b"[^" + quote + escape + b"]*"
+    return re.compile(other + b"(?:(?:" + pairs + b")" + other + b")*(" + quote + b"?)", re.DOTALL)
 
 
 def _open_lines(text: bytes, array: Any, starts: Any, stops: Any, dialect: Dialect) -> Any:
@@ -275,6 +362,7 @@ def _begins_inside(line: bytes, dialect: Dialect) -> bool | None:
 
 def ends_of_values(text: bytes, records: Records, dialect: Dialect) -> list[int]:
     """The numbers of the records, a line each, that look like the end of a quoted value that began before."""
+    text = masked(text, dialect)
     array: Any = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(array == dialect.quote[0])
     if not len(quotes) or not len(records.starts):
@@ -288,11 +376,17 @@ def begins_inside(before: bytes, text: bytes, start: int, stop: int, dialect: Di
     """Whether some lines seem to begin inside a quoted value.
 
     Args:
-        before: some of what is before them.
-        text: they are in it.
+        before: some of what is before them, without comments.
+        text: they are in it, without comments.
         start, stop: where in it.
-        dialect: with a quote.
+        dialect: with a quote or an escape.
     """
+    if dialect.escape:
+        before, text = masked(before, dialect), masked(text[start:stop], dialect)
+        start, stop = 0, len(text)
+        last_line = re.sub(rb"(\r\n?|\n)\Z", b"", before)
+        if last_line.endswith(dialect.escape) or not dialect.quote:
+            return last_line.endswith(dialect.escape)
     at = start
     while (quote := text.find(dialect.quote, at, stop)) >= 0:
         line, _, at = _line_around(text, quote, start, stop)
@@ -318,6 +412,9 @@ def _line_around(text: bytes, place: int, first: int, last: int) -> tuple[bytes,
 
 def closes_well(record: bytes, dialect: Dialect) -> bool:
     """Whether each quoted value of a record is followed by a separator or by the record's end."""
+    record = masked(record, dialect)
+    if not dialect.quote:
+        return True
     spans, is_open = _quoted_values(record, dialect, False)
     return not is_open and all(record[stop : stop + 1] in (b"", dialect.separator) for _, stop in spans)
 
@@ -365,7 +462,8 @@ def record_ends(chunks: Iterator[bytes], dialect: Dialect, longest: int) -> Iter
     """
     inside = False
     offset = last = 0
-    for text in blocks(chunks, longest):
+    for raw in blocks(chunks, longest):
+        text = masked(without_comments(raw, dialect, inside, same_length=True), dialect)
         array: Any = np.frombuffer(text, np.uint8)
         breaks, ends = line_breaks(array)
         if dialect.quote:
@@ -398,14 +496,14 @@ class Head(NamedTuple):
     Attributes:
         encoding: of the file.
         fields: of its first record; empty: there is none.
-        first: offset in bytes at which that record begins.
+        start: offset in bytes at which the text begins, behind the lines that are skipped.
         second: offset at which the next line begins.
         more: whether there is, or may be, another record.
     """
 
     encoding: Encoding
     fields: tuple[str, ...]
-    first: int
+    start: int
     second: int
     more: bool
 
@@ -419,12 +517,14 @@ class Opener:
         encoding: as :func:`~mpi_prs.inputs.formats.delimited.text.normal_name` gives it.
         dialect: of the text.
         longest: bytes that are read, at most, to find where a record ends.
+        skipped: lines at the beginning of each file that are no text of the table.
     """
 
     store: Files
     encoding: str
     dialect: Dialect
     longest: int
+    skipped: int = 0
 
     def head(self, path: str) -> Head:
         """Look at the beginning of a file; reads 64 KiB, more only if the first record is longer.
@@ -437,42 +537,56 @@ class Opener:
             with reading(path), self.store.open(path) as file:
                 data = decompressed(file, path, size) if compression_of(path) else file.read(size)
             check_is_text(path, data)
-            found = head_of(data, self.encoding, self.dialect, len(data) < size - len(codecs.BOM_UTF8), path)
+            found = self.head_of(data, len(data) < size - len(codecs.BOM_UTF8), path)
             if found is not None:
                 return found
             if size > self.longest:
-                raise record_too_long(path, 1, self.longest)
+                raise record_too_long(path, 1 + self.skipped, self.longest)
             size *= 4
 
+    def head_of(self, data: bytes, whole: bool, path: str) -> Head | None:
+        """The head in the first bytes of a file; ``None``: more bytes are needed.
 
-def head_of(data: bytes, name: str, dialect: Dialect, whole: bool, path: str) -> Head | None:
-    """The head in the first bytes of a file; ``None``: more bytes are needed.
+        Args:
+            data: these bytes.
+            whole: the file has no more.
+            path: for a message.
+        """
+        encoding, dialect = encoding_of(self.encoding, data), self.dialect
+        text = encoding.squeezed(data[encoding.bom :])
+        if not whole and text.endswith(b"\r"):
+            text = text[:-1]  # it is not known whether an LF follows
+        start = _behind_lines(text, self.skipped)
+        if start is None:
+            return Head(encoding, (), len(data), len(data), False) if whole else None
+        offset = encoding.bom + start * encoding.unit
+        text = without_comments(text[start:], dialect, same_length=True)
+        records = records_of(text, dialect)
+        if not len(records.starts):
+            return Head(encoding, (), offset, len(data), False) if whole else None
+        first, stop = int(records.starts[0]), int(records.stops[0])
+        if not whole and (stop == len(text) or (records.open[0] and dialect.multi_line)):
+            return None
+        if records.open[0]:
+            raise OpenQuote(f"{path}: the first record has a quoted value that does not end; {_OPEN}")
+        after = LINE_BREAK.match(text, stop)
+        second = after.end() if after else stop
+        raw = encoding.to_utf8(data[offset + first * encoding.unit : offset + stop * encoding.unit])
+        record = without_comments(raw, dialect).decode("utf-8", "backslashreplace")
+        fields = _fields(record, dialect, path)
+        more = not whole or len(records.starts) > 1
+        return Head(encoding, fields, offset, offset + second * encoding.unit, more)
 
-    Args:
-        data: these bytes.
-        name: of the encoding.
-        dialect: of the text.
-        whole: the file has no more.
-        path: for a message.
-    """
-    encoding = encoding_of(name, data)
-    text = encoding.squeezed(data[encoding.bom :])
-    if not whole and text.endswith(b"\r"):
-        text = text[:-1]  # it is not known whether an LF follows
-    records = records_of(text, dialect)
-    if not len(records.starts):
-        return Head(encoding, (), 0, len(data), False) if whole else None
-    start, stop = int(records.starts[0]), int(records.stops[0])
-    if not whole and (stop == len(text) or (records.open[0] and dialect.multi_line)):
-        return None
-    if records.open[0]:
-        raise OpenQuote(f"{path}: the first record has a quoted value that does not end; {_OPEN}")
-    after = LINE_BREAK.match(text, stop)
-    second = after.end() if after else stop
-    raw = data[encoding.bom + start * encoding.unit : encoding.bom + stop * encoding.unit]
-    fields = _fields(encoding.to_utf8(raw).decode("utf-8", "backslashreplace"), dialect, path)
-    more = not whole or len(records.starts) > 1
-    return Head(encoding, fields, encoding.bom + start * encoding.unit, encoding.bom + second * encoding.unit, more)
+
+def _behind_lines(text: bytes, lines: int) -> int | None:
+    """Where the text goes on behind so many lines; ``None``: it does not."""
+    at = 0
+    for _ in range(lines):
+        found = LINE_BREAK.search(text, at)
+        if found is None:
+            return None
+        at = found.end()
+    return at
 
 
 def _fields(record: str, dialect: Dialect, path: str) -> tuple[str, ...]:
@@ -482,6 +596,7 @@ def _fields(record: str, dialect: Dialect, path: str) -> tuple[str, ...]:
         delimiter=dialect.separator.decode(),
         quotechar=quote,
         quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+        escapechar=dialect.escape.decode() or None,
     )
     try:
         return tuple(next(reader))
@@ -546,13 +661,27 @@ class Text(NamedTuple):
         """How often a byte is in it; five times faster than ``bytes.count`` where it is not rare."""
         return sum(int(np.count_nonzero(piece == byte[0])) for piece in self.pieces())
 
+    def without_comments(self, dialect: Dialect) -> Text:
+        """The same without comments, of a text that begins with a record."""
+        if not dialect.comment or not (self.has(dialect.comment) or dialect.comment in self.before):
+            return self
+        content = without_comments(self.content, dialect)
+        return Text(content, 0, len(content), self.offset, without_comments(self.before, dialect))
+
     def has(self, what: bytes) -> bool:
         """Whether something is in it."""
         return self.data.find(what, self.start, self.stop) >= 0
 
 
 def lines_between(
-    file: BinaryIO, encoding: Encoding, start: int, stop: int, size: int, longest: int, look_back: int = 0
+    file: BinaryIO,
+    encoding: Encoding,
+    start: int,
+    stop: int,
+    size: int,
+    longest: int,
+    look_back: int = 0,
+    floor: int = 0,
 ) -> Text:
     """The lines of which the first byte is in a range. Reads the range and as far as the last line goes.
 
@@ -560,14 +689,16 @@ def lines_between(
         size: of the file.
         longest: so far it may go.
         look_back: bytes that are read before the range, too; a multiple of 4.
+        floor: where a line begins before which nothing is looked at.
 
     Raises:
         EOFError: the file is shorter than it was.
         LongRecord: a line goes farther.
     """
     unit = encoding.unit
-    start = max(start, encoding.bom)
-    lead = min(start - encoding.bom, unit + look_back)  # what is before tells whether a line begins at `start`
+    floor = max(floor, encoding.bom)
+    start = max(start, floor)
+    lead = min(start - floor, unit + look_back)  # what is before tells whether a line begins at `start`
     file.seek(start - lead)
     data = file.read(max(stop - start, 0) + lead)
     if len(data) < stop - start + lead:
