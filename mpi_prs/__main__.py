@@ -21,10 +21,32 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mpi_prs.core.errors import LaunchError
+from mpi_prs.core.own_python import OLDEST, RUNNER_PACKAGES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    if sys.version_info[:2] < OLDEST:
+        return _refuse_python(f"Python {'.'.join(map(str, OLDEST))} or later")
+    try:
+        return _main(argv)
+    except ModuleNotFoundError as error:
+        if error.name not in RUNNER_PACKAGES:
+            raise
+        return _refuse_python(f"the package {error.name}")
+
+
+def _refuse_python(needed: str) -> int:
+    print(
+        f"error: mpi_prs needs {needed}, but {sys.executable} is Python {sys.version.split()[0]} without it. Use the "
+        "Python of the environment that mpi_prs was installed in (such as .venv/bin/python), or install it into this "
+        "one: pip install mpi_prs",
+        file=sys.stderr,
+    )
+    return LaunchError.exit_code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     _have_streams()
     # Slurm's warning would end a rank that has no handler yet. It waits until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])

@@ -85,8 +85,8 @@ class _Commands(click.Group):
 def commands(context: click.Context) -> int | None:
     """ParallelRunStep on MPI: run an entry script over many files, on every GPU and core.
 
-    Without a command the default config is run: MPI_PRS_CONFIG, else mpi_prs.yaml in this folder, else the digits demo
-    of the checkout.
+    Under mpirun or srun, and without a command, the default config is run: MPI_PRS_CONFIG, else mpi_prs.yaml in this
+    folder, else the digits demo of the checkout.
     """
     if context.invoked_subcommand is not None:
         return None

@@ -18,7 +18,7 @@ from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import check_together, options_of_a_run
 from mpi_prs.cli.session import Session
 from mpi_prs.core.environ import AZUREML, HERE
-from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, JobStopped, ScriptError
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, InputError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
@@ -38,6 +38,7 @@ from mpi_prs.slurm.requeue import put_back
 _log = logging.getLogger("mpi_prs.slurm")
 
 _MOST_WARNINGS = 50
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _CHECK = Path(__file__).parent.parent / "child" / "check.py"
 
 
@@ -76,7 +77,14 @@ def run(
 
 
 def run_default(context: click.Context) -> int:
-    """``run`` of the config that is meant where nothing is said. Raises ConfigError: there is none."""
+    """``run`` of the config that is meant where nothing is said, under a launcher. Raises ConfigError: there is none.
+
+    For who types the name alone, what can be typed.
+    """
+    session: Session = context.obj
+    if session.transport is None:
+        click.echo(context.get_help())
+        return 2  # as for other commands that cannot be meant
     config = default_config(Path.cwd())
     if config is None:
         raise ConfigError(
@@ -84,7 +92,12 @@ def run_default(context: click.Context) -> int:
             "or put mpi_prs.yaml into this folder. All commands: python -m mpi_prs --help"
         )
     click.echo(f"no command given: running the default config {config}", err=True)
-    code: int = context.invoke(run, config=config)
+    try:
+        code: int = context.invoke(run, config=config)
+    except InputError as error:
+        if config.parent != _CHECKOUT / "configs":
+            raise
+        raise InputError(f"{error} `make demo` in {_CHECKOUT} makes the demo's data, and runs it") from None
     return code
 
 

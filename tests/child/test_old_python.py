@@ -30,6 +30,7 @@ from mpi_prs.child.context.run_record import (
 )
 from mpi_prs.child.context.script_context import ScriptContext
 from mpi_prs.child.shims import names
+from mpi_prs.core import own_python
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.records import write_dataclass
@@ -256,9 +257,10 @@ def test_the_message_says_which_python_and_where(monkeypatch: pytest.MonkeyPatch
 def test_what_is_needed_is_what_is_installed_with_the_package() -> None:
     settings = configparser.ConfigParser()
     settings.read(REPOSITORY / "setup.cfg")
-    assert settings["options"]["python_requires"] == f">={'.'.join(map(str, slice.OLDEST))}"
+    assert settings["options"]["python_requires"] == f">={'.'.join(map(str, own_python.OLDEST))}"
     required = {line.partition(">")[0].lower() for line in settings["options"]["install_requires"].split()}
-    assert {"pyyaml" if name == "yaml" else name for name in slice.PACKAGES} == required - {"mpi4py", "rich"}
+    assert {"pyyaml" if name == "yaml" else name for name in own_python.RUNNER_PACKAGES} == required
+    assert set(own_python.RUNNER_PACKAGES) - set(own_python.PACKAGES) == {"mpi4py", "rich"}
 
 
 def test_whatever_scripts_have_is_of_a_public_class() -> None:

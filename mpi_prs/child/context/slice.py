@@ -24,11 +24,8 @@ from typing import Any
 from mpi_prs.child.shims import names
 from mpi_prs.core.azure_names import Surface, SurfaceType
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.own_python import OLDEST, PACKAGES
 
-OLDEST = (3, 10)
-"""The oldest Python that mpi_prs itself runs in."""
-PACKAGES = ("click", "fsspec", "h5py", "numpy", "packaging", "pandas", "pathspec", "pyarrow", "pydantic", "yaml")
-"""What the whole SDK needs, by the names that are imported."""
 _HERE = "mpi_prs.child.context."
 _WHOLE = "mpi_prs.azureml."
 
