@@ -29,7 +29,7 @@ from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config.model import JobConfig, check_entry_script, hint_at_loaders
+from mpi_prs.job.config.model import JobConfig, check_entry_script, hints
 
 _MOST_ROWS = 20
 _MOST_KINDS = 3
@@ -54,7 +54,7 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
     Nothing is written; timeouts do not hold. A failure shows the user's own traceback.
     """
     check_entry_script(config)
-    if hint := hint_at_loaders(config):
+    for hint in hints(config):
         click.echo(hint, err=True)
     datasets = config.datasets()
     if items:

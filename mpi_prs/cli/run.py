@@ -27,7 +27,7 @@ from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
-from mpi_prs.job.config.model import JobConfig, check_entry_script, default_config, hint_at_loaders
+from mpi_prs.job.config.model import JobConfig, check_entry_script, default_config, hints
 from mpi_prs.job.run.execute import execute, run_in_this_process
 from mpi_prs.job.run.opening import OpenRun, RunOptions, open_run
 from mpi_prs.job.run.uploading import check_destination, upload_output
@@ -218,7 +218,7 @@ def show_plan(config: JobConfig, limit: int | None) -> int:
                 click.echo(f"  {os.fsencode(name).decode('utf-8', 'replace')}")
     _import_script(config)
     click.echo(f"entry script: {config.entry_script} imports, and has run()")
-    if hint := hint_at_loaders(config):
+    for hint in hints(config):
         click.echo(hint)
     click.echo(f"output: {config.output} (nothing has been written)")
     return EXIT_COMPLETE

@@ -158,6 +158,11 @@ def read_document(
             applied.
     """
     source = str(path)
+    if path.suffix in (".py", ".ipynb"):
+        raise ConfigError(
+            f"{source}: this is {'a notebook' if path.suffix == '.ipynb' else 'Python'}, not a {what}, which is a YAML "
+            f"file; `mpi-prs exec {path.name}` runs scripts and notebooks that submit pipelines"
+        )
     root = _compose(_read_text(path, what), source, "")
     if root is None or root.tag == _NULL:
         raise ConfigError(f"{source}: the {what} is empty; expected keys such as `name: my-job`, one on a line")

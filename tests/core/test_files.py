@@ -14,9 +14,7 @@ from mpi_prs.azureml.datastores.transfer import files_below
 from mpi_prs.azureml.environments.installing import _state_of
 from mpi_prs.azureml.store.import_files import copy_into
 from mpi_prs.azureml.submit.reuse import _below
-from mpi_prs.azureml.submit.snapshot import source_files
 from mpi_prs.child.context.run_files import all_files, put_folder
-from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.files import (
     NoRegularFile,
     beside,
@@ -32,6 +30,7 @@ from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.listing import FileInput, list_files
 from mpi_prs.inputs.near.side_inputs import SideInput, provide
 from mpi_prs.job.run.uploading import _names_below
+from mpi_prs.job.source_files import source_files
 from mpi_prs.storage.credentials import Storage
 
 FILES = {"a.txt", "b.lnk", "sub/b.txt", "inside/b.txt", "linked/x.txt"}
@@ -90,7 +89,7 @@ DOORS: dict[str, Callable[[Path], set[str]]] = {
     "run.get_file_names": lambda tree: set(all_files(tree, "")),
     "side_inputs": _given_as_side_input,
     "reuse": _reused,
-    "snapshot": lambda tree: {file.name for file in source_files(tree, WorkspaceFolder(tree.parent / "ws"))},
+    "snapshot": lambda tree: {file.name for file in source_files(tree)},
     "output_url": lambda tree: set(_names_below(RunDirectory(tree))),
 }
 

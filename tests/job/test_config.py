@@ -23,6 +23,7 @@ from mpi_prs.job.config.model import (
     check_entry_script,
     config_schema,
     default_config,
+    hints,
     load_config,
 )
 
@@ -436,6 +437,8 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"mini-batch-size": 5}, ["unknown key", "did you mean mini_batch_size"]),
     ({"partition": "gpu"}, ["unknown key", "did you mean partition below slurm?"]),
     ({"zzzz": 5}, ["zzzz", "unknown key", "the keys here are name,"]),
+    ({"retry_settings": {"timeout": 5}}, ["unknown key", "is here run_max_try (one more than max_retries)"]),
+    ({"max_concurrency_per_instance": 2}, ["unknown key", "is here process_count_per_node"]),
 ]
 
 
@@ -619,6 +622,15 @@ def test_a_missing_entry_script_is_named_with_a_near_one(folder: Path) -> None:
         load(folder, text_of(source_directory=".", entry_script="x/main.py"))
     with pytest.raises(ScriptError, match="not a file"):
         load(folder, text_of(entry_script="."))
+
+
+# What may not be meant
+
+
+def test_a_name_and_its_value_in_one_argument_get_a_hint(folder: Path) -> None:
+    (hint,) = hints(load(folder, text_of(arguments=["--thr 0.5", "--thr", "0.5", "--text=a b", "a -b c", "- x"])))
+    assert hint.startswith("arguments[0] is one argument with a blank in it, '--thr 0.5'; ")
+    assert hint.endswith("they are two: [--thr, 0.5]")
 
 
 # The default config

@@ -25,6 +25,7 @@ from mpi_prs.child.rows.row_format import Form, default_to_csv, form_of
 from mpi_prs.core import values
 from mpi_prs.core.environ import CONFIG, HERE, OF_USER_PROCESSES
 from mpi_prs.core.errors import ConfigError, ScriptError
+from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.words import did_you_mean
 from mpi_prs.core.yaml import Document, read_document
 from mpi_prs.inputs.datasets import InputDataset
@@ -61,6 +62,7 @@ from mpi_prs.job.config.types import (
     path_text,
 )
 
+_OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_-]*")
 _NOT_IN_YAML = re.compile("[\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 """What JSON leaves as it is and YAML has as an escape alone."""
 
@@ -465,16 +467,23 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def hint_at_loaders(config: JobConfig) -> str:
-    """A line for a script with a ``load`` that nobody calls; empty: there is nothing to say."""
-    if config.loaders is not None or config.inputs[0].table:
-        return ""
-    if not entry_script_check.has_unused_load(entry_script_check.read_script(config.entry_script)):
-        return ""
-    return (
-        f"{config.entry_script.name} defines load(), and nobody calls it: with `loaders: auto` in the job config "
-        "threads call load(item) ahead of run(), which gets what it returned"
-    )
+def hints(config: JobConfig) -> list[str]:
+    """What may not be meant, a line each."""
+    found = []
+    for number, argument in enumerate(config.arguments):
+        name, blank, value = argument.partition(" ")
+        if blank and _OPTION.fullmatch(name):
+            found.append(
+                f"arguments[{number}] is one argument with a blank in it, {scrub(argument)!r}; if a name and its value "
+                f"are meant, they are two: [{name}, {scrub(value)}]"
+            )
+    may_load = config.loaders is None and not config.inputs[0].table
+    if may_load and entry_script_check.has_unused_load(entry_script_check.read_script(config.entry_script)):
+        found.append(
+            f"{config.entry_script.name} defines load(), and nobody calls it: with `loaders: auto` in the job config "
+            "threads call load(item) ahead of run(), which gets what it returned"
+        )
+    return found
 
 
 def check_entry_script(config: JobConfig) -> None:

@@ -27,7 +27,7 @@ from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.transport import LocalTransport, Transport, local_world
 from mpi_prs.engine.worker.worker import Worker
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.job.config.model import JobConfig, hint_at_loaders
+from mpi_prs.job.config.model import JobConfig, hints
 from mpi_prs.job.run.opening import OpenRun, RunOptions
 from mpi_prs.job.run.uploading import upload_output
 from mpi_prs.monitor.progress import Progress
@@ -96,7 +96,7 @@ def execute(
         scheduler = _restored_scheduler(config, options, run)
         _say_what_is_left(scheduler, run)
         _say_what_is_fetched(config)
-        if hint := hint_at_loaders(config):
+        for hint in hints(config):
             _log.info("%s", hint)
         settings = _worker_settings(config, options, run)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
