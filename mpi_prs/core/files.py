@@ -215,8 +215,11 @@ def copy_atomically(
     keep_mode: bool = True,
     lasting: bool = False,
     check: Callable[[], object] = _nothing,
+    span: tuple[int, int] | None = None,
 ) -> int:
-    """Copy a file; the copy has its name when it is complete, whoever else copies to the same name. Its folder is made.
+    """Copy a file, or a span of it; the copy has its name when it is complete, whoever else copies to the same name.
+
+    Its folder is made.
 
     Args:
         source: a regular file, or a link to one.
@@ -225,9 +228,10 @@ def copy_atomically(
             and whoever may read it may run it if the source's owner may.
         lasting: put it on disk before it takes its name: it survives a power failure.
         check: called now and then; what it raises ends the copy.
+        span: bytes from an offset on, and how many.
 
     Returns:
-        its size in bytes.
+        the size of the copy in bytes; less than a span has where the source ends in it.
 
     Raises:
         OSError: the source cannot be read, which then is the error's ``filename``; or the copy cannot be written.
@@ -235,15 +239,19 @@ def copy_atomically(
     size = 0
     with arriving(target) as partial, _reading(source) as reader, open(partial, "xb") as writer:
         found = os.fstat(reader.fileno())
-        while True:
+        left = found.st_size if span is None else span[1]
+        if span is not None:
+            reader.seek(span[0])
+        while span is None or left:
             check()
             try:
-                piece = reader.read(_PIECE)
+                piece = reader.read(_PIECE if span is None else min(_PIECE, left))
             except OSError as error:
                 raise OSError(error.errno, error.strerror, os.fspath(source)) from None
             if not piece:
                 break
             size += writer.write(piece)
+            left -= len(piece)
         mode = stat.S_IMODE(found.st_mode) & 0o777 | stat.S_IWUSR
         if not keep_mode:
             mode = stat.S_IMODE(os.fstat(writer.fileno()).st_mode)

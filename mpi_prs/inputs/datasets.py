@@ -90,9 +90,12 @@ class InputFiles(InputDataset):
     Attributes:
         mode: ``mount``: paths that exist when ``run()`` sees them, remote files are fetched for it; ``download``: all
             files are brought to node-local scratch first; ``direct``: what was listed, URLs as URLs.
+        members: the files are tar archives, and what in them matches one of these globs are the items; see
+            :mod:`~mpi_prs.inputs.members`.
     """
 
     mode: Mode = "mount"
+    members: tuple[str, ...] = ()
 
     @classmethod
     def from_files(
@@ -100,17 +103,19 @@ class InputFiles(InputDataset):
         path: str | Sequence[str],
         *,
         mode: Mode = "mount",
+        members: str | Sequence[str] = (),
         partition_format: str | None = None,
         storage: Storage | None = None,
         base: Path | None = None,
     ) -> InputFiles:
         """The files that paths, folders, globs or URLs name; relative ones are relative to ``base``."""
-        return cls(_input(path, base), partition_format, storage or Storage(), mode)
+        members = (members,) if isinstance(members, str) else tuple(members)
+        return cls(_input(path, base), partition_format, storage or Storage(), mode, members)
 
     @property
     def is_staged(self) -> bool:
         """Whether files are brought to node-local scratch before ``run()`` sees them."""
-        return self.mode == "download" or (self.mode == "mount" and self.is_remote)
+        return self.mode == "download" or bool(self.members) or (self.mode == "mount" and self.is_remote)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader
 from mpi_prs.inputs.formats.missing import refuse_nulls
 from mpi_prs.inputs.formats.unfit import refuse_unfit
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.inputs.near.staging import Staging
+from mpi_prs.inputs.members import extracts
+from mpi_prs.inputs.near.staging import Extract, Staging
 from mpi_prs.inputs.partition_by import with_key_columns
 from mpi_prs.inputs.payload import pack, parts_of, paths_of, unpack
 from mpi_prs.inputs.segment import Segments
@@ -113,7 +114,13 @@ class MiniBatchLoader:
         staging = self._staging[input]
         if staging is None:  # another input of the job is staged
             return LoadedMiniBatch(len(paths), pack(told, rest), 0, _nothing)
-        staged = staging.stage(number, paths)
+        if "problem" in header:
+            raise InputError(f"{header['problem']}; then start the run anew with --overwrite")
+        sources: Sequence[str | Extract] = paths
+        others: list[Extract] = []
+        if "members" in header:
+            sources, others = extracts(paths, header["archives"], header["members"])
+        staged = staging.stage(number, sources, others)
         local = "\0".join(staged.paths).encode("utf-8", "surrogateescape")
         return LoadedMiniBatch(len(paths), pack(told, local), staged.bytes, staged.release)
 

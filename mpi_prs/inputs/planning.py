@@ -31,6 +31,7 @@ from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
 from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
 from mpi_prs.inputs.formats.told import Told
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, SIZE_LIMIT, Plan, PlannedMiniBatch
+from mpi_prs.inputs.members import Archive, Member, archive_at, described
 from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json
@@ -101,6 +102,9 @@ def _of_files(
     datasets: Sequence[InputFiles], size: int | BatchSize | None, keys: Sequence[str] | None
 ) -> Iterator[PlannedMiniBatch]:
     for number, dataset in enumerate(datasets):
+        if dataset.members:
+            yield from _of_members(number, dataset, size)
+            continue
         if not keys:
             assert isinstance(size, int)
             for chunk in _chunks(dataset, size):
@@ -109,6 +113,48 @@ def _of_files(
         for values, paths in _partitions(dataset, Partitioning.of(dataset), keys):
             header = {"input": number, "partition": to_json(values)}
             yield PlannedMiniBatch(number, len(paths), pack(header, chunk_payload(paths, None)))
+
+
+def _of_members(number: int, dataset: InputFiles, size: int | BatchSize | None) -> Iterator[PlannedMiniBatch]:
+    """An archive that cannot be read fails by itself, unless there is none that can."""
+    if not isinstance(size, int):
+        raise InputError("members: partition_keys are found in paths of files, not in those of members; remove one key")
+    together: list[tuple[Archive, Member]] = []
+    archive: Archive | None = None
+    broken: InputError | None = None
+    found = 0
+
+    def mini_batch() -> PlannedMiniBatch:
+        header, names = described(together)
+        return PlannedMiniBatch(number, len(names), pack({"input": number} | header, chunk_payload(names, size)))
+
+    for path in dataset.files():
+        if is_url(path):
+            raise InputError(f"members: {path} is in a remote store, and members are read from a filesystem: copy it")
+        try:
+            archive = archive_at(path, dataset.members)
+        except InputError as error:
+            broken = broken or error
+            _log.warning("%s. It counts as one item, which fails", error)
+            yield PlannedMiniBatch(number, 1, pack({"input": number, "problem": str(error)}, os.fsencode(path)))
+            continue
+        for member in archive.members:
+            together.append((archive, member))
+            if len(together) == size:
+                yield mini_batch()
+                found += len(together)
+                together.clear()
+    if together:
+        yield mini_batch()
+    elif not found and archive is None and broken is not None:
+        raise broken
+    elif not found:
+        raise _no_members(dataset, archive)
+
+
+def _no_members(dataset: InputFiles, last: Archive | None) -> InputError:
+    there = f"those of {last.path} are {quoted(last.names)} …" if last and last.names else "there are none at all"
+    return InputError(f"members: no member of {_shown(dataset)} matches {quoted(dataset.members)}; {there}")
 
 
 def _described_files(dataset: InputFiles) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ::
 
-    stage(number, urls) ──► scratch/<number>/<container>/<path> … ──► run() ──► release()
+    stage(number, sources) ──► scratch/<number>/<container>/<path> … ──► run() ──► release()
 
 The space is bounded (see :mod:`mpi_prs.inputs.near.scratch_space`).
 """
@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import copy_atomically
@@ -33,6 +33,23 @@ from mpi_prs.storage.stores import disk
 _log = logging.getLogger("mpi_prs.loading")
 
 T = TypeVar("T")
+
+
+class Extract(NamedTuple):
+    """Bytes of a file of the filesystem that become a file of their own.
+
+    Attributes:
+        name: an absolute path that nothing else has; it decides where the copy lies.
+        file: where the bytes are.
+        file_size: that it had when it was listed; another one is refused.
+        offset, size: which bytes.
+    """
+
+    name: str
+    file: str
+    file_size: int
+    offset: int
+    size: int
 
 
 @dataclass
@@ -70,12 +87,13 @@ class Staging:
         self._rubbish: SimpleQueue[tuple[Path, int] | None] = SimpleQueue()
         self._remover: threading.Thread | None = None
 
-    def stage(self, number: int, urls: Sequence[str]) -> Staged:
+    def stage(self, number: int, sources: Sequence[str | Extract], others: Sequence[Extract] = ()) -> Staged:
         """Bring the files of a mini-batch here; blocks until they are complete.
 
         Args:
             number: of the mini-batch.
-            urls: URLs and absolute paths; one that is there twice is brought once.
+            sources: URLs, absolute paths and parts of files; one that is there twice is brought once.
+            others: what is to lie beside them, and is not in :attr:`Staged.paths`.
 
         Raises:
             InputError: a file cannot be had (with its URL and the cause), the disk is full, or :meth:`close` was
@@ -83,8 +101,9 @@ class Staging:
         """
         folder = self._new_folder(number)
         try:
-            names = place_files(urls, self._storage)
-            pairs = [(url, folder / name) for url, name in names.items()]
+            by_name = {_name_of(source): source for source in (*sources, *others)}
+            names = place_files(list(by_name), self._storage)
+            pairs = [(by_name[name], folder / place) for name, place in names.items()]
             size = self._bring(number, folder, pairs)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -97,9 +116,9 @@ class Staging:
                 released.set()
                 self._remove_later(folder, size)
 
-        return Staged([str(folder / names[url]) for url in urls], size, release)
+        return Staged([str(folder / names[_name_of(source)]) for source in sources], size, release)
 
-    def _bring(self, number: int, folder: Path, pairs: Sequence[tuple[str, Path]]) -> int:
+    def _bring(self, number: int, folder: Path, pairs: Sequence[tuple[str | Extract, Path]]) -> int:
         """Bring files here within the space; how many bytes they have, which stay taken."""
         if (share := self._space.begin(len(pairs))) is not None:
             try:
@@ -111,7 +130,7 @@ class Staging:
             except BaseException:
                 share.give_back()
                 raise
-        size = sum(self._sizes([url for url, _ in pairs]))
+        size = sum(self._sizes([source for source, _ in pairs]))
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(_existing(self._scratch)).free
             if size > free + self._space.used:
@@ -133,19 +152,25 @@ class Staging:
             raise
         return size
 
-    def _fetch(self, pairs: Sequence[tuple[str, Path]], reserve: Callable[[int], None]) -> None:
-        remote = [pair for pair in pairs if is_url(pair[0])]
+    def _fetch(self, pairs: Sequence[tuple[str | Extract, Path]], reserve: Callable[[int], None]) -> None:
+        remote = [(source, target) for source, target in pairs if isinstance(source, str) and is_url(source)]
         if remote:
             self._finish(begin_download(remote, self._storage, reserve=reserve))
         for source, target in pairs:
-            if not is_url(source):
+            if isinstance(source, Extract) or not is_url(source):
                 copy(source, target, reserve, self._space.check_open)
 
-    def _sizes(self, urls: Sequence[str]) -> list[int]:
-        remote = [url for url in urls if is_url(url)]
-        found = self._finish(begin_sizes(remote, self._storage)) if remote else []
-        sizes = iter(found)
-        return [next(sizes) if is_url(url) else _look_up(url).st_size for url in urls]
+    def _sizes(self, sources: Sequence[str | Extract]) -> list[int]:
+        remote = [source for source in sources if isinstance(source, str) and is_url(source)]
+        found: list[int] = self._finish(begin_sizes(remote, self._storage)) if remote else []
+        sizes = dict(zip(remote, found, strict=True))
+
+        def size_of(source: str | Extract) -> int:
+            if isinstance(source, Extract):
+                return source.size
+            return sizes[source] if source in sizes else _look_up(source).st_size
+
+        return list(map(size_of, sources))
 
     def _finish(self, future: Future[T]) -> T:
         """Wait for what :meth:`close` can cancel."""
@@ -227,24 +252,36 @@ def _folders_above(name: str) -> Iterator[str]:
         yield name
 
 
-def copy(source: str, target: Path, reserve: Callable[[int], None], check: Callable[[], None]) -> None:
-    """Copy a file; it has its name when it is complete.
+def copy(source: str | Extract, target: Path, reserve: Callable[[int], None], check: Callable[[], None]) -> None:
+    """Copy a file, or a part of one; it has its name when it is complete.
 
     Args:
         reserve: told the size before.
         check: called now and then; what it raises ends the copy.
 
     Raises:
-        InputError: it cannot be read or written.
+        InputError: it cannot be read or written, or has changed since it was listed.
     """
-    reserve(_look_up(source).st_size)
+    file = source if isinstance(source, str) else source.file
+    size = _look_up(file).st_size
+    if isinstance(source, Extract) and size != source.file_size:
+        raise InputError(
+            f"{file} has {size} bytes, and had {source.file_size} when the run was begun: its members are elsewhere. "
+            "Restore it, or start the run anew with --overwrite"
+        )
+    span = None if isinstance(source, str) else (source.offset, source.size)
+    reserve(size if span is None else span[1])
     with disk(target.parent):
         try:
-            copy_atomically(source, target, check=check)
+            copy_atomically(file, target, check=check, span=span)
         except OSError as error:
-            if error.filename != source:
+            if error.filename != file:
                 raise
-            raise _unreadable(source, error) from None
+            raise _unreadable(file, error) from None
+
+
+def _name_of(source: str | Extract) -> str:
+    return source if isinstance(source, str) else source.name
 
 
 def _look_up(path: str) -> os.stat_result:

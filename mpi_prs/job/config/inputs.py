@@ -64,6 +64,13 @@ class InputSection(Section):
         description="files: mount (a path; remote files are fetched for run()), download (all are brought to "
         "node-local scratch) or direct (the URL itself); default mount",
     )
+    members: tuple[Text, ...] = Field(
+        default=(),
+        min_length=1,
+        description="files: they are tar archives (WebDataset's shards), and the items are the members that match this "
+        'glob, or a list of them, such as "*.jpg"; the other members of a sample, those of the same name up to the '
+        "first dot, lie beside it; default: an item is a file",
+    )
     table: tuple[Pattern, ...] = Field(
         default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets a DataFrame"
     )
@@ -170,7 +177,7 @@ class InputSection(Section):
     def _text_means_files(cls, data: Any) -> Any:
         return {"files": data} if isinstance(data, str) else data
 
-    @field_validator("files", "table", "columns", "drop_columns", "na_values", mode="before")
+    @field_validator("files", "members", "table", "columns", "drop_columns", "na_values", mode="before")
     @classmethod
     def _one_means_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -196,7 +203,7 @@ class InputSection(Section):
     def _goes_together(self) -> InputSection:
         if (bool(self.files) + bool(self.table) + (self.files_from is not None)) != 1:
             raise ValueError("expected exactly one of the keys files, files_from and table")
-        allowed: tuple[str, ...] = ("mode",)
+        allowed: tuple[str, ...] = ("mode", "members")
         what = "an input of files"
         if self.table:
             name = self.table_format()
@@ -208,6 +215,8 @@ class InputSection(Section):
         wrong = [key for key in self.model_fields_set if key not in common and key not in allowed]
         if wrong:
             raise ValueError(f"{', '.join(sorted(wrong))} has no meaning for {what}; remove it")
+        if self.members and (self.mode != "mount" or self.partition_format is not None):
+            raise ValueError("mode and partition_format have no meaning beside members; remove them")
         if self.files_from is not None and self.partition_format == HIVE:
             raise ValueError("partition_format: hive needs folders under files or table, not files_from")
         return self
@@ -244,9 +253,9 @@ class InputSection(Section):
         storage = self.storage.storage() if self.storage is not None else default
         if self.files_from is not None:
             source = FileInput(files_from=self.files_from, base=self.files_from.parent)
-            return InputFiles(source, self.partition_format, storage, self.mode)
+            return InputFiles(source, self.partition_format, storage, self.mode, self.members)
         if self.files:
-            return InputFiles(FileInput(self.files), self.partition_format, storage, self.mode)
+            return InputFiles(FileInput(self.files), self.partition_format, storage, self.mode, self.members)
         name = self.table_format()
         options = {key: getattr(self, key) for key in FORMATS[name].options if getattr(self, key) is not None}
         if name == "delimited" and self.separator is None and self._is_tab_separated():
