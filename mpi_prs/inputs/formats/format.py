@@ -200,6 +200,10 @@ def check_counted(part: Part) -> None:
         )
 
 
+class DamagedFile(InputError):
+    """One file is not what its name says, or cannot be read to its end; others may be sound."""
+
+
 class Reader(Protocol):
     """Reads parts of one dataset's files, in one thread; it may keep a file open, and what it decoded last."""
 

@@ -22,15 +22,11 @@ from typing import Any, BinaryIO
 import h5py
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.format import Files, quoted
+from mpi_prs.inputs.formats.format import DamagedFile, Files, quoted
 from mpi_prs.inputs.formats.hdf5.columns import COLUMN_ATTRIBUTE, NULLS, TYPE_ATTRIBUTE, arrow_type, plain_type
 
 _log = logging.getLogger("mpi_prs.inputs")
 _OF_H5PY = (OSError, RuntimeError, ValueError, KeyError)
-
-
-class DamagedFile(InputError):
-    """One file is not what its name says, or cannot be read to its end; others may be sound."""
 
 
 class Hdf5File:

@@ -28,11 +28,10 @@ from typing import Any
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.format import Batch, BatchSize, Files, Part, check_counted, quoted
+from mpi_prs.inputs.formats.format import Batch, BatchSize, DamagedFile, Files, Part, check_counted, quoted
 from mpi_prs.inputs.formats.hdf5.columns import NotText, arrow_type, to_arrow, to_plain
 from mpi_prs.inputs.formats.hdf5.file import (
     ColumnSource,
-    DamagedFile,
     Hdf5File,
     Layout,
     bytes_a_row,

@@ -1,224 +1,36 @@
-"""Parquet files: types agreed over all files, cut by rows, row groups decoded as streams."""
+"""Parquet: row groups decoded as streams, and what a footer says."""
 
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import pack_column, pack_schema, unpack_column, unpack_schema
-from mpi_prs.inputs.formats.casting import Cast, casts
-from mpi_prs.inputs.formats.format import BadRecord, Batch, BatchSize, Files, Part, check_counted, quoted
-from mpi_prs.inputs.formats.parquet.schema import Agreement, Footer, leaves, read_columns, summary, united
-from mpi_prs.inputs.formats.told import Told, told_columns
+from mpi_prs.inputs.formats.arrow import nullable_dtype
+from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, united
+from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group
+from mpi_prs.inputs.formats.format import DamagedFile, Files, quoted
 
-_FOOTERS_AT_ONCE = 8
-_FOOTERS_AHEAD = 32
 _BUFFER = 2**18
 """Bytes of a column that are read ahead at a time: a row group's column is never held as a whole."""
-_ROWS_AT_ONCE = 2**17
-"""The most rows decoded in one go."""
 _TAIL = struct.Struct("<I4s")
 """The end of a file: the footer's length, and PAR1."""
-DAMAGE = (pa.ArrowException, OSError, ValueError)
-"""What pyarrow raises over a file that is not as it should be."""
 
 
 @dataclass(frozen=True)
-class Parquet:
-    """Parquet files; a DataFrame comes out as ``pandas.read_parquet`` makes it, its index included.
-
-    All files that hold rows have the same columns, of the same types or of types that one type can hold (``int32`` and
-    ``int64``; ``float`` and ``int64``). A column of integers or booleans that holds a null anywhere in the dataset, or
-    may hold one and has no statistics to tell, is pandas' nullable type in every mini-batch; see
-    :mod:`~mpi_prs.inputs.formats.missing`. Categories are those of all files.
+class Parquet(ArrowFiles):
+    """Parquet files; see :class:`~mpi_prs.inputs.formats.arrow_files.reading.ArrowFiles`.
 
     Sizes in bytes count the selected columns as they are encoded in the file, before compression.
-
-    Attributes:
-        columns: to select, in this order; default: all. Columns that are the index of the DataFrame come in any case.
-        column_types: column → type, see :func:`~mpi_prs.inputs.formats.types.parse_column_type`.
-        numpy_types: see :mod:`~mpi_prs.inputs.formats.missing`.
     """
 
-    columns: tuple[str, ...] = ()
-    column_types: Mapping[str, str] = field(default_factory=dict)
-    numpy_types: bool = False
-
-    def survey(self, files: Callable[[], Iterator[str]], store: Files) -> dict[str, Any]:
-        """Read the footers of all files.
-
-        A file whose footer cannot be read is left to fail by itself, unless there is none that can be read.
-
-        Raises:
-            InputError: two files do not agree, a column does not exist, or no file is Parquet.
-        """
-        chosen = casts(self.column_types)
-        agreement = Agreement(self.columns, chosen, self.numpy_types)
-        damaged: InputError | None = None
-        for footer in _in_threads(lambda file: _footer(file, self.columns, tuple(chosen), store), files()):
-            if isinstance(footer, InputError):
-                damaged = damaged or footer
-            else:
-                agreement.add(footer)
-        if agreement.first is None:
-            if damaged is not None:
-                raise damaged
-            return {"schema": pack_schema(pa.schema([])), "categories": {}}
-        schema = agreement.schema()
-        return {
-            "schema": pack_schema(schema),
-            "told": Told(told_columns(schema, "", chosen, agreement.origins(schema)), []).to_json(),
-            "categories": {name: pack_column(values) for name, values in agreement.categories.items()},
-        }
-
-    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
-        """Row groups smaller than the size together, larger ones cut into about equal parts. Reads the footer."""
-        try:
-            with _Opened(file, store) as opened:
-                groups = _measured(opened.file, unpack_schema(survey["schema"]).names)
-        except _Damaged:
-            yield Part(file, 0, 0, 1)  # so that it is counted, and fails alone
-            return
-        limit = size.rows or size.bytes or 1
-        first = start = held = 0
-        for number, group in enumerate(groups):
-            measure = group.rows if size.rows else group.bytes
-            if start < first and held + measure > limit:
-                yield Part(file, start, first, first - start, start)
-                start, held = first, 0
-            stop = first + group.rows
-            if group.rows and measure > limit:
-                step = -(-group.rows // -(-measure // limit))
-                for low in range(first, stop, step):
-                    high = min(low + step, stop)
-                    yield Part(file, low, high, high - low, low, number if high - low < group.rows else -1)
-                start, held = stop, 0
-            else:
-                held += measure
-            first = stop
-        if first > start:
-            yield Part(file, start, first, first - start, start)
-
-    def reader(self, survey: dict[str, Any], store: Files) -> ParquetReader:
-        """A reader of parts."""
-        return ParquetReader(survey, casts(self.column_types), store)
-
-
-class ParquetReader:
-    """Reads parts; keeps the file open and stands where the last part ended, so that a row group is decoded once."""
-
-    def __init__(self, survey: dict[str, Any], chosen: Mapping[str, Cast], store: Files) -> None:
-        self._schema = unpack_schema(survey["schema"])
-        self._categories = {name: unpack_column(values) for name, values in survey["categories"].items()}
-        self._chosen = chosen
-        self._store = store
-        self._opened: _Opened | None = None
-        self._rows: _Rows | None = None
-
-    def read(self, part: Part) -> Batch:
-        """The rows of a part. Memory: the part, and Arrow's buffers.
-
-        Raises:
-            InputError: the file is damaged or has changed, or a value is not of the type that it should have.
-        """
-        try:
-            opened = self._open(part.file)
-            check_counted(part)
-            if self._rows is None or not self._rows.covers(part.start, part.stop):
-                self._rows = _Rows(opened.file, self._schema.names, part.start, part.stop)
-            batches = list(self._rows.take(part.start, part.stop))
-            columns = [self._column(field, batches, part) for field in self._schema]
-        except InputError:
-            self.close()
-            raise
-        except DAMAGE as error:
-            self.close()
-            raise _damaged(part.file, error) from error
-        return Batch(pa.Table.from_arrays(columns, schema=self._schema))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._rows = None
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
-
-    def _open(self, file: str) -> _Opened:
-        if self._opened is None or self._opened.path != file:
-            self.close()
-            self._opened = _Opened(file, self._store)
-        return self._opened
-
-    def _column(self, field: Any, batches: Sequence[Any], part: Part) -> Any:
-        """A column over the batches, each one chunk of it, in the type that the survey found."""
-        categories = self._categories.get(field.name)
-        chunks: list[Any] = []
-        for batch in batches:
-            at = batch.schema.get_field_index(field.name)
-            chunk = batch.column(at) if at >= 0 else pa.nulls(batch.num_rows, field.type)  # a struct without fields
-            first = part.start + sum(len(each) for each in chunks)
-            if categories is not None:
-                chunk = _in_categories(chunk, categories, field.type)
-            if field.name in self._chosen:
-                cast = self._chosen[field.name]
-                chunk = _cast(chunk, cast, f"{cast.type}, which column_types asks for", field.name, part.file, first)
-            if chunk.type != field.type:
-                what = f"exactly a {field.type}, which the column is over all files; choose with column_types"
-                chunk = _cast(chunk, partial(pc.cast, target_type=field.type), what, field.name, part.file, first)
-            chunks.append(chunk)
-        return pa.chunked_array(chunks, field.type)
-
-
-class _Rows:
-    """Rows of one or more whole row groups, taken from first to last; rows may be left out."""
-
-    def __init__(self, file: Any, names: Sequence[str], start: int, stop: int) -> None:
-        metadata = file.metadata
-        rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        ends = list(accumulate(rows))
-        groups = [number for number, end in enumerate(ends) if end > start and end - rows[number] < stop]
-        if not groups or not 0 <= start < stop <= ends[-1]:
-            raise ValueError(f"rows {start} to {stop} of {metadata.num_rows}: it has changed since it was listed")
-        self._at = ends[groups[0]] - rows[groups[0]]
-        self._end = ends[groups[-1]]
-        self._left: Any = None
-        self._batches = file.iter_batches(
-            min(stop - start, _ROWS_AT_ONCE), row_groups=groups, columns=list(names), use_threads=False
-        )
-
-    def covers(self, start: int, stop: int) -> bool:
-        """Whether these rows are among those still to come."""
-        return bool(self._at <= start and stop <= self._end)
-
-    def take(self, start: int, stop: int) -> Iterator[Any]:
-        """The rows from ``start`` to before ``stop`` as record batches."""
-        while self._at < stop:
-            batch = self._left if self._left is not None else next(self._batches, None)
-            if batch is None:
-                raise ValueError(f"it ends at row {self._at} of {self._end}")
-            self._left = None
-            low = min(max(start - self._at, 0), batch.num_rows)
-            high = min(stop - self._at, batch.num_rows)
-            if high < batch.num_rows:
-                self._left = batch.slice(high)
-            self._at += high
-            if high > low:
-                yield batch.slice(low, high - low) if high - low < batch.num_rows else batch
-
-
-class _Damaged(InputError):
-    """A file that is no Parquet file, or not a whole one."""
+    def opened(self, path: str, store: Files) -> _Opened:
+        return _Opened(path, store)
 
 
 class _Opened:
@@ -226,72 +38,65 @@ class _Opened:
 
     def __init__(self, path: str, store: Files) -> None:
         self.path = path
+        self._store = store
         self._raw = store.open(path)
         try:
-            self.file = pq.ParquetFile(self._raw, buffer_size=_BUFFER, pre_buffer=False)
+            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER, pre_buffer=False)
         except DAMAGE as error:
             self._raw.close()
-            raise _damaged(path, error) from error
+            raise self.damaged(error) from error
 
-    def is_signed(self, store: Files) -> bool:
+    def groups(self) -> list[int]:
+        metadata = self._file.metadata
+        return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+    def measured(self, names: Sequence[str]) -> list[Group]:
+        owners = _leaves(self._file.schema_arrow)
+        wanted = [number for number, owner in enumerate(owners) if owner in set(names)]
+        metadata = self._file.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        return [
+            Group(group.num_rows, sum(group.column(number).total_uncompressed_size for number in wanted))
+            for group in groups
+        ]
+
+    def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
+        read = set(read_columns(self._file.schema_arrow, columns))
+        if self._is_signed():
+            _refuse_encrypted(self.path, self._file, read)
+        footer = _summary(self.path, self._file, cast, read)
+        names = [
+            each.name
+            for each in footer.schema
+            if pa.types.is_dictionary(each.type) and each.name in read and each.name not in cast
+        ]
+        for number in range(self._file.metadata.num_row_groups if names else 0):
+            _add_categories(footer, self._file, number, names)
+        return footer
+
+    def _is_signed(self) -> bool:
         """Whether a signature follows the footer: then columns may be encrypted, although the footer is not."""
-        self._raw.seek(store.size(self.path) - _TAIL.size)
+        self._raw.seek(self._store.size(self.path) - _TAIL.size)
         length, _ = _TAIL.unpack(self._raw.read(_TAIL.size))
-        return bool(length != self.file.metadata.serialized_size)
+        return bool(length != self._file.metadata.serialized_size)
+
+    def batches(self, groups: Sequence[int], names: Sequence[str], rows: int) -> Iterator[Any]:
+        batches: Iterator[Any] = self._file.iter_batches(
+            rows, row_groups=list(groups), columns=list(names), use_threads=False
+        )
+        return batches
+
+    def damaged(self, error: Exception) -> DamagedFile:
+        why = (str(error) or type(error).__name__).strip().splitlines()[0]
+        if "decrypt" in why.lower():
+            return DamagedFile(
+                f"{self.path} is encrypted, and there is no key for that here; write a copy that is not ({why})"
+            )
+        return DamagedFile(f"{self.path} cannot be read as Parquet: {why}. Check that it is a whole Parquet file")
 
     def close(self) -> None:
-        self.file.close()
+        self._file.close()
         self._raw.close()
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _damaged(path: str, error: Exception) -> _Damaged:
-    why = (str(error) or type(error).__name__).strip().splitlines()[0]
-    if "decrypt" in why.lower():
-        return _Damaged(f"{path} is encrypted, and there is no key for that here; write a copy that is not ({why})")
-    return _Damaged(f"{path} cannot be read as Parquet: {why}. Check that it is a whole Parquet file")
-
-
-class _Group(NamedTuple):
-    rows: int
-    bytes: int
-
-
-def _measured(file: Any, names: Sequence[str]) -> list[_Group]:
-    """Rows, and uncompressed bytes of some columns, of each row group."""
-    owners = leaves(file.schema_arrow)
-    wanted = [number for number, owner in enumerate(owners) if owner in set(names)]
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    return [
-        _Group(group.num_rows, sum(group.column(number).total_uncompressed_size for number in wanted))
-        for group in groups
-    ]
-
-
-def _footer(path: str, columns: Sequence[str], cast: Sequence[str], store: Files) -> Footer | InputError:
-    try:
-        with _Opened(path, store) as opened:
-            read = set(read_columns(opened.file.schema_arrow, columns))
-            if opened.is_signed(store):
-                _refuse_encrypted(path, opened.file, read)
-            footer = summary(path, opened.file, cast, read)
-            names = [
-                each.name
-                for each in footer.schema
-                if pa.types.is_dictionary(each.type) and each.name in read and each.name not in cast
-            ]
-            for number in range(opened.file.metadata.num_row_groups if names else 0):
-                _add_categories(footer, opened.file, number, names)
-            return footer
-    except _Damaged as error:
-        return error
-    except DAMAGE as error:
-        return _damaged(path, error)
 
 
 def _refuse_encrypted(path: str, file: Any, read: Collection[str]) -> None:
@@ -320,55 +125,66 @@ def _add_categories(footer: Footer, file: Any, group: int, names: Sequence[str])
         return
 
 
-def _in_threads(work: Callable[[str], Any], files: Iterator[str]) -> Iterator[Any]:
-    """Results in the order of the files; no more than some are under way."""
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, "footers") as pool:
-        waiting: deque[Future[Any]] = deque()
-        for file in files:
-            waiting.append(pool.submit(work, file))
-            if len(waiting) >= _FOOTERS_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _summary(path: str, file: Any, also: Collection[str], read: Collection[str]) -> Footer:
+    """What a file's footer says.
+
+    Args:
+        also: columns whose nulls matter whatever their type.
+        read: the columns that are looked at; what the footer says of others may be encrypted.
+    """
+    metadata = file.metadata
+    schema = _stored_schema(file.schema_arrow)
+    wanted = {
+        number: owner
+        for number, owner in enumerate(_leaves(file.schema_arrow))
+        if owner in read
+        and schema.get_field_index(owner) >= 0
+        and schema.field(owner).nullable
+        and (owner in also or nullable_dtype(schema.field(owner).type))
+    }
+    nulls = {each.name for each in schema if metadata.num_rows and pa.types.is_null(each.type)}
+    uncounted: set[str] = set()
+    for number in range(metadata.num_row_groups if wanted else 0):
+        group = metadata.row_group(number)
+        for leaf, owner in wanted.items():
+            if not group.num_rows or owner in nulls:
+                continue
+            statistics = group.column(leaf).statistics
+            if statistics is None or not statistics.has_null_count:
+                uncounted.add(owner)
+            elif statistics.null_count:
+                nulls.add(owner)
+    return Footer(path, metadata.num_rows, schema, nulls | uncounted, uncounted - nulls, {})
 
 
-def _in_categories(chunk: Any, categories: Any, type: Any) -> Any:
-    """The same values, numbered by the dataset's categories; values that these lack are added behind them."""
-    if pa.types.is_dictionary(chunk.type):
-        indices, values = chunk.indices, chunk.dictionary.cast(categories.type)
-    else:  # all null
-        indices, values = pa.nulls(len(chunk), pa.int32()), categories.slice(0, 0)
-    if values.equals(categories):
-        return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), categories, ordered=type.ordered)
-    if pc.index_in(values, value_set=categories).null_count:
-        categories = united(categories, values)
-    numbers = pc.index_in(values, value_set=categories).take(indices)
-    return pa.DictionaryArray.from_arrays(numbers, categories, ordered=type.ordered)
+def _leaves(schema: Any) -> list[str]:
+    """For each column of the file the top-level column that it is a part of, in the order of the file."""
+    return [field.name for field in schema for _ in range(_leaves_of(field.type))]
 
 
-def _cast(chunk: Any, cast: Callable[[Any], Any], what: str, column: str, file: str, first: int) -> Any:
-    """Cast to what is said in words. Raises InputError: it names the first row that cannot be."""
-    try:
-        return cast(chunk)
-    except pa.ArrowInvalid as error:
-        low, high = 0, len(chunk)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if _misfits(chunk.slice(low, middle - low), cast) else (middle, high)
-        raise InputError(
-            str(BadRecord(file, first + low + 1, column, f"{_shown(chunk[low])} is not {what}"))
-        ) from error
+def _leaves_of(type: Any) -> int:
+    if isinstance(type, pa.BaseExtensionType):
+        return _leaves_of(type.storage_type)
+    return sum(_leaves_of(type.field(number).type) for number in range(type.num_fields)) if _is_nested(type) else 1
 
 
-def _shown(value: Any) -> str:
-    if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
-        return repr(value.as_py())
-    return str(value.type if value.type.num_fields else value.cast(pa.string()))  # Python cannot hold every date
+def _is_nested(type: Any) -> bool:
+    return bool(pa.types.is_nested(type))
 
 
-def _misfits(values: Any, cast: Callable[[Any], Any]) -> bool:
-    try:
-        cast(values)
-    except pa.ArrowInvalid:
-        return True
-    return False
+def _stored_schema(schema: Any) -> Any:
+    """The columns of a file as Arrow reads them: of structs that have no fields nothing is stored, so one in another
+    struct is left out. A column that is nothing else is null, as in pandas."""
+    return pa.schema([field.with_type(_stored(field.type) or field.type) for field in schema], schema.metadata)
+
+
+def _stored(type: Any) -> Any | None:
+    if _leaves_of(type) == 0:
+        return None
+    if pa.types.is_struct(type):
+        fields = [(type.field(number), _stored(type.field(number).type)) for number in range(type.num_fields)]
+        return pa.struct([field.with_type(inner) for field, inner in fields if inner is not None])
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        value = type.value_field.with_type(_stored(type.value_type))
+        return pa.list_(value) if pa.types.is_list(type) else pa.large_list(value)
+    return type

@@ -1,11 +1,11 @@
-"""What the footers of many Parquet files say about the one table that they make."""
+"""What many files say of themselves, and the one table that they make together."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("mpi_prs.inputs")
 
 
 class Footer(NamedTuple):
-    """One file.
+    """What one file says of itself without its values.
 
     Attributes:
         path: of the file.
@@ -40,71 +40,6 @@ class Footer(NamedTuple):
     nulls: set[str]
     uncounted: set[str]
     categories: dict[str, Any]
-
-
-def summary(path: str, file: Any, also: Collection[str], read: Collection[str]) -> Footer:
-    """What a file's footer says.
-
-    Args:
-        also: columns whose nulls matter whatever their type.
-        read: the columns that are looked at; what the footer says of others may be encrypted.
-    """
-    metadata = file.metadata
-    schema = stored(file.schema_arrow)
-    wanted = {
-        number: owner
-        for number, owner in enumerate(leaves(file.schema_arrow))
-        if owner in read
-        and schema.get_field_index(owner) >= 0
-        and schema.field(owner).nullable
-        and (owner in also or nullable_dtype(schema.field(owner).type))
-    }
-    nulls = {each.name for each in schema if metadata.num_rows and pa.types.is_null(each.type)}
-    uncounted: set[str] = set()
-    for number in range(metadata.num_row_groups if wanted else 0):
-        group = metadata.row_group(number)
-        for leaf, owner in wanted.items():
-            if not group.num_rows or owner in nulls:
-                continue
-            statistics = group.column(leaf).statistics
-            if statistics is None or not statistics.has_null_count:
-                uncounted.add(owner)
-            elif statistics.null_count:
-                nulls.add(owner)
-    return Footer(path, metadata.num_rows, schema, nulls | uncounted, uncounted - nulls, {})
-
-
-def leaves(schema: Any) -> list[str]:
-    """For each column of the file the top-level column that it is a part of, in the order of the file."""
-    return [field.name for field in schema for _ in range(_leaves_of(field.type))]
-
-
-def _leaves_of(type: Any) -> int:
-    if isinstance(type, pa.BaseExtensionType):
-        return _leaves_of(type.storage_type)
-    return sum(_leaves_of(type.field(number).type) for number in range(type.num_fields)) if _is_nested(type) else 1
-
-
-def _is_nested(type: Any) -> bool:
-    return bool(pa.types.is_nested(type))
-
-
-def stored(schema: Any) -> Any:
-    """The columns of a file as Arrow reads them: of structs that have no fields nothing is stored, so one in another
-    struct is left out. A column that is nothing else is null, as in pandas."""
-    return pa.schema([field.with_type(_stored(field.type) or field.type) for field in schema], schema.metadata)
-
-
-def _stored(type: Any) -> Any | None:
-    if _leaves_of(type) == 0:
-        return None
-    if pa.types.is_struct(type):
-        fields = [(type.field(number), _stored(type.field(number).type)) for number in range(type.num_fields)]
-        return pa.struct([field.with_type(inner) for field, inner in fields if inner is not None])
-    if pa.types.is_list(type) or pa.types.is_large_list(type):
-        value = type.value_field.with_type(_stored(type.value_type))
-        return pa.list_(value) if pa.types.is_list(type) else pa.large_list(value)
-    return type
 
 
 def read_columns(schema: Any, columns: Sequence[str]) -> list[str]:
@@ -170,7 +105,7 @@ class Agreement:
                 self.categories[name] = united(self.categories.get(name), values)
 
     def schema(self) -> Any:
-        """The types that every mini-batch has, with the metadata that pandas keeps in Parquet files."""
+        """The types that every mini-batch has, with the metadata that pandas keeps in Arrow's schemas."""
         assert self.first is not None
         described = pandas_metadata(self.first.schema)
         of_pandas = {column.get("field_name", column["name"]): column for column in described.get("columns", [])}
@@ -190,6 +125,7 @@ class Agreement:
             metadata[b"pandas"] = json.dumps(described).encode()
         schema = pa.schema(fields, metadata=metadata or None)
         _check_zones(schema, self.first.path)
+        _refuse_unions(schema, self.first.path)
         schema = for_pandas(schema, self.nulls, self._chosen, self._numpy_types)
         if doubtful := self._without_statistics(schema):
             _log.info(
@@ -265,6 +201,22 @@ class Agreement:
                     footer.path,
                     together,
                 )
+
+
+def _refuse_unions(schema: Any, path: str) -> None:
+    for field in schema:
+        if (found := _without_counterpart(field.type)) is not None:
+            raise InputError(
+                f"{path}: column {field.name!r} has values of type {found}, for which pandas has none; select "
+                "the other columns with columns"
+            )
+
+
+def _without_counterpart(type: Any) -> Any | None:
+    if pa.types.is_union(type) or pa.types.is_run_end_encoded(type):
+        return type
+    inner = (type.field(number).type for number in range(type.num_fields if pa.types.is_nested(type) else 0))
+    return next((found for each in inner if (found := _without_counterpart(each)) is not None), None)
 
 
 def _check_zones(schema: Any, path: str) -> None:
