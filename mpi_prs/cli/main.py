@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -76,7 +78,15 @@ class _Commands(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        return resolve(_COMMANDS[cmd_name]) if cmd_name in _COMMANDS else None
+        return _imported(_COMMANDS[cmd_name]) if cmd_name in _COMMANDS else None
+
+
+def _imported(target: str) -> Any:
+    """A command, with all that it needs; from here on garbage is collected, among what is made from here on."""
+    found = resolve(target)
+    gc.freeze()
+    gc.enable()
+    return found
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,5 +100,5 @@ def commands(context: click.Context) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    code: int = resolve("mpi_prs.cli.run:run_default")(context)
+    code: int = _imported("mpi_prs.cli.run:run_default")(context)
     return code

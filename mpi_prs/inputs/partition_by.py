@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.files import move
@@ -164,6 +163,8 @@ def _sorted(chunk: Any, key_schema: Any) -> Any:
     for key in key_schema:
         index = chunk.schema.get_field_index(key.name)
         chunk = chunk.set_column(index, key, _key_column(chunk.column(index), key))
+    import pyarrow.compute as pc  # only who writes pays for it; types are looked at by every job
+
     return chunk.take(pc.sort_indices(chunk, sort_keys=[(key.name, "ascending") for key in key_schema]))
 
 
@@ -235,6 +236,8 @@ def _key_column(column: Any, key: Any) -> Any:
             f"a microsecond: {error}"
         ) from error
     if pa.types.is_string(key.type):
+        import pyarrow.compute as pc
+
         for unfit in (HIVE_NULL, "\0"):
             if pc.any(pc.match_substring(column, unfit)).as_py():
                 raise InputError(

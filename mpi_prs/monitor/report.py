@@ -7,7 +7,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from mpi_prs.core.files import replacing
@@ -97,11 +96,15 @@ def _array(values: Any, kind: Any) -> Any:
 def _node_names(columns: Columns) -> Any:
     ranks, indices = np.unique(columns.workers, return_inverse=True)
     names = [columns.nodes.get(rank, "?").encode() for rank in ranks.tolist()]
-    starts = np.cumsum([0, *map(len, names)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(starts), pa.py_buffer(b"".join(names))]
-    return pa.Array.from_buffers(pa.string(), len(names), buffers).take(_array(indices.astype(np.int64), pa.int64()))
+    return _texts([names[index] for index in indices.tolist()])
 
 
 def _iso_times(seconds: Any) -> Any:
     milliseconds = np.round(seconds * 1000).astype(np.int64)
-    return pc.strftime(_array(milliseconds, pa.timestamp("ms")), format="%Y-%m-%dT%H:%M:%SZ")
+    return _texts(np.datetime_as_string(milliseconds.view("datetime64[ms]"), timezone="UTC").astype("S").tolist())
+
+
+def _texts(values: list[bytes]) -> Any:
+    # From buffers, and not by compute functions: pyarrow.compute takes longer to import than most jobs have rows for
+    starts = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(values), [None, pa.py_buffer(starts), pa.py_buffer(b"".join(values))])

@@ -6,8 +6,8 @@
     RemoteFiles          workers: parts of a file, by ranged reads
     download(pairs)      workers: whole files, many at a time          (storage/downloading.py)
 
-Nothing of fsspec or adlfs is imported before the first URL: most jobs have none. What goes wrong in passing is tried
-again for a while (:data:`~mpi_prs.storage.stores.PATIENCE`); what cannot get better is said at once.
+Nothing of fsspec, adlfs or asyncio is imported before the first URL: most jobs have none. What goes wrong in passing is
+tried again for a while (:data:`~mpi_prs.storage.stores.PATIENCE`); what cannot get better is said at once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.urls import Names
 from mpi_prs.storage.accounts import is_azure, parse
-from mpi_prs.storage.azure import AzureStore
 from mpi_prs.storage.credentials import ENVIRONMENT, Storage, check_url
-from mpi_prs.storage.fsspec_store import FsspecStore
 from mpi_prs.storage.stores import Listed, Store, StoredFile, StoreProblem, run
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from mpi_prs.storage.azure import AzureStore
 
 
 def list_urls(pattern: str, storage: Storage, names: Names = Names.SEEN) -> Iterator[tuple[str, int]]:
@@ -110,8 +111,7 @@ def create_container(url: str, storage: Storage) -> bool:
     """
     check_url(url)
     try:
-        store = store_of(url, storage)
-        assert isinstance(store, AzureStore)
+        store = cast("AzureStore", store_of(url, storage))
         return run(store.create_container, url)
     except StoreProblem as problem:
         raise OutputError(f"cannot make the container {url}: {problem}") from None
@@ -231,5 +231,6 @@ def store_of(url: str, storage: Storage) -> Store:
     key = json.dumps([place, of_azure, dataclasses.asdict(storage), environment], default=repr)
     with _stores_lock:
         if key not in _stores:
-            _stores[key] = (AzureStore if of_azure else FsspecStore)(url, storage.resolved())
+            kind = "mpi_prs.storage.azure:AzureStore" if of_azure else "mpi_prs.storage.fsspec_store:FsspecStore"
+            _stores[key] = resolve(kind)(url, storage.resolved())
         return _stores[key]

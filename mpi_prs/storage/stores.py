@@ -6,7 +6,6 @@ work in with :func:`submit` and :func:`run`. This process never forks.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -16,11 +15,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.core.free_space import FULL
 from mpi_prs.core.urls import Glob, Names, is_glob, of_texts, without_dots
+
+if TYPE_CHECKING:
+    import asyncio  # below where it is needed: it brings ssl along, and most jobs have no store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -155,6 +157,8 @@ class Store(Protocol):
 
 def submit(work: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> Future[T]:
     """Begin to run ``work(…)`` in the loop."""
+    import asyncio
+
     from fsspec.asyn import get_loop
 
     async def begin() -> T:
@@ -182,6 +186,8 @@ def run(work: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options
 
 async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
     """Do some work for each item, for so many at once; the first failure ends the others and is raised."""
+    import asyncio
+
     rest = iter(items)
 
     async def serve() -> None:
@@ -216,6 +222,8 @@ class Requests:
 
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
         """The answer, tried again as long as there is patience. Raises StoreProblem."""
+        import asyncio
+
         if self._slots is None:  # made inside the loop that it belongs to
             self._slots = asyncio.Semaphore(SLOTS)
         failed_at = 0.0
@@ -254,6 +262,8 @@ class Requests:
 
 async def write_at(file: int, folder: Path, data: bytes, place: int) -> None:
     """Write to a descriptor, beside the loop where that could take long. Raises InputError."""
+    import asyncio
+
     with disk(folder):
         if len(data) <= 64 * 1024:
             _write_all(file, data, place)

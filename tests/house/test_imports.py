@@ -43,6 +43,7 @@ def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
         "mpi_prs.job.config.model",
     }
     heavy |= {
+        "asyncio",
         "pyarrow.compute",
         "pyarrow.csv",
         "h5py",
@@ -51,6 +52,11 @@ def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
         "mpi_prs.inputs.near.staging",
     }
     assert not heavy & imported
+
+
+def test_a_master_of_files_in_folders_imports_nothing_of_tables_and_stores() -> None:
+    imported = modules_after("import mpi_prs.__main__, mpi_prs.cli.main, mpi_prs.cli.run, mpi_prs.engine.mpi")
+    assert not {"asyncio", "ssl", "fsspec", "h5py", "pandas", "pyarrow.compute", "pyarrow.parquet", "rich"} & imported
 
 
 @pytest.mark.parametrize("module", ["mpi_prs.child.host", "mpi_prs.child.check"])
@@ -200,13 +206,14 @@ BY_NAME = {
     "mpi_prs.engine.worker.supply": "what reads tables, on ranks that read any",
     "mpi_prs.engine.worker.worker": "side inputs, on ranks that have any",
     "mpi_prs.inputs.formats": "a format of tables, for jobs that have some of it",
+    "mpi_prs.storage.remote": "a kind of store, for jobs that have URLs",
     "mpi_prs.output.append_row": "a typed output file, for jobs that write one",
     "mpi_prs.monitor.progress": "rich, for a terminal alone",
     "mpi_prs.azureml.datastores.transfer": "rich, for a terminal alone",
 }
 """Who imports modules of ours only when they are needed, and what for: by ``resolve`` or ``import_module``."""
 FOREIGN_IN_FUNCTIONS = {
-    *("adlfs", "azure", "fsspec"),  # some jobs' stores
+    *("adlfs", "asyncio", "azure", "fsspec"),  # some jobs' stores
     *("numpy", "pandas", "pyarrow"),  # in the user's Python where it has them; ranks without tables do without
     *("IPython", "traitlets", "mpi4py"),  # need not be there
     *("yaml", "difflib"),  # for few
