@@ -69,6 +69,7 @@ from mpi_prs.child.script import (
     user_traceback,
 )
 from mpi_prs.child.shims.preparation import prepare_imports
+from mpi_prs.core.guard import kill_below
 from mpi_prs.wire.channel import (
     CHANNEL_LOST_EXIT,
     DUMP_SIGNAL,
@@ -399,10 +400,12 @@ def _complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _die_with_the_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, however that happens (Linux)."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _ask_the_kernel(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value)
 
 
 def _leave_a_parent(*descriptors: int) -> None:
@@ -410,13 +413,18 @@ def _leave_a_parent(*descriptors: int) -> None:
 
     A script that kills its parent would else kill the worker, and with it the MPI job, again and again, and nobody
     could tell which mini-batch did it. So it costs this process alone. The parent does nothing but wait, and ends as
-    the copy has ended; it shares its memory. A signal to all processes of a job is the copy's to answer.
+    the copy has ended, or when the worker does; it shares its memory. A signal to all processes of a job is the copy's
+    to answer.
+
+    It also adopts whoever loses its parent below the script: a daemon that has a session and an environment of its own
+    is found there (``core/guard.py``), and ends with the script.
     """
-    _die_with_the_parent()
-    parent = os.getpid()
+    worker, parent = os.getppid(), os.getpid()
+    _ask_the_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _ask_the_kernel(_PR_SET_CHILD_SUBREAPER, 1)
     copy = os.fork()
     if not copy:
-        _die_with_the_parent()
+        _ask_the_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         return
@@ -424,7 +432,13 @@ def _leave_a_parent(*descriptors: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     for descriptor in descriptors:
         os.close(descriptor)
-    _, status = os.waitpid(copy, 0)
+    signal.signal(_WORKER_IS_DEAD, lambda *_: os.kill(copy, signal.SIGKILL))
+    _ask_the_kernel(_PR_SET_PDEATHSIG, _WORKER_IS_DEAD)
+    if os.getppid() != worker:
+        os.kill(copy, signal.SIGKILL)
+    status = _end_of(copy)
+    signal.signal(_WORKER_IS_DEAD, signal.SIG_IGN)
+    kill_below(parent)
     if os.WIFSIGNALED(status):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one is enough
         if os.WTERMSIG(status) in (*_FOR_THE_COPY, DUMP_SIGNAL):
@@ -433,6 +447,15 @@ def _leave_a_parent(*descriptors: int) -> None:
     os._exit(os.WEXITSTATUS(status))
 
 
+def _end_of(copy: int) -> int:
+    """How it has ended; meanwhile whoever was adopted and ends is forgotten."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == copy:
+            return status
+
+
+_WORKER_IS_DEAD = signal.SIGALRM
 _FOR_THE_COPY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import textwrap
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 
 from mpi_prs.output.journal import read_journal
-from tests.support.jobs import NAMES_SCRIPT, Job, Mpi, assert_every_row_once, wait_until
+from tests.support.jobs import NAMES_SCRIPT, Job, Mpi, assert_every_row_once, pids_of, wait_until
 
 NewJob = Callable[..., Job]
 
@@ -406,6 +408,41 @@ def run(mini_batch, context):
     done = job.finish(process)
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)
+
+
+DAEMON = """
+import os, subprocess, time
+
+subprocess.Popen(["sleep", "{seconds}"], env={{}}, start_new_session=True)
+open(os.path.join(os.path.dirname(__file__), "started"), "w").close()
+
+def run(mini_batch, context):
+    if context.retry_count == 0:
+        time.sleep({duration})
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+@pytest.mark.parametrize("end", ["the job's", "a timeout", "the worker is killed", "worker and guard are killed"])
+def test_a_daemon_without_our_mark_in_a_session_of_its_own_ends_with_its_script(new_job: NewJob, end: str) -> None:
+    seconds = f"1000.{uuid.uuid4().int}"
+    script = DAEMON.format(seconds=seconds, duration=0 if end == "the job's" else 1000)
+    job = new_job(script, items=1, run_invocation_timeout=0.5 if end == "a timeout" else 1000)
+    process = job.start_local(processes=1)
+    wait_until((job.folder / "started").exists)
+    wait_until(lambda: process.poll() is not None or job.user_processes())
+    if "killed" in end:
+        assert pids_of(f"sleep {seconds}")
+        victims = [process.pid, *(job.pids("guard.py") if "guard" in end else [])]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+    done = job.finish(process)
+    assert done.returncode == (-signal.SIGKILL if "killed" in end else 0), done.stdout
+    try:
+        wait_until(lambda: not pids_of(f"sleep {seconds}"))
+    finally:
+        for pid in pids_of(f"sleep {seconds}"):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_every_fault_once_in_one_job_and_every_row_is_there(new_job: NewJob, mpi: Mpi) -> None:

@@ -6,6 +6,7 @@ Every process of a job carries a mark in its environment, so that a test can ask
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -46,6 +47,16 @@ def parent_of(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     return 0
+
+
+def pids_of(command: str) -> list[int]:
+    """Processes with exactly this command line, whoever has started them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().split(b"\0")[:-1] == command.encode().split():
+                found.append(int(path.parent.name))
+    return found
 
 
 @dataclass
@@ -169,6 +180,28 @@ def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"did not come to pass within {within} s: {say()}")
         time.sleep(pause)
+
+
+def done_so_far(job: Job) -> int:
+    """Mini-batches on record."""
+    return len(job.ledger().done) if job.directory.journal.exists() else 0
+
+
+def wait_for_progress(job: Job, process: subprocess.Popen[str], beyond: int) -> None:
+    """Until more than so many mini-batches are on record, or the job has ended."""
+    wait_until(lambda: process.poll() is not None or done_so_far(job) > beyond, say=lambda: str(done_so_far(job)))
+
+
+def master_pid(job: Job) -> int:
+    """The rank that holds the run's lock."""
+    fields: dict[str, int] = json.loads(job.directory.lock.read_text())
+    return fields["pid"]
+
+
+def worker_pids(job: Job) -> list[int]:
+    """The ranks that are not the master; not the launcher, whose command line names the ranks' program as well."""
+    ranks = [pid for pid, command in job.processes().items() if command.split()[1:3] == ["-m", "mpi_prs"]]
+    return sorted(set(ranks) - {master_pid(job)})
 
 
 def make_job(folder: Path, script: str, items: int = 40, **settings: Any) -> Job:

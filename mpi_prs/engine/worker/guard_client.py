@@ -1,4 +1,4 @@
-"""The worker's end of the guard (see ``guard.py``)."""
+"""The worker's end of the guard (see ``core/guard.py``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mpi_prs.core import guard
 from mpi_prs.core.environ import PROCESS_FOLDER
 
 
@@ -14,8 +15,7 @@ class Guard:
     """A process that outlives this one just long enough to kill the user processes left behind."""
 
     def __init__(self, scratch: Path) -> None:
-        program = Path(__file__).with_name("guard.py")
-        command = [sys.executable, "-I", "-S", str(program), str(scratch), PROCESS_FOLDER.name]
+        command = [sys.executable, "-I", "-S", guard.__file__, str(scratch), PROCESS_FOLDER.name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True)
 
     def add(self, group: int) -> None:

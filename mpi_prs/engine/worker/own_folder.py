@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from mpi_prs.core.environ import PROCESS_FOLDER
+from mpi_prs.core.guard import kill_marked
 from mpi_prs.core.locks import try_alone
-from mpi_prs.engine.worker.guard import kill_marked
 
 _NAME = re.compile(r"mpi_prs-worker\d+-\w+")
 _AGE = 60.0  # seconds; between its making and its lock a folder is nobody's

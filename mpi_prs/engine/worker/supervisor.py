@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mpi_prs.core.environ import PROCESS_FOLDER
 from mpi_prs.core.files import own_file
+from mpi_prs.core.guard import kill_below, kill_marked
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.worker.answers import is_answer
-from mpi_prs.engine.worker.guard import kill_marked
 from mpi_prs.engine.worker.guard_client import Guard
 from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire.channel import DUMP_SIGNAL, WORK_HEADER, Activity, Frame, Kind, ProcessPhase, Slot, WorkerEnd
@@ -185,6 +185,7 @@ class UserProcess:
         self._kill_group()
 
     def _kill_group(self) -> None:
+        kill_below(self.pid)  # what has left the group is lost to us as soon as the group's first process is dead
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
