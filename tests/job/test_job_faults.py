@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -18,12 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.jobs import NAMES_SCRIPT, REPOSITORY, Job, Mpi, assert_every_row_once, need, wait_until
+from tests.support.jobs import (
+    NAMES_SCRIPT,
+    REPOSITORY,
+    Job,
+    Mpi,
+    assert_every_row_once,
+    done_so_far,
+    master_pid,
+    need,
+    wait_for_progress,
+    wait_until,
+    worker_pids,
+)
 
 NewJob = Callable[..., Job]
-
-KILL_ROUNDS = int(os.environ.get("MPI_PRS_TEST_KILL_ROUNDS", "50"))
-"""Rounds of the test that kills at random moments; set it higher for a long run."""
 
 SLOW_SCRIPT = """
 import os, time
@@ -45,65 +51,7 @@ def run(mini_batch):
 """
 
 
-def done_so_far(job: Job) -> int:
-    return len(job.ledger().done) if job.directory.journal.exists() else 0
-
-
-def wait_for_progress(job: Job, process: subprocess.Popen[str], beyond: int) -> None:
-    """Until more than so many mini-batches are on record, or the job has ended."""
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > beyond, say=lambda: str(done_so_far(job)))
-
-
-def master_pid(job: Job) -> int:
-    """The rank that holds the run's lock."""
-    fields: dict[str, int] = json.loads(job.directory.lock.read_text())
-    return fields["pid"]
-
-
-def worker_pids(job: Job) -> list[int]:
-    """The ranks that are not the master; not the launcher, whose command line names the ranks' program as well."""
-    ranks = [pid for pid, command in job.processes().items() if command.split()[1:3] == ["-m", "mpi_prs"]]
-    return sorted(set(ranks) - {master_pid(job)})
-
-
-# Killed at random moments
-
-
-def test_killed_at_random_moments_and_resumed_the_output_has_every_row_once(
-    new_job: NewJob, mpich: Mpi, openmpi: Mpi
-) -> None:
-    """Each round starts the job, kills one of its parts with SIGKILL at some moment, and counts what is on record."""
-    chance = random.Random(20261121)
-    job = new_job(SLOW_SCRIPT.format(seconds=0.002), items=60 * KILL_ROUNDS, mini_batch_size=1)
-    kills = 0
-    before = 0
-    while kills < KILL_ROUNDS:
-        victim = chance.choice(["master", "worker", "mpirun", "user process"])
-        mpi = chance.choice([None, None, mpich, mpich, openmpi])
-        process = job.start_local() if mpi is None else job.start_under(mpi)
-        goal = before + chance.randrange(0, 40)
-        wait_for_progress(job, process, goal)
-        if process.poll() is not None:
-            assert process.returncode == 0, process.communicate()
-            break
-        kills += 1
-        with contextlib.suppress(ProcessLookupError, IndexError):
-            if victim == "mpirun" or (mpi is None and victim != "user process"):
-                os.kill(process.pid, signal.SIGKILL)
-            elif victim == "user process":
-                os.kill(chance.choice(job.user_processes()), signal.SIGKILL)
-                job.kill_all()
-            else:
-                os.kill(master_pid(job) if victim == "master" else chance.choice(worker_pids(job)), signal.SIGKILL)
-        process.communicate(timeout=60)
-        job.assert_nothing_left()
-        now = done_so_far(job)
-        assert now >= before, "nothing that was on record is lost"
-        before = now
-    assert kills >= min(KILL_ROUNDS, 10)
-    done = job.under(mpich)
-    assert done.returncode == 0, done.stdout
-    assert_every_row_once(job)
+# Killed
 
 
 @pytest.mark.parametrize("victim", ["master", "worker", "mpirun"])
