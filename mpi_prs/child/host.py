@@ -22,7 +22,6 @@ User code can do anything: print, exit, crash, fork, close descriptors. What gua
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import functools
 import logging
@@ -70,6 +69,7 @@ from mpi_prs.child.script import (
 )
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.core.guard import kill_below
+from mpi_prs.core.prctl import adopt_orphans, die_with_parent
 from mpi_prs.wire.channel import (
     CHANNEL_LOST_EXIT,
     DUMP_SIGNAL,
@@ -400,14 +400,6 @@ def _complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def _ask_the_kernel(option: int, value: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(option, value)
-
-
 def _leave_a_parent(*descriptors: int) -> None:
     """Go on in a copy of this process. The one that stays is what the script finds as its parent.
 
@@ -420,11 +412,11 @@ def _leave_a_parent(*descriptors: int) -> None:
     is found there (``core/guard.py``), and ends with the script.
     """
     worker, parent = os.getppid(), os.getpid()
-    _ask_the_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _ask_the_kernel(_PR_SET_CHILD_SUBREAPER, 1)
+    die_with_parent()
+    adopt_orphans()
     copy = os.fork()
     if not copy:
-        _ask_the_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
         return
@@ -433,7 +425,7 @@ def _leave_a_parent(*descriptors: int) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     signal.signal(_WORKER_IS_DEAD, lambda *_: os.kill(copy, signal.SIGKILL))
-    _ask_the_kernel(_PR_SET_PDEATHSIG, _WORKER_IS_DEAD)
+    die_with_parent(_WORKER_IS_DEAD)
     if os.getppid() != worker:
         os.kill(copy, signal.SIGKILL)
     status = _end_of(copy)

@@ -27,6 +27,7 @@ from mpi_prs.core.environ import (
     START_TIMEOUT,
 )
 from mpi_prs.core.errors import LaunchError
+from mpi_prs.core.prctl import die_with_parent
 from mpi_prs.engine.awake import AwakeClock
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def connect() -> MpiTransport:
     library = library_name(mpi)
     if place and place[0] == 0:
         _warn_of_a_strange_launcher(library)
-    with _not_for_ever(START_TIMEOUT.of() or _START_SECONDS):
+    with _not_for_ever(START_TIMEOUT.of() or _START_SECONDS), _not_without_the_launcher():
         mpi.Init_thread(mpi.THREAD_FUNNELED)
     transport = MpiTransport(mpi)
     if place and place[1] > 1 and transport.size == 1:
@@ -268,6 +269,19 @@ def _not_for_ever(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _not_without_the_launcher() -> Iterator[None]:
+    """End this process where its launcher dies before MPI_Init has returned.
+
+    MPICH's ranks spin in there for one another when one of them has died as well. Later each sees to that by itself.
+    """
+    die_with_parent()
+    try:
+        yield
+    finally:
+        die_with_parent(0)
 
 
 RIGHT_LAUNCHER = (

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from mpi_prs.core.environ import START_TIMEOUT
 from mpi_prs.core.errors import LaunchError
 from mpi_prs.engine.mpi import wait_until_read
+from tests.support.jobs import REPOSITORY, wait_until
 
 
 def test_the_start_may_take_ten_minutes_or_what_the_variable_says() -> None:
@@ -38,3 +44,42 @@ def test_before_an_abort_the_launcher_has_read_what_was_printed() -> None:
     assert looks == 5
     os.close(reader)
     os.close(writer)
+
+
+STARTING = """
+import os, subprocess, sys, time
+from mpi_prs.engine import mpi
+
+class Hanging:
+    THREAD_FUNNELED = 0
+
+    def Get_library_version(self):
+        return "MPICH"
+
+    def Init_thread(self, level):
+        print(os.getpid(), flush=True)
+        time.sleep(1000)
+
+mpi.load_mpi = Hanging
+mpi.connect()
+"""
+
+
+@pytest.mark.job
+def test_a_rank_whose_launcher_dies_while_mpi_starts_ends(tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(STARTING)
+    launcher = subprocess.Popen(
+        ["sh", "-c", '"$0" rank.py; true', sys.executable],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+    )
+    assert launcher.stdout is not None
+    with launcher, launcher.stdout as said:
+        rank = int(said.readline())
+        launcher.kill()
+    try:
+        wait_until(lambda: not Path(f"/proc/{rank}").exists())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)

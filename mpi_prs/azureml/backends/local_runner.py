@@ -13,7 +13,6 @@ Started again on the same folder it goes on: a step that has completed says so a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import shutil
@@ -38,6 +37,7 @@ from mpi_prs.core.errors import (
     OutputError,
     PipelineError,
 )
+from mpi_prs.core.prctl import die_with_parent
 from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.records import write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
@@ -53,7 +53,6 @@ _END_SECONDS = 30.0
 _LOCK_SECONDS = 60.0
 _STARTS = 3  # of a step whose MPI is lost
 _NEVER_BEGUN = (1, 2, 126, 127)
-_PR_SET_PDEATHSIG = 1
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAITED_FOR = (*_STOP, signal.SIGCHLD)
 _FOREIGN = (
@@ -252,11 +251,10 @@ class _in_child:
 
     def __init__(self, parent: int) -> None:
         self._parent = parent
-        self._prctl = ctypes.CDLL(None).prctl
 
     def __call__(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
-        self._prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        die_with_parent(signal.SIGTERM)
         if os.getppid() != self._parent:
             os._exit(EXIT_RESUMABLE)
 
