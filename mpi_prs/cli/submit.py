@@ -13,15 +13,15 @@ import click
 
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import check_together, options_of_a_run
-from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, SlurmError
+from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import many
-from mpi_prs.job.batch import batch_job, processes_per_rank
+from mpi_prs.job.batch import MPIRUN, batch_job, processes_per_rank
 from mpi_prs.job.config.model import JobConfig, check_entry_script
 from mpi_prs.job.config.secret_overrides import refuse_secrets
 from mpi_prs.job.run.opening import RunOptions, is_complete_already
 from mpi_prs.monitor.status import read_status, status_text
-from mpi_prs.slurm.control import job_state
+from mpi_prs.slurm.control import job_state, mpi_types
 from mpi_prs.slurm.job_record import has_ended, latest_job
 from mpi_prs.slurm.script import render
 from mpi_prs.slurm.submission import hand_in
@@ -96,6 +96,7 @@ def submit_job(config: JobConfig, submission: Submission, dry_run: bool, wait: b
     if dry_run:
         click.echo(script, nl=False)
         return EXIT_COMPLETE
+    _check_mpi(config)
     run = RunDirectory(config.output)
     if is_complete_already(config, submission.options) and config.output_url is None:
         click.echo(f"{config.name} is complete already: the output is in {config.output}. Nothing is submitted")
@@ -104,6 +105,17 @@ def submit_job(config: JobConfig, submission: Submission, dry_run: bool, wait: b
     job_id = hand_in(run, script)
     _say_how_to_follow(config, job_id)
     return _wait_for_the_end(run) if wait else EXIT_COMPLETE
+
+
+def _check_mpi(config: JobConfig) -> None:
+    """A wrong type would keep all nodes idle until five steps have failed. Raises ConfigError."""
+    wanted, types = config.slurm.mpi, mpi_types()
+    if wanted in (None, MPIRUN) or not types or any(each == wanted or each.startswith(f"{wanted}_") for each in types):
+        return
+    raise ConfigError(
+        f"slurm.mpi: srun cannot start MPI by {wanted!r} here, but by {', '.join(types)} (`srun --mpi=list`); or give "
+        f"{MPIRUN}"
+    )
 
 
 def _refuse_a_second_job(run: RunDirectory) -> None:

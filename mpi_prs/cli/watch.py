@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,10 +12,13 @@ import click
 from mpi_prs.cli.options import run_argument
 from mpi_prs.core.errors import EXIT_COMPLETE
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.monitor.logs import last_lines
 from mpi_prs.monitor.status import run_directory_of, status_text
+from mpi_prs.slurm.job_record import latest_job
 from mpi_prs.slurm.watch import Look, RunWatch
 
 _PAUSE = 1.5
+_LAST_WORDS = 5
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -47,8 +51,19 @@ def show_status(run: RunDirectory, watch: bool) -> int:
 
 def _text(run: RunDirectory, look: Look) -> str:
     if look.status is None and look.queue:
-        return look.queue
-    return "\n".join(part for part in (status_text(run, time.time()), look.queue) if part)
+        return "\n".join((look.queue, *_said(run)))
+    parts = [status_text(run, time.time()), look.queue]
+    if look.status is not None and not look.status.under_way and not look.is_over:
+        parts.reverse()  # it goes on by itself: that is the news
+    return "\n".join(filter(None, parts))
+
+
+def _said(run: RunDirectory) -> list[str]:
+    """The job's last words, while the run itself has none: of MPI, say, which does not start."""
+    job_id = latest_job(run)
+    lines = last_lines(run.slurm_log(job_id), _LAST_WORDS) if job_id is not None else []
+    head = f"it has said so far (all of it: mpi-prs logs {shlex.quote(str(run.output))}):"
+    return [head, *(f"  {line}" for line in lines)] if lines else []
 
 
 def _head(text: str) -> str:

@@ -179,6 +179,16 @@ LARGEST = 1 << 28
 """Bytes of a file that is read as a whole."""
 
 
+def end_of_text(path: str | os.PathLike[str], most: int) -> str:
+    """The last bytes of a text, ``most`` of them; empty where it cannot be read."""
+    try:
+        with open(regular_file(os.fspath(path), os.O_RDONLY), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def empty_folder(folder: Path, keep: Container[str] = ()) -> None:
     """Remove all that is in a folder, but for some names. Links are removed and not followed, ``folder`` neither.
 

@@ -31,6 +31,7 @@ from mpi_prs.doctor.findings import Launch, Mpirun, RankFindings
 from mpi_prs.engine.mpi import RIGHT_LAUNCHER, launched_as, library_name, load_mpi, strange_launcher
 from mpi_prs.engine.node import node_name
 from mpi_prs.inputs.near.scratch_folder import scratch_folder
+from mpi_prs.slurm.control import mpi_types
 
 _PACKAGES = ("mpi4py", "numpy", "pyarrow", "pandas", "pydantic", "PyYAML", "click", "h5py", "fsspec", "adlfs")
 _GPU_VARIABLES = (
@@ -52,7 +53,7 @@ def look_at_launch(environ: Mapping[str, str]) -> Launch:
         launcher=place[2] if place else "",
         ranks=place[1] if place else 1,
         mpiruns=_mpiruns(environ),
-        srun_types=_srun_types(),
+        srun_types=mpi_types(),
         warning=tasks_per_node_warning(environ),
     )
 
@@ -94,13 +95,6 @@ def _mpiruns(environ: Mapping[str, str]) -> tuple[Mpirun, ...]:
     if (first := shutil.which("mpirun", path=environ.get("PATH"))) and first not in paths:
         paths.append(first)
     return tuple(Mpirun(path, _ask(path, "--version")[0]) for path in paths)
-
-
-def _srun_types() -> tuple[str, ...] | None:
-    if shutil.which("srun") is None:
-        return None
-    words = _ask("srun", "--mpi=list")[0].replace(",", " ").split()
-    return tuple(word for word in words if word in ("none", "openmpi") or word.startswith(("pmi", "cray")))
 
 
 def _ask(*command: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ MOST_RANKS = 256
 """Above so many workers each node gets one rank for all its user processes: MPI starts sooner, and the master has fewer
 to talk to."""
 
-_MPIRUN = "mpirun"  # as slurm.mpi: for a site where srun starts no MPI
+MPIRUN = "mpirun"  # as slurm.mpi: for a site where srun starts no MPI
 _AFTERWARDS = 30.0  # seconds to write down what there is, and to ask for the requeue
 _MOST_LEAD = 65535  # sbatch takes no more
 
@@ -45,8 +45,8 @@ def batch_job(config: JobConfig, arguments: Sequence[str], folder: Path) -> Batc
         processes=processes,
         ranks=processes // per_rank,
         signal_lead=signal_lead(config),
-        mpi=None if slurm.mpi == _MPIRUN else slurm.mpi,
-        mpirun=_mpirun() if slurm.mpi == _MPIRUN else None,
+        mpi=None if slurm.mpi == MPIRUN else slurm.mpi,
+        mpirun=_mpirun() if slurm.mpi == MPIRUN else None,
         options=_options(slurm, processes),
         setup=slurm.setup,
         command=tuple(command),
@@ -101,8 +101,8 @@ def limit_seconds(time: str) -> float:
 
 def _mpirun() -> str:
     """That of pip's MPI, which is beside Python and not always in the PATH; else the site's."""
-    beside = Path(sys.executable).with_name(_MPIRUN)
-    return str(beside) if beside.exists() else _MPIRUN
+    beside = Path(sys.executable).with_name(MPIRUN)
+    return str(beside) if beside.exists() else MPIRUN
 
 
 def _options(slurm: SlurmSection, processes: int) -> tuple[str, ...]:

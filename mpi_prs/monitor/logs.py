@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.core.errors import OutputError
+from mpi_prs.core.files import end_of_text
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import printable
 
 USER_STREAMS = ("stdout", "stderr", "error")
 _LAST_LINES = 20
 _PIECE = 1 << 16
+_LAST_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ def _below(run: RunDirectory, path: Path, node: str) -> str:
 
 def _found(pattern: str) -> list[Path]:
     return [Path(name) for name in sorted(glob.glob(pattern))]
+
+
+def last_lines(path: Path, count: int = _LAST_LINES) -> list[str]:
+    """The last lines of a log that are not empty, printable; of a log that is not there none."""
+    lines = [line for line in end_of_text(path, _LAST_BYTES).splitlines() if line.strip()]
+    return [printable(line) for line in lines[-count:]]
 
 
 class Tail:

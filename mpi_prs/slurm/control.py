@@ -111,6 +111,25 @@ def submit(script: str) -> str:
     return job_id
 
 
+def mpi_types() -> tuple[str, ...] | None:
+    """The ways in which ``srun`` starts MPI here, such as ``pmi2``; empty: no answer; ``None``: there is no srun."""
+    if shutil.which("srun") is None:
+        return None
+    try:  # the list is on stdout or stderr, by version
+        done = subprocess.run(
+            ["srun", "--mpi=list"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_ASK_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    words = done.stdout.decode("utf-8", "replace").replace(",", " ").split()
+    return tuple(word for word in words if word in ("none", "openmpi") or word.startswith(("pmi", "cray")))
+
+
 def cancel(job_id: str) -> None:
     """Have the job ended, in the queue or at work. Raises SlurmError."""
     _order(["scancel", job_id], f"job {job_id} has not been cancelled")

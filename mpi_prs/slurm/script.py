@@ -68,7 +68,7 @@ def render(job: BatchJob) -> str:
             "",
             f"export {SIGNAL_LEAD.name}={job.signal_lead}",
             *([] if job.mpi is None else [f"export SLURM_MPI_TYPE={shlex.quote(job.mpi)}"]),
-            *job.setup,
+            *((_CHECKED, *job.setup, "trap - ERR") if job.setup else ()),
             f"workers={job.ranks} # on each node",
             "",
             _PREPARATION,
@@ -97,6 +97,14 @@ def _options(job: BatchJob) -> Iterator[str]:
     yield f"--signal={whom}USR2@{job.signal_lead}"
     yield from job.options
 
+
+_CHECKED = """\
+# A line of slurm.setup that fails ends the job; what fails inside a file that it reads is that file's affair.
+trap 'code=$?
+    if [ ${#BASH_SOURCE[@]} = 1 ]; then
+        echo "error: this line of slurm.setup failed with exit code $code: $BASH_COMMAND" >&2
+        exit 2
+    fi' ERR"""
 
 _PREPARATION = """\
 unset SLURM_NTASKS_PER_NODE # else srun takes it for its own

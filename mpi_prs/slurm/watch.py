@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from mpi_prs.core.errors import EXIT_RESUMABLE, SlurmError
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import many
 from mpi_prs.monitor.status import SILENCE, Status, read_status
 from mpi_prs.slurm.control import JobState, job_state
 from mpi_prs.slurm.job_record import has_ended, latest_job
@@ -23,6 +24,14 @@ ASK_SECONDS = 10.0
 """Between two questions: Slurm's controller serves the whole cluster."""
 _LOG_PAUSE = 2.0
 _LOG_LOOKS = 15
+
+# Reasons of a job that waits for ever, and what is wrong: "JOB REASON CODES" in squeue's manual
+_NEVER = {
+    "BadConstraints": "no node has what is asked for",
+    "PartitionConfig": "the partition has no such nodes, or does not allow this; see `scontrol show partition`",
+    "PartitionNodeLimit": "node_count is more than the partition has or allows",
+    "PartitionTimeLimit": "slurm.time is above the partition's limit",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,9 @@ class RunWatch:
 
 def _about(job_id: str, state: JobState) -> str:
     reason = f" ({state.reason})" if state.reason else ""
-    again = f", requeued {state.restarts} times so far" if state.restarts else ""
+    if (why := _NEVER.get(state.reason)) is not None:
+        reason += f". It will never start as it is: {why}. Cancel it, and submit it with other values"
+    again = f", requeued {many(state.restarts, 'time')} so far" if state.restarts else ""
     when = ""
     if state.state == "PENDING" and state.start_time:
         when = f", expected to start at {state.start_time.replace('T', ' ')}"

@@ -88,6 +88,27 @@ def test_whatever_is_in_an_argument_the_shell_hands_it_on_unchanged(arguments: l
     assert shlex.split(command) == ["python", *arguments]
 
 
+@pytest.mark.parametrize(
+    ("setup", "code", "words"),
+    [
+        (["module load cuda"], 2, ["line of slurm.setup failed with exit code 127: module load cuda"]),
+        (["for each in 1 2; do", "false; done"], 2, ["failed with exit code 1: false"]),
+        (["source ./venv"], 0, ["ready"]),  # in which something fails that nobody minds
+        (["source ./none"], 2, ["failed with exit code 1: source ./none"]),
+        (["if false; then", "exit 3; fi", "false || true"], 0, ["ready"]),
+    ],
+)
+def test_a_line_of_the_setup_that_fails_ends_the_job_with_that_line(
+    tmp_path: Path, setup: list[str], code: int, words: list[str]
+) -> None:
+    (tmp_path / "venv").write_text("false\ntrue\n")
+    head = render(replace(JOB, setup=tuple(setup))).partition("workers=")[0]
+    (tmp_path / "job.sh").write_text(f"{head}\nfalse; echo ready\n")
+    done = subprocess.run(["bash", "job.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert [word for word in words if word not in done.stdout + done.stderr] == []
+
+
 @pytest.mark.parametrize("folder", ["/home/a\n#SBATCH --account=b", "/home/a\\b"])
 def test_what_sbatch_cannot_take_is_refused(folder: str) -> None:
     with pytest.raises(SlurmError, match="no line break and no backslash"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpi_prs.cli.logs import show_logs
+from mpi_prs.cli.watch import show_status
 from mpi_prs.core.errors import ConfigError, SlurmError
 from mpi_prs.job.config.model import load_config
 from mpi_prs.job.config.secret_overrides import refuse_secrets
@@ -145,7 +146,7 @@ def test_a_requeued_job_that_overwrites_does_not_throw_away_its_own_work(
     created = json.loads(job.directory.description.read_bytes())
     slurm.scontrol("requeue", cli.job_id())
     slurm.wait(cli.job_id(), "PENDING")
-    assert "requeued 1 times so far" in cli("status")
+    assert "requeued 1 time so far" in cli("status")
     let_go(job)
     slurm.hurry(cli.job_id())
     slurm.wait(cli.job_id(), "COMPLETED", within=90)
@@ -333,6 +334,50 @@ def test_slurm_is_asked_no_more_often_than_every_few_seconds(new_job: Callable[.
     slurm.now += ASK_SECONDS
     watch.look(0.0)
     assert slurm.asked == 2
+
+
+def test_a_job_that_will_never_start_says_what_is_wrong(new_job: Callable[..., Job]) -> None:
+    look = watch_of(new_job(NAMES_SCRIPT, 4), Slurm(replace(PENDING, reason="PartitionNodeLimit"))).look(0.0)
+    assert "(PartitionNodeLimit). It will never start as it is: node_count is more than " in look.queue
+
+
+def test_while_a_run_has_no_status_its_jobs_last_words_are_shown(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = new_job(NAMES_SCRIPT, 4)
+    watch = watch_of(job, Slurm(replace(PENDING, state="RUNNING")))
+    monkeypatch.setattr("mpi_prs.cli.watch.RunWatch", lambda _: watch)
+    job.directory.slurm_log("12").write_text("".join(f"line {number}\n\n" for number in range(9)))
+    assert show_status(job.directory, watch=False) == 0
+    first, *said = capsys.readouterr().out.splitlines()
+    assert first.startswith("Slurm job 12: running")
+    assert said[1:] == [f"  line {number}" for number in range(4, 9)]
+
+
+def test_a_stopped_run_that_goes_on_by_itself_says_so_first(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = new_job(NAMES_SCRIPT, 4)
+    job.environment["SLURM_JOB_ID"] = "12"
+    assert job.local("--limit", "1").returncode == 0
+    watch = watch_of(job, Slurm(replace(PENDING, restarts=1)))
+    status = json.loads(job.directory.status.read_bytes())
+    job.directory.status.write_text(json.dumps({**status, "phase": "drained", "exit_code": 75}))
+    monkeypatch.setattr("mpi_prs.cli.watch.RunWatch", lambda _: watch)
+    assert show_status(job.directory, watch=False) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("Slurm job 12: pending (Resources)")
+
+
+def test_a_way_to_start_mpi_that_srun_does_not_have_is_refused_before_any_node_waits(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\necho 'MPI plugin types are...\n\tnone\n\tpmi2\n\tpmix_v4' >&2\n")
+    srun.chmod(0o755)
+    for mpi, said in (("pmi3", "by 'pmi3' here, but by none, pmi2, pmix_v4"), ("pmix", "there is no sbatch")):
+        cli = Cli(new_job(NAMES_SCRIPT, 4, slurm={"mpi": mpi}))
+        cli.job.environment["PATH"] = str(tmp_path)
+        assert said in cli("submit", code=2)
 
 
 def test_a_controller_that_does_not_answer_ends_no_watch(new_job: Callable[..., Job]) -> None:

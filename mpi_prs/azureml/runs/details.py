@@ -20,9 +20,9 @@ from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
 from mpi_prs.azureml.runs.logs import CONSOLE, logs_of, why_failed
 from mpi_prs.azureml.runs.run import PipelineRun, StepRun
 from mpi_prs.azureml.runs.waiting import ending
-from mpi_prs.child.context.run_files import end_of_text
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import MpiPrsError, PipelineError
+from mpi_prs.core.files import end_of_text
 from mpi_prs.core.units import count, duration, printable, rate
 from mpi_prs.monitor.status import failed_on_two
 

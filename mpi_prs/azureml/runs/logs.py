@@ -3,24 +3,25 @@ what the program said at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mpi_prs.azureml.backends import run_status as states
 from mpi_prs.azureml.backends.run_status import PipelineLook, StepLook
-from mpi_prs.child.context.run_files import all_files, end_of_text
+from mpi_prs.child.context.run_files import all_files
 from mpi_prs.child.context.run_record import RunFolder, RunRecord
 from mpi_prs.child.context.workspace_paths import WorkspaceFolder
 from mpi_prs.core.errors import EXIT_RESUMABLE, MpiPrsError
+from mpi_prs.core.files import end_of_text
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import printable
 from mpi_prs.monitor.failed import main_reason
+from mpi_prs.monitor.logs import last_lines
 from mpi_prs.slurm.job_record import latest_job
 
 CONSOLE = "logs/console.txt"
 """What the launcher and the ranks have printed."""
 _TRACEBACK = "Traceback (most recent call last):"
-_LAST_LINES = 15
 _TAIL = 64 << 10  # bytes
 _ERRORS = "logs/user/error/"
 
@@ -68,7 +69,7 @@ def failure_text(step: StepLook, logs: Mapping[str, Path]) -> str:
     if reason:
         lines += [f"  {line}" for line in reason.splitlines()]
     else:
-        lines += [f"  {line}" for line in _last_lines(logs.get(CONSOLE))]
+        lines += [f"  {line}" for line in (last_lines(logs[CONSOLE], 15) if CONSOLE in logs else ())]
     if step.standing.status is not None and step.standing.status.exit_code == EXIT_RESUMABLE:
         lines.append("PipelineRun.resume() goes on from there")
     lines.append(f"logs: {run.logs if run.logs.exists() else logs.get(CONSOLE, run.output)}")
@@ -84,9 +85,3 @@ def _last_traceback(logs: Mapping[str, Path]) -> str:
             if at >= 0:
                 return printable(text[at:].strip(), keep="\n\t")
     return ""
-
-
-def _last_lines(console: Path | None) -> Iterator[str]:
-    if console is not None:
-        lines = [line for line in end_of_text(console, _TAIL).splitlines() if line.strip()]
-        yield from (printable(line) for line in lines[-_LAST_LINES:])

@@ -46,16 +46,6 @@ def put_folder(folder: Path, name: str, source: Path) -> Path:
     return folder / name
 
 
-def end_of_text(file: Path, most: int) -> str:
-    """The last bytes of a text, ``most`` of them; empty where it cannot be read."""
-    try:
-        with open(file, "rb") as opened:
-            opened.seek(max(0, os.fstat(opened.fileno()).st_size - most))
-            return opened.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def all_files(folder: Path, prefix: str) -> dict[str, Path]:
     """Name → path of each file below a folder; names begin with ``prefix``. What is being written is left out.
 

@@ -17,8 +17,15 @@
 #SBATCH --exclusive
 
 export MPI_PRS_SIGNAL_LEAD=180
+# A line of slurm.setup that fails ends the job; what fails inside a file that it reads is that file's affair.
+trap 'code=$?
+    if [ ${#BASH_SOURCE[@]} = 1 ]; then
+        echo "error: this line of slurm.setup failed with exit code $code: $BASH_COMMAND" >&2
+        exit 2
+    fi' ERR
 module load cuda
 source "$HOME/venv/bin/activate"
+trap - ERR
 workers=1 # on each node
 
 unset SLURM_NTASKS_PER_NODE # else srun takes it for its own
