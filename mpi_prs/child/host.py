@@ -82,7 +82,7 @@ from mpi_prs.wire.channel import (
     ProcessPhase,
     Slot,
 )
-from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, shorten
+from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, is_out_of_memory, shorten
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import ProcessSettings
 
@@ -334,7 +334,8 @@ class Host:
         text = "" if kind is FailureKind.WRONG_TYPE else shorten(user_traceback(error), _LONGEST_TRACEBACK)
         seconds = time.monotonic() - began
         code, pause = _asked_by(error)
-        return Failure(kind, message, text, number, attempt, self._process, seconds=seconds, code=code, pause=pause)
+        failure = Failure(kind, message, text, number, attempt, self._process, seconds=seconds, code=code, pause=pause)
+        return replace(failure, out_of_memory=is_out_of_memory(error))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """A copy of this process that the script has forked has no business here; what it raised is for the log."""

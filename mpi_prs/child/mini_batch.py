@@ -27,6 +27,7 @@ from collections import deque
 from typing import Any
 
 from mpi_prs.core.partition_values import partition_values
+from mpi_prs.wire.parts import is_part, mini_batch_of
 
 _ENCODING = sys.getfilesystemencoding()
 _LENGTH = struct.Struct("<I")
@@ -77,10 +78,13 @@ class MiniBatchContext:
         global_row_index_lower_bound: number of the first row over all inputs, or ``None`` where it is not known: rows
             of text files are not counted beforehand.
         retry_count: 0 at the first try.
+        is_part: whether these are only some items of the mini-batch, which has failed as a whole
+            (``bisect_on_failure``), or of which only these have (``--only-failed``).
     """
 
-    def __init__(self, minibatch_index: int, retry_count: int) -> None:
-        self.minibatch_index = minibatch_index
+    def __init__(self, number: int, retry_count: int) -> None:
+        self.minibatch_index = mini_batch_of(number)
+        self.is_part = is_part(number)
         self.partition_key_value: dict[str, Any] | None = None
         self.dataset: MiniBatchDataset | None = None
         self.global_row_index_lower_bound: int | None = None
@@ -96,7 +100,7 @@ def file_mini_batch(payload: memoryview, number: int) -> MiniBatch:
     Paths are decoded as ``os.fsdecode`` does, so a name that is not valid text still opens the file.
     """
     batch = MiniBatch(str(payload, _ENCODING, "surrogateescape").split("\0"))
-    batch.task_id = str(number)
+    batch.task_id = str(mini_batch_of(number))
     return batch
 
 

@@ -32,6 +32,7 @@ from mpi_prs.inputs.partition_by import with_key_columns
 from mpi_prs.inputs.payload import pack, parts_of, paths_of, unpack
 from mpi_prs.inputs.segment import Segments
 from mpi_prs.storage.credentials import Storage
+from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
 
 _log = logging.getLogger("mpi_prs.loading")
 
@@ -92,24 +93,31 @@ class MiniBatchLoader:
 
     def affinity(self, number: int) -> int | None:
         """Mini-batches with the same number share what is decoded for them; ``None``: with nobody."""
-        header, _ = unpack(self._manifest.payload(number))
+        header, _ = unpack(self._manifest.payload(mini_batch_of(number)))
         parts = header.get("parts")
         if not parts or len(parts) > 1 or (part := Part(*parts[0])).group < 0:
             return None
         return hash((part.file, part.group))
 
     def load(self, number: int) -> LoadedMiniBatch:
-        """Load one mini-batch; blocks.
+        """Load one mini-batch, or a part of one; blocks.
 
         Raises:
             InputError: it cannot be read.
             OSError: there is no memory or no space left.
         """
-        header, rest = unpack(self._manifest.payload(number))
-        input = self._manifest.input_of(number)
+        mini_batch = mini_batch_of(number)
+        header, rest = unpack(self._manifest.payload(mini_batch))
+        input = self._manifest.input_of(mini_batch)
         told = {"input": input, "partition": header.get("partition")}
         if "parts" in header:
             return self._load_table(number, input, header, told)
+        if is_part(number):
+            each = rest.split(b"\0")
+            some = slice(*bounds(number, len(each)))
+            rest = b"\0".join(each[some])
+            if "members" in header:
+                header["members"] = header["members"][some]
         paths = paths_of(rest)
         staging = self._staging[input]
         if staging is None:  # another input of the job is staged
@@ -129,18 +137,24 @@ class MiniBatchLoader:
         batches = self._read(number, input, header, parts)
         skipped = sum(batch.skipped for batch in batches)
         told["paths"] = list(dict.fromkeys(part.file for part in parts))
-        if self._manifest.exact:
-            told["row_index"] = self._manifest.first_item(number)
+        data: Any
         if isinstance(batches[0].data, dict):
-            arrays = _joined_arrays([batch.data for batch in batches])
-            rows = len(next(iter(arrays.values()))) if arrays else 0
-            segment, told["arrays"] = self._segments.of_arrays(arrays)
+            data = _joined_arrays([batch.data for batch in batches])
+            rows = len(next(iter(data.values()))) if data else 0
         else:
-            table = self._table(input, header, parts, batches)
-            rows = table.num_rows
-            segment = self._segments.of_table(table)
+            data = self._table(input, header, parts, batches)
+            rows = data.num_rows
+        start, stop = bounds(number, rows + skipped)  # records that are skipped count behind the others
+        if is_part(number):
+            data = _slice(data, start, min(stop, rows))
+        if self._manifest.exact:
+            told["row_index"] = self._manifest.first_item(mini_batch_of(number)) + start
+        if isinstance(data, dict):
+            segment, told["arrays"] = self._segments.of_arrays(data)
+        else:
+            segment = self._segments.of_table(data)
         told["segment"] = segment.path
-        return LoadedMiniBatch(rows + skipped, pack(told), segment.capacity, partial(self._segments.release, segment))
+        return LoadedMiniBatch(stop - start, pack(told), segment.capacity, partial(self._segments.release, segment))
 
     def read_table(self, number: int) -> Any:
         """The rows of one mini-batch of a table, as a ``pyarrow.Table``.
@@ -223,6 +237,14 @@ class MiniBatchLoader:
         for staging in self._staging:
             if staging is not None:
                 staging.close()
+
+
+def _slice(data: Any, start: int, stop: int) -> Any:
+    """Some of the rows of a table, or of arrays; none where it stops before it starts."""
+    stop = max(start, stop)
+    if isinstance(data, dict):
+        return {name: array[start:stop] for name, array in data.items()}
+    return data.slice(start, stop - start)
 
 
 def _nothing() -> None:

@@ -61,5 +61,24 @@ def names(manifest: Manifest, mini_batch: int) -> list[str]:
     return _ranges(parts_of(header), unit)
 
 
+def names_of_items(manifest: Manifest, mini_batch: int, items: Sequence[int]) -> list[str]:
+    """Some items of a mini-batch, counted from 0, for people: paths of files; of tables, rows of files."""
+    payload = manifest.payload(mini_batch)
+    header, rest = ({}, payload) if manifest.kind == PLAIN else unpack(payload)
+    if "parts" in header:
+        return [_row(parts_of(header), item) for item in items]
+    paths = paths_of(rest)
+    return [paths[item] if item < len(paths) else f"item {item} of {len(paths)}" for item in items]
+
+
+def _row(parts: Sequence[Part], item: int) -> str:
+    first = parts[0]
+    if len(parts) > 1:
+        return f"{first.file} and {len(parts) - 1} more, row {item + 1} of them all"
+    if first.first_row < 0:
+        return f"{first.file}, row {item + 1} of those from byte {first.start} on"
+    return f"{first.file}, row {first.first_row + item + 1}"
+
+
 def _ranges(parts: Sequence[Part], unit: str) -> list[str]:
     return [f"{part.file}, {unit} {part.start} to {part.stop - 1}" for part in parts]

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import RECORD_TYPE, Results, read_journal
+from mpi_prs.output.journal import RECORD_TYPE, LostItems, Results, read_journal
+from mpi_prs.wire.parts import FIRST_PART
 from mpi_prs.wire.record import RECORD
 
 GROUP = 1 << 14
@@ -22,13 +23,16 @@ class Columns:
     """Finished mini-batches, in the order of the journal.
 
     Attributes:
-        records: structured array; the fields are those of :class:`mpi_prs.wire.record.Record`.
+        records: structured array; the fields are those of :class:`mpi_prs.wire.record.Record`. In place of a part there
+            is the mini-batch that it is of.
+        ways: 0, or which part of the mini-batch it is, int64; see :mod:`mpi_prs.wire.parts`.
         workers: the rank that had each, uint32.
         offsets: where the rows of each start in the file in order of arrival, uint64.
         nodes: rank → node, of the start that these are from.
     """
 
     records: Any
+    ways: Any
     workers: Any
     offsets: Any
     nodes: dict[int, str]
@@ -39,6 +43,9 @@ class Listener(Protocol):
 
     def take_columns(self, columns: Columns) -> None:
         """Some thousand finished mini-batches."""
+
+    def take_lost(self, lost: LostItems) -> None:
+        """Items that failed each for itself."""
 
     def take_event(self, event: dict[str, Any]) -> None:
         """Anything else, in its order."""
@@ -56,22 +63,27 @@ def listen(journal: Path, *listeners: Listener, mini_batches: int | None = None)
         for listener in listeners:
             if isinstance(part, Columns):
                 listener.take_columns(part)
+            elif isinstance(part, LostItems):
+                listener.take_lost(part)
             else:
                 listener.take_event(part)
 
 
-def _check(part: Columns | dict[str, Any], mini_batches: int, journal: Path) -> None:
-    numbers = part.records["mini_batch"] if isinstance(part, Columns) else np.array([part.get("mini_batch", 0)])
+def _check(part: Columns | LostItems | dict[str, Any], mini_batches: int, journal: Path) -> None:
+    if isinstance(part, Columns):
+        numbers = part.records["mini_batch"]
+    else:
+        numbers = np.array([part.mini_batch if isinstance(part, LostItems) else part.get("mini_batch", 0)])
     if numbers.min() < 0 or numbers.max() >= mini_batches:
         raise OutputError(
             f"{journal} names a mini-batch that the run does not have, of {mini_batches}: it is not as it was written"
         )
 
 
-def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[str, Any]]:
-    """The finished mini-batches in groups of about ``group``, and the events as they were written.
+def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | LostItems | dict[str, Any]]:
+    """The finished mini-batches in groups of about ``group``, the items that failed, and the events as written.
 
-    Events come in their order. Mini-batches come a little late, though never later than the next ``start`` or
+    Events and items come in their order. Mini-batches come a little late, though never later than the next ``start`` or
     ``workers`` event. Costs about 3 µs a frame and 0.1 µs a mini-batch; memory: one group.
 
     Raises:
@@ -81,6 +93,7 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | dict[s
     frames: list[Results] = []
     waiting = 0
     for entry in read_journal(journal):
+        yield from entry.lost
         if entry.results is not None and entry.results.records:
             frames.append(entry.results)
             waiting += len(entry.results.records) // RECORD.size
@@ -114,6 +127,10 @@ _MOST = {"started": 2.5e11, "run": 1e9, "overhead": 1e9}
 
 def _columns(frames: list[Results], nodes: dict[int, str]) -> Columns:
     records = _sane(np.frombuffer(b"".join(frame.records for frame in frames), RECORD_TYPE))
+    ways = records["mini_batch"] // FIRST_PART
+    if ways.any():
+        records = records.copy()
+        records["mini_batch"] %= FIRST_PART
     counts = [len(frame.records) // RECORD.size for frame in frames]
     before = np.cumsum(records["length"]) - records["length"]  # bytes of rows before each one, in this group
     firsts = np.cumsum([0, *counts[:-1]])
@@ -121,4 +138,4 @@ def _columns(frames: list[Results], nodes: dict[int, str]) -> Columns:
     workers = np.fromiter(
         chain.from_iterable(repeat(frame.worker, n) for frame, n in zip(frames, counts, strict=True)), np.uint32
     )
-    return Columns(records, workers, before + np.repeat(starts, counts), nodes)
+    return Columns(records, ways, workers, before + np.repeat(starts, counts), nodes)

@@ -16,9 +16,10 @@ from mpi_prs.core.errors import OutputError
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import count, many, printable
 from mpi_prs.inputs.manifest import Manifest
-from mpi_prs.inputs.payload import names
+from mpi_prs.inputs.payload import names, names_of_items
 from mpi_prs.monitor.columns import Columns, listen
 from mpi_prs.monitor.status import outcome, read_status
+from mpi_prs.output.journal import LostItems
 
 SHORT = "short"
 """The reason of items that ``run()`` did not return, of a mini-batch that is done."""
@@ -56,6 +57,13 @@ class _WhatFailed(abc.ABC):
         elif event["event"] == "failed":
             self.failed(event)
 
+    def take_lost(self, lost: LostItems) -> None:
+        self.lost(lost)
+
+    @abc.abstractmethod
+    def lost(self, lost: LostItems) -> None:
+        """Items of a mini-batch have failed each for itself."""
+
     @abc.abstractmethod
     def short(self, what: Short) -> None:
         """A mini-batch that is done returned too few."""
@@ -79,6 +87,10 @@ class FailedItems(_WhatFailed):
     Behind these, one that failed gives a line for each file, or for each range of a table's rows or bytes::
 
         {"item": path or range, "mini_batch", "reason", "message", "attempts", "node", "process", "log"}
+
+    and an item that failed for itself the same, of its own, with "traceback". Of a table it is a row::
+
+        "path, row 17", or "path, row 17 of those from byte 4096 on"
 
     Bytes of a path that are no text come back as :func:`os.fsdecode` would give them. Memory: bounded.
 
@@ -124,6 +136,19 @@ class FailedItems(_WhatFailed):
             self._failures.write(json.dumps({"item": item, **told}).encode("ascii") + b"\n")
         self._items_of_failures += self._manifest.items_of(number)
 
+    def lost(self, lost: LostItems) -> None:
+        failure = lost.failure
+        told = {
+            "mini_batch": lost.mini_batch,
+            "reason": failure["kind"],
+            "message": failure["message"],
+            "attempts": failure["attempt"],
+            **{name: failure[name] for name in ("node", "process", "log", "traceback")},
+        }
+        for item in names_of_items(self._manifest, lost.mini_batch, lost.at):
+            self._failures.write(json.dumps({"item": item, **told}).encode("ascii") + b"\n")
+        self._items_of_failures += len(lost.at)
+
     def reopened(self) -> None:
         self._failures.seek(0)
         self._failures.truncate()
@@ -149,7 +174,7 @@ class _Group:
         general: the same, without what varies.
         varies: whether the messages differ.
         failures, items: how many mini-batches and items.
-        mini_batches: some of them.
+        mini_batches: some of them, and which of their items failed; ``None``: all, or it is not known.
         traceback, logs: of some of them.
     """
 
@@ -158,17 +183,19 @@ class _Group:
     varies: bool = False
     failures: int = 0
     items: int = 0
-    mini_batches: list[int] = field(default_factory=list)
+    mini_batches: list[tuple[int, list[int] | None]] = field(default_factory=list)
     traceback: str = ""
     logs: list[str] = field(default_factory=list)
 
-    def add(self, mini_batch: int, items: int, reason: str, traceback: str, log: str) -> None:
+    def add(
+        self, mini_batch: int, items: int, reason: str, traceback: str, log: str, at: list[int] | None = None
+    ) -> None:
         self.failures += 1
         self.items += items
         self.varies |= reason != self.reason
         self.traceback = self.traceback or traceback
         if len(self.mini_batches) < _EXAMPLES:
-            self.mini_batches.append(mini_batch)
+            self.mini_batches.append((mini_batch, at))
         if log and log not in self.logs and len(self.logs) < _EXAMPLES:
             self.logs.append(log)
 
@@ -247,6 +274,14 @@ class _Groups(_WhatFailed):
         traceback, log = event.get("traceback", ""), event.get("log", "")
         _group(self._failed, reason).add(number, self._manifest.items_of(number), reason, traceback, log)
 
+    def lost(self, lost: LostItems) -> None:
+        failure = lost.failure
+        first_line = failure["message"].partition("\n")[0]
+        reason = f"{failure['kind']}: {first_line[:_LONGEST]}"
+        _group(self._failed, reason).add(
+            lost.mini_batch, len(lost.at), reason, failure["traceback"], failure["log"], lost.at
+        )
+
     def reopened(self) -> None:
         self._failed.clear()
 
@@ -291,8 +326,8 @@ def _described(group: _Group, manifest: Manifest) -> Iterator[str]:
     if group.traceback:
         yield "  an example:"
         yield from (f"    {line}" for line in printable(group.traceback.strip("\n"), keep="\n\t").split("\n"))
-    for number in group.mini_batches:
-        described = names(manifest, number)
+    for number, at in group.mini_batches:
+        described = names(manifest, number) if at is None else names_of_items(manifest, number, at)
         more = f" and {count(len(described) - 1)} more" if len(described) > 1 else ""
         yield f"  mini-batch {number}: {printable(described[0])}{more}"
     for log in group.logs:

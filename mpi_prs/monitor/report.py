@@ -15,6 +15,7 @@ from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.monitor.columns import Columns, listen
 from mpi_prs.monitor.failed import FailedItems
 from mpi_prs.monitor.statistics import Statistics, StatisticsReader
+from mpi_prs.output.journal import LostItems
 
 # In the order of the file; a name that is not a field of the record is computed below.
 _COLUMNS = {
@@ -68,6 +69,9 @@ class ProcessedMiniBatches:
 
     def take_columns(self, columns: Columns) -> None:
         pyarrow.csv.write_csv(_table(columns), self._file, self._options)
+
+    def take_lost(self, lost: LostItems) -> None:
+        """Only finished mini-batches are listed."""
 
     def take_event(self, event: dict[str, Any]) -> None:
         """Only finished mini-batches are listed."""

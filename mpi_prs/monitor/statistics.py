@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mpi_prs.monitor.columns import Columns, listen
+from mpi_prs.output.journal import LostItems
 from mpi_prs.wire.failure import FailureKind
+from mpi_prs.wire.parts import is_part
 
 
 @dataclass
@@ -76,10 +78,13 @@ class Statistics:
 
     Attributes:
         failed: mini-batches that failed for good.
-        items_failed: their items, and those that ``run()`` did not return of others.
+        items_failed: their items, those that failed each for itself, and those that ``run()`` did not return of others.
+        items_alone: of these, those that failed each for itself.
+        parts: calls of ``run()`` with a part of a mini-batch, done and failed.
         retried: failed attempts that were followed by another one.
         failures: attempts that failed, by kind (see :class:`mpi_prs.wire.failure.FailureKind`).
-        total: all finished mini-batches.
+        total: all finished mini-batches, and parts of some.
+        done: mini-batches that are finished, or a part of which is.
         nodes: what each node finished.
         workers: what each worker finished; the key is its node and its rank.
         starts: each start.
@@ -92,9 +97,12 @@ class Statistics:
 
     failed: int = 0
     items_failed: int = 0
+    items_alone: int = 0
+    parts: int = 0
     retried: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     total: Work = field(default_factory=Work)
+    done: int = 0
     nodes: dict[str, Work] = field(default_factory=dict)
     workers: dict[tuple[str, int], Work] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
@@ -140,6 +148,8 @@ class StatisticsReader:
         self._runs = bytearray()  # float32, seconds of every run()
         self._missing = 0  # items that finished mini-batches did not return
         self._items_of_failed = 0
+        self._divided: set[int] = set()  # mini-batches of which a part is done or failed
+        self._whole: set[int] = set()  # and of these, or others of which items failed, those that are counted as whole
         self._failed_on: dict[int, str] = {}  # mini-batch → node where it failed first; "": it has failed on two
 
     def take_columns(self, columns: Columns) -> None:
@@ -150,6 +160,11 @@ class StatisticsReader:
         self._runs += records["run"].tobytes()
         amounts = (len(records), int(items.sum()), float(runs.sum()), float(overheads.sum()))
         statistics.total.add(*amounts)
+        if columns.ways.any():
+            of_parts = columns.ways > 0
+            self._divided.update(records["mini_batch"][of_parts].tolist())
+            statistics.parts += int(of_parts.sum())
+        statistics.done += int((columns.ways == 0).sum())
         start = self._start()
         start.work.add(*amounts)
         start.saw(float(records["started"].min()), float((records["started"] + runs).max()))
@@ -165,24 +180,39 @@ class StatisticsReader:
             ):
                 work.add(mini_batches, int(got), run, overhead)
 
+    def take_lost(self, lost: LostItems) -> None:
+        statistics = self._statistics
+        statistics.items_alone += len(lost.at)
+        if not is_part(lost.number):
+            self._whole.add(lost.mini_batch)
+            return
+        self._divided.add(lost.mini_batch)
+        statistics.parts += 1
+        self._count_failure(lost.failure)
+
+    def _count_failure(self, failure: Mapping[str, Any]) -> None:
+        self._start().failures[failure["kind"]] += 1
+        self._start().failed_seconds += failure["seconds"]
+        self._statistics.failures[failure["kind"]] += 1
+
     def take_event(self, event: dict[str, Any]) -> None:
         statistics, name = self._statistics, event["event"]
         if name == "start":
             statistics.starts.append(Start())
             statistics.benched.clear()
-        elif name in ("attempt_failed", "failed"):
-            self._start().failures[event["kind"]] += 1
-            self._start().failed_seconds += event["seconds"]
-            statistics.failures[event["kind"]] += 1
-            if event["kind"] != FailureKind.WORKER_LOST.value:  # then nobody knows what it was
+        elif name in ("attempt_failed", "failed", "halved"):
+            self._count_failure(event)
+            if name == "halved" and is_part(event["part"]):
+                statistics.parts += 1
+            elif event["kind"] != FailureKind.WORKER_LOST.value:  # then nobody knows what it was
                 self._note_node(event["mini_batch"], event["node"])
             if name == "failed":
                 statistics.failed += 1
                 self._items_of_failed += self._items_of(event["mini_batch"])
-            else:
+            elif name == "attempt_failed":
                 statistics.retried += 1
         elif name == "reopened":
-            statistics.failed = self._items_of_failed = 0
+            statistics.failed = statistics.items_alone = self._items_of_failed = 0
         elif name == "worker_lost":
             statistics.lost_workers += 1
         elif name == "benched":
@@ -205,7 +235,8 @@ class StatisticsReader:
     def finish(self) -> Statistics:
         """The whole run."""
         statistics = self._statistics
-        statistics.items_failed = self._missing + self._items_of_failed
+        statistics.items_failed = self._missing + self._items_of_failed + statistics.items_alone
+        statistics.done += len(self._divided - self._whole)
         runs = np.frombuffer(self._runs, np.float32)
         if len(runs):
             half, most = ((len(runs) * percent + 99) // 100 - 1 for percent in (50, 95))

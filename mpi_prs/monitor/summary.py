@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.core.units import count, duration, printable, rate, size
+from mpi_prs.core.units import count, duration, many, printable, rate, size
 from mpi_prs.monitor.advice import Conditions, Slowest, advice, busy, slowest
 from mpi_prs.monitor.statistics import Statistics
 from mpi_prs.monitor.status import failed_on_two, outcome
@@ -48,9 +48,9 @@ class Summary:
             ("items", f"{count(statistics.total.items)} ok, {count(statistics.items_failed)} failed"),
             (
                 "mini-batches",
-                f"{count(statistics.total.mini_batches)} ok, {count(statistics.failed)} failed, "
-                f"{count(statistics.retried)} retried",
+                f"{count(statistics.done)} ok, {count(statistics.failed)} failed, {count(statistics.retried)} retried",
             ),
+            ("in parts", self._in_parts()),
             ("wall time", self._wall_time()),
             ("processes", self._processes()),
             ("throughput", rate(self.items_per_second) if self.items_per_second else ""),
@@ -88,6 +88,13 @@ class Summary:
             return ""
         p50, p95, longest = map(duration, (statistics.run_p50, statistics.run_p95, statistics.run_max))
         return f"p50 {p50}, p95 {p95}, longest {longest}"
+
+    def _in_parts(self) -> str:
+        statistics = self.statistics
+        if not statistics.parts and not statistics.items_alone:
+            return ""
+        alone = f"{many(statistics.items_alone, 'item')} failed alone"
+        return f"{alone}, {many(statistics.parts, 'call')} of run() with parts" if statistics.parts else alone
 
     def _slowest_node(self) -> str:
         found = self.slowest_node

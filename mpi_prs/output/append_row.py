@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
 from mpi_prs.core.free_space import FULL, free_space
 from mpi_prs.core.locks import is_still
 from mpi_prs.core.units import many
-from mpi_prs.output.journal import Journal, JournalEntry, Results, read_journal, write_all
+from mpi_prs.output.journal import Journal, JournalEntry, LostItems, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
 from mpi_prs.output.tracebacks import KeptTracebacks
@@ -39,6 +40,7 @@ from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD
 SYNC_SECONDS = 2.0
 SYNC_BYTES = 256 << 20
 _COPY_BYTES = 4 << 20
+_MOST_MESSAGES = 10_000  # in a frame: some MB
 _STORAGE_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota is used up",
@@ -120,12 +122,23 @@ class AppendRow:
 
     # Appending
 
-    def append(self, worker: int, records: bytes | memoryview, rows: bytes | memoryview) -> None:
-        """Write rows, then the frame that says that they are there. Two writes and two CRCs a call."""
+    def append(
+        self,
+        worker: int,
+        records: bytes | memoryview,
+        rows: bytes | memoryview,
+        lost: Sequence[LostItems] = (),
+    ) -> None:
+        """Write rows, then the frame that says that they are there. Two writes and two CRCs a call.
+
+        Args:
+            lost: the items of these mini-batches that failed each for itself.
+        """
         with self._storage():
             if rows:
                 write_all(self._descriptor, rows)
-            self.journal.results(Results(worker, self._end, len(rows), zlib.crc32(rows), bytes(records)))
+            results = Results(worker, self._end, len(rows), zlib.crc32(rows), bytes(records))
+            self.journal.results(results, self._kept(lost))
         self._end += len(rows)
         self._unsynced += len(rows) + len(records)
 
@@ -134,7 +147,14 @@ class AppendRow:
         if not self._end:
             self.append(0, b"", header)
 
-    def append_some(self, worker: int, records: memoryview, rows: memoryview, accepted: Iterable[bool]) -> None:
+    def append_some(
+        self,
+        worker: int,
+        records: memoryview,
+        rows: memoryview,
+        accepted: Iterable[bool],
+        lost: Sequence[LostItems] = (),
+    ) -> None:
         """As :meth:`append`, but only those records, and their rows, that are accepted."""
         position = 0
         kept_records, kept_rows = [], []
@@ -146,9 +166,9 @@ class AppendRow:
                 kept_rows.append(rows[position : position + length])
             position += length
         if kept_records:
-            self.append(worker, b"".join(kept_records), b"".join(kept_rows))
+            self.append(worker, b"".join(kept_records), b"".join(kept_rows), lost)
 
-    def append_file(self, worker: int, record: bytes, path: Path) -> None:
+    def append_file(self, worker: int, record: bytes, path: Path, lost: Sequence[LostItems] = ()) -> None:
         """As :meth:`append`, with the rows in a file of their own, copied in pieces of 4 MiB."""
         crc = length = 0
         try:
@@ -167,9 +187,22 @@ class AppendRow:
                 f"{fields[LENGTH]}. All mini-batches on record are safe; give the same command again to go on"
             )
         with self._storage():
-            self.journal.results(Results(worker, self._end, length, crc, record))
+            self.journal.results(Results(worker, self._end, length, crc, record), self._kept(lost))
         self._end += length
         self._unsynced += length
+
+    def _kept(self, lost: Sequence[LostItems]) -> list[LostItems]:
+        """As the journal keeps them: each distinct traceback once, before them; what is alike together."""
+        kept: dict[str, LostItems] = {}
+        for each in lost:
+            traceback, failure = self._tracebacks.shortened({**each.failure, "item": -1, "seconds": 0.0})
+            if traceback is not None:
+                self.event("traceback", **traceback)
+            if len(kept) >= _MOST_MESSAGES:
+                failure["message"] = f"{failure['kind']}: one of too many messages, see {failure['log']}"
+            key = json.dumps([each.number, failure])
+            kept.setdefault(key, LostItems(each.number, each.items, [], failure)).at.extend(each.at)
+        return list(kept.values())
 
     def event(self, event: str, **fields: object) -> None:
         """Write an event into the journal."""

@@ -7,6 +7,11 @@ A line that names the run, and frames. Each has a CRC, so a torn tail is recogni
 
 ``RESULTS``   worker u32, output offset u64, output length u64, CRC of these rows u32, records (48 bytes each)
 ``EVENT``     JSON: ``{"event": "start" | "attempt_failed" | "failed" | "synced" | "damaged" | "complete" | …}``
+``ITEMS``     bytes of RESULTS u32, and these, as above; JSON: items that failed each for itself (:class:`LostItems`)
+
+Items that failed stand in one frame with the results of the others, so that they are on record together. In records and
+in LostItems the number of a mini-batch may be that of a part (:mod:`mpi_prs.wire.parts`). A version that knows neither
+refuses such a journal.
 
 A RESULTS frame is written after its rows, so rows that no frame names are cut off at the next start. A process that is
 killed loses nothing by this: what was written is in the kernel. A machine that dies may lose, or fill with zeros, what
@@ -26,8 +31,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -37,6 +42,7 @@ from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import NoRegularFile, own_file
 from mpi_prs.output.tracebacks import ReadTracebacks
 from mpi_prs.wire.failure import shorten
+from mpi_prs.wire.parts import mini_batch_of
 from mpi_prs.wire.record import RECORD, RECORD_FIELDS, RECORD_TYPES
 
 RECORD_TYPE = np.dtype(list(zip(RECORD_FIELDS, RECORD_TYPES, strict=True)))
@@ -50,6 +56,7 @@ _HEAD_BYTES = len(_NAMED) + 32 + 1
 _TORN_HEAD = re.compile(_NAMED + rb"[0-9a-f]{0,32}")
 _FRAME = struct.Struct("<IIB")
 _RESULTS = struct.Struct("<IQQI")
+_ITEMS = struct.Struct("<I")
 _LARGEST = 1 << 28
 
 
@@ -58,6 +65,7 @@ class FrameKind(enum.IntEnum):
 
     RESULTS = 1
     EVENT = 2
+    ITEMS = 3
 
 
 class Results(NamedTuple):
@@ -83,12 +91,38 @@ class Results(NamedTuple):
 
 
 @dataclass(frozen=True)
+class LostItems:
+    """Items of a mini-batch that failed each for itself, and for the same reason.
+
+    Attributes:
+        number: of the mini-batch, or the part, that they failed in.
+        items: how many the mini-batch has.
+        at: which of these they are, from 0.
+        failure: as of an attempt, with "kind", "message", "traceback", "attempt", "node", "process", "log", "seconds".
+    """
+
+    number: int
+    items: int
+    at: list[int]
+    failure: Mapping[str, Any]
+
+    @property
+    def mini_batch(self) -> int:
+        """The mini-batch that they are of."""
+        return mini_batch_of(self.number)
+
+
+@dataclass(frozen=True)
 class JournalEntry:
-    """One frame as it was read: either results or an event; ``end`` is the offset in the journal behind it."""
+    """One frame as it was read: results, an event, or failed items, these perhaps with the results that they belong to.
+
+    ``end`` is the offset in the journal behind it.
+    """
 
     results: Results | None
     event: dict[str, Any] | None
     end: int
+    lost: Sequence[LostItems] = ()
 
 
 def is_journal(path: Path) -> bool:
@@ -114,10 +148,14 @@ class Journal:
             os.ftruncate(self._descriptor, 0)
             write_all(self._descriptor, b"%s%s\n" % (_NAMED, run.encode()) if run else _NAMELESS)
 
-    def results(self, results: Results) -> None:
-        """Record finished mini-batches, once their rows are written."""
+    def results(self, results: Results, lost: Sequence[LostItems] = ()) -> None:
+        """Record finished mini-batches, once their rows are written, and those of their items that failed."""
         head = _RESULTS.pack(results.worker, results.offset, results.length, results.crc)
-        self._append(FrameKind.RESULTS, head + results.records)
+        if not lost:
+            self._append(FrameKind.RESULTS, head + results.records)
+            return
+        told = json.dumps([asdict(each) for each in lost]).encode()
+        self._append(FrameKind.ITEMS, _ITEMS.pack(len(head) + len(results.records)) + head + results.records + told)
 
     def event(self, event: str, **fields: Any) -> None:
         """Record anything else."""
@@ -174,13 +212,13 @@ def read_journal(path: Path, run: str | None = None) -> Iterator[JournalEntry]:
                 return
             end += _FRAME.size + length
             try:
-                results, event = _parse(kind, body)
+                entry = _parse(kind, body, end, tracebacks)
             except (ValueError, RecursionError, struct.error) as error:
                 raise OutputError(
                     f"{path} has an entry before byte {end} that is not of ours ({error}): start the run anew with "
                     "--overwrite"
                 ) from None
-            yield JournalEntry(results, event and tracebacks.take(event), end)
+            yield entry
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -190,32 +228,59 @@ def _opened(path: Path) -> BinaryIO:
         raise OutputError(str(error)) from None
 
 
-def _parse(kind: int, body: bytes) -> tuple[Results | None, dict[str, Any] | None]:
+def _parse(kind: int, body: bytes, end: int, tracebacks: ReadTracebacks) -> JournalEntry:
     """Raises ValueError, RecursionError, struct.error: its CRC is right, but nobody of us has written it."""
     if kind == FrameKind.RESULTS:
-        worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
-        records = body[_RESULTS.size :]
-        if len(records) % RECORD.size:
-            raise ValueError("a record is cut off")
-        return Results(worker, offset, length, rows_crc, records), None
+        return JournalEntry(_results(body), None, end)
+    if kind == FrameKind.ITEMS:
+        (length,) = _ITEMS.unpack_from(body)
+        told = json.loads(body[_ITEMS.size + length :])
+        if not isinstance(told, list):
+            raise ValueError("it tells of no items")
+        lost = [_lost_items(each, tracebacks) for each in told]
+        return JournalEntry(_results(body[_ITEMS.size : _ITEMS.size + length]), None, end, lost)
     if kind != FrameKind.EVENT:
         raise ValueError(f"it is of the kind {kind}")
     event = json.loads(body)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError("it is no event")
     fields = _FIELDS.get(event["event"])
-    if fields is None:
-        return None, event
+    if fields is not None:
+        event = _checked(event, fields, event["event"])
+    return JournalEntry(None, tracebacks.take(event), end)
+
+
+def _results(body: bytes) -> Results:
+    worker, offset, length, rows_crc = _RESULTS.unpack_from(body)
+    records = body[_RESULTS.size :]
+    if len(records) % RECORD.size:
+        raise ValueError("a record is cut off")
+    return Results(worker, offset, length, rows_crc, records)
+
+
+def _lost_items(told: Any, tracebacks: ReadTracebacks) -> LostItems:
+    if not isinstance(told, dict):
+        raise ValueError("it tells of no items")
+    found = _checked(told, _ITEMS_FIELDS, "items")
+    failure = tracebacks.take({"event": "items", **_checked(found["failure"], _FAILURE, "items")})
+    at = found["at"]
+    if not at or not all(_is_like(item, _COUNT) and item < found["items"] for item in at):
+        raise ValueError(f"items: at is {shorten(repr(at), 40)}")
+    return LostItems(found["number"], found["items"], at, failure)
+
+
+def _checked(told: Mapping[str, Any], fields: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """With the defaults of what is not there; raises ValueError for what is not as it should be."""
     found = {name: default for name, default in fields.items() if default is not _COUNT}
-    found |= {name: 0.0 if _is_infinite(value) else value for name, value in event.items()}
+    found |= {name: 0.0 if _is_infinite(value) else value for name, value in told.items()}
     for name, default in fields.items():
         if not _is_like(found.get(name), default):
-            raise ValueError(f"{event['event']}: {name} is {shorten(repr(found.get(name)), 40)}")
+            raise ValueError(f"{what}: {name} is {shorten(repr(found.get(name)), 40)}")
     if not _is_like(found.get("traceback_id", 0), _COUNT):
-        raise ValueError(f"{event['event']}: traceback_id is {shorten(repr(event['traceback_id']), 40)}")
+        raise ValueError(f"{what}: traceback_id is {shorten(repr(told['traceback_id']), 40)}")
     if not _is_like(found.get("time", 0.0), 0.0):
-        raise ValueError(f"{event['event']}: time is {shorten(repr(event['time']), 40)}")
-    return None, found
+        raise ValueError(f"{what}: time is {shorten(repr(told['time']), 40)}")
+    return found
 
 
 def _is_infinite(value: Any) -> bool:
@@ -227,21 +292,24 @@ def _is_like(value: Any, default: Any) -> bool:
         return False
     if default is _COUNT:
         return isinstance(value, int) and value >= 0
-    if isinstance(default, dict):
+    if isinstance(default, dict) and default is not _ANY_DICT:
         return isinstance(value, dict) and all(rank.isdecimal() and isinstance(value[rank], str) for rank in value)
     return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
 _COUNT = object()
+_ANY_DICT: dict[str, Any] = {}
 _FAILURE: dict[str, Any] = {
     **{"mini_batch": _COUNT, "attempt": _COUNT, "kind": "exception", "message": "", "traceback": ""},
     **{"node": "", "process": -1, "log": "", "seconds": 0.0},
 }
+_ITEMS_FIELDS: dict[str, Any] = {"number": _COUNT, "items": _COUNT, "at": [], "failure": _ANY_DICT}
 _FIELDS: dict[str, dict[str, Any]] = {
     "start": {},
     "traceback": {"id": _COUNT, "text": ""},
     "attempt_failed": _FAILURE,
     "failed": _FAILURE,
+    "halved": {**_FAILURE, "items": _COUNT, "part": _COUNT},
     "synced": {"output": _COUNT, "modified": 0},
     "damaged": {"output": _COUNT},
     "workers": {"nodes": {}},

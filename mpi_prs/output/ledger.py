@@ -16,8 +16,9 @@ from typing import Any
 from mpi_prs.core.errors import OutputError
 from mpi_prs.core.files import own_file
 from mpi_prs.core.units import many
-from mpi_prs.output.journal import JournalEntry, read_journal
+from mpi_prs.output.journal import JournalEntry, LostItems, read_journal
 from mpi_prs.output.verification import first_damaged
+from mpi_prs.wire.parts import halves, is_part, mini_batch_of, part_of_one
 from mpi_prs.wire.record import ITEMS, MINI_BATCH, RECORD, RETURNED
 
 _log = logging.getLogger("mpi_prs.output")
@@ -42,6 +43,12 @@ class Numbers(Set[int]):
         self._count += not self._marks[number]
         self._marks[number] = 1
 
+    def discard(self, number: int) -> None:
+        """Take it out, if it is in."""
+        if number in self:
+            self._marks[number] = 0
+            self._count -= 1
+
     def __contains__(self, number: object) -> bool:
         return isinstance(number, int) and 0 <= number < len(self._marks) and bool(self._marks[number])
 
@@ -56,6 +63,21 @@ class Numbers(Set[int]):
 
 
 @dataclass
+class Divided:
+    """A mini-batch whose items did not fare alike.
+
+    Attributes:
+        items: how many it has.
+        left: its parts that are neither done nor failed; see :mod:`mpi_prs.wire.parts`.
+        failed: the items that failed each for itself.
+    """
+
+    items: int
+    left: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+
+
+@dataclass
 class Ledger:
     """What a journal says.
 
@@ -64,7 +86,8 @@ class Ledger:
         journal_end: bytes of the journal that hold.
         output_end: bytes of the output that hold.
         done: mini-batches that are done.
-        items: items of these.
+        divided: mini-batches of which some items failed for themselves, or some parts are left.
+        items: items of what is done, but for those that failed for themselves.
         short: how many of these items had no row in what ``run()`` returned.
         failed: mini-batches that failed for good.
         attempts: mini-batch → failed tries so far, of those that are neither done nor failed.
@@ -78,24 +101,63 @@ class Ledger:
     done: Numbers = field(default_factory=Numbers)
     items: int = 0
     short: int = 0
+    divided: dict[int, Divided] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
     starts: int = 0
     complete: bool = False
 
+    @property
+    def failed_items(self) -> int:
+        """Items that failed for themselves."""
+        return sum(len(each.failed) for each in self.divided.values())
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is anything that could be tried again."""
+        return bool(self.failed) or any(each.failed for each in self.divided.values())
+
     def take(self, entry: JournalEntry) -> None:
         """Add one entry. About 0.5 µs a record. Raises OutputError: it names a mini-batch twice, or one too many."""
         if entry.results is not None:
             for record in RECORD.iter_unpack(entry.results.records):
-                self._check(record[MINI_BATCH])
-                self.done.add(record[MINI_BATCH])
+                self._settle(record[MINI_BATCH])
                 self.items += record[ITEMS]
                 self.short += max(0, record[ITEMS] - record[RETURNED])
-                self.attempts.pop(record[MINI_BATCH], None)
             self.output_end = entry.results.end
+            for lost in entry.lost:
+                self._lose(lost)
         elif entry.event is not None:
             self._take_event(entry.event)
         self.journal_end = entry.end
+
+    def _settle(self, number: int) -> None:
+        """A mini-batch or a part of one: its items are done or failed."""
+        if not is_part(number):
+            self._check(number)
+            self.done.add(number)
+            self.attempts.pop(number, None)
+            return
+        divided = self.divided.get(mini_batch_of(number))
+        if divided is None or number not in divided.left:
+            raise OutputError(
+                f"the journal names a part of mini-batch {mini_batch_of(number)} that is not to be done: it is not as "
+                "it was written. Start the run anew with --overwrite"
+            )
+        divided.left.remove(number)
+        if not divided.left:
+            self.done.add(mini_batch_of(number))
+            if not divided.failed:
+                del self.divided[mini_batch_of(number)]
+
+    def _lose(self, lost: LostItems) -> None:
+        """Some items of what has just been settled, or all of a part."""
+        if lost.mini_batch not in self.done:
+            self._check(lost.mini_batch)
+        divided = self.divided.setdefault(lost.mini_batch, Divided(lost.items))
+        divided.failed.update(lost.at)
+        if lost.number in divided.left:
+            self._settle(lost.number)
 
     def _check(self, number: int) -> None:
         if number in self.done or not 0 <= number < self.mini_batches:
@@ -116,11 +178,26 @@ class Ledger:
             self._check(number)
             self.failed.add(number)
             self.attempts.pop(number, None)
+        elif kind == "halved":
+            self._check(number)
+            divided = self.divided.setdefault(number, Divided(event["items"]))
+            if is_part(event["part"]):
+                divided.left.discard(event["part"])
+            divided.left.update(halves(event["part"]))
+            self.attempts.pop(number, None)
         elif kind == "complete":
             self.complete = True
         elif kind == "reopened":
-            self.complete = False
-            self.failed.clear()
+            self.reopen()
+
+    def reopen(self) -> None:
+        """What has failed is to be tried again: of a mini-batch of which the rest is done, each item on its own."""
+        self.complete = False
+        self.failed.clear()
+        for number, divided in self.divided.items():
+            divided.left.update(part_of_one(number, item, divided.items) for item in divided.failed)
+            divided.failed.clear()
+            self.done.discard(number)
 
 
 def read_ledger(journal: Path, output: Path | None, run: str | None = None, mini_batches: int | None = None) -> Ledger:

@@ -16,6 +16,7 @@ process → worker
 ``SPILLED``           one record, then the path of the file that holds its rows
 ``FAILED``            JSON: a Failure of one attempt; its code may say that the process pauses or ends now
 ``HEADER``            the line above all rows, before the first rows of a DataFrame
+``ITEMS_FAILED``      JSON: a list of Failures, of ``count`` items of one mini-batch; its answer follows, of the others
 ``SKIPPED``           ``count`` mini-batches were not started, because the slot says to skip them
 ====================  =======================================================================================
 
@@ -48,6 +49,7 @@ class Kind(enum.IntEnum):
     SKIPPED = 9
     HEADER = 10
     CLEAR = 11
+    ITEMS_FAILED = 12
 
 
 HEADER = struct.Struct("<3sBIQ")  # _MARK, kind, count, bytes of the body

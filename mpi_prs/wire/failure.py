@@ -8,10 +8,12 @@ from __future__ import annotations
 import enum
 import json
 import signal
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpi_prs.wire.channel import CHANNEL_LOST_EXIT, ProcessPhase
+from mpi_prs.wire.parts import is_part, mini_batch_of
 
 
 class FailureKind(str, enum.Enum):
@@ -50,13 +52,13 @@ NO_RETRY, RESTART, STOP, SLEEP = "NoRetry", "RestartProcess", "StopProcess", "Sl
 
 @dataclass(frozen=True)
 class Failure:
-    """One failed attempt, or one failed start of a user process (``mini_batch`` is -1).
+    """One failed attempt, or one failed start of a user process (``mini_batch`` is -1), or one failed item.
 
     Attributes:
         kind: why.
         message: one line.
         traceback: the user's own traceback, or the last lines of the process's log; may be empty.
-        mini_batch: its number, from 0.
+        mini_batch: its number, from 0; or that of a part, see :mod:`mpi_prs.wire.parts`.
         attempt: the try that failed, from 1.
         process: number of the user process on its node, from 0.
         node: the node's name.
@@ -64,6 +66,9 @@ class Failure:
         log: the process's error log, where the whole story is.
         code: what the script asked for by a ParallelRunException, or its process by itself; empty: nothing.
         pause: seconds, where it asked for a pause.
+        out_of_memory: whether that is why, as far as it shows.
+        item: which of its items failed, from 0, where the others did not; -1: all of them.
+        items: how many items the mini-batch has, or the part; 0: that is not known.
     """
 
     kind: FailureKind
@@ -77,6 +82,9 @@ class Failure:
     log: str = ""
     code: str = ""
     pause: float = 0.0
+    out_of_memory: bool = False
+    item: int = -1
+    items: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -95,6 +103,43 @@ class Failure:
     def from_json(cls, data: bytes) -> Failure:
         """The inverse of :meth:`to_json`."""
         return cls.from_dict(json.loads(data))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there was not enough memory, of the machine or of a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "ResourceExhaustedError"}:  # PyTorch and CuPy; TensorFlow
+        return True
+    try:
+        text = str(error)
+    except Exception:  # of the script's own making
+        return False
+    return any(words in text for words in _OUT_OF_GPU_MEMORY)
+
+
+_OUT_OF_GPU_MEMORY = (
+    *("CUDA out of memory", "CUDA error: out of memory", "CUDA_ERROR_OUT_OF_MEMORY", "HIP out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "RESOURCE_EXHAUSTED: Out of memory"),
+)
+
+
+def name_of(failure: Failure) -> str:
+    """What failed, in a few words."""
+    of = "part of " if is_part(failure.mini_batch) else ""
+    item = f"item {failure.item} of " if failure.item >= 0 else ""
+    return f"{item}{of}mini-batch {mini_batch_of(failure.mini_batch)}"
+
+
+def pack_failures(failures: Iterable[Failure]) -> bytes:
+    """Several of them as UTF-8 JSON."""
+    return json.dumps([failure.to_dict() for failure in failures]).encode("ascii")
+
+
+def unpack_failures(data: bytes) -> list[Failure]:
+    """The inverse of :func:`pack_failures`."""
+    return [Failure.from_dict(fields) for fields in json.loads(data)]
 
 
 def shorten(text: str, most: int) -> str:

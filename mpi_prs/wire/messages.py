@@ -10,6 +10,7 @@ worker → master
 ``RESULTS``            number of records, records of 48 bytes, then their rows in the same order
 ``SPILLED``            one record, then the path of the file that holds its rows
 ``FAILED``             JSON: the Failure of one attempt
+``ITEMS_FAILED``       JSON: Failures of single items of a mini-batch, whose RESULTS or SPILLED follow
 ``GONE``               JSON: a user process has ended, and whether it is replaced; or it pauses until it is READY again
 ``GIVEN_BACK``         ranges that were not started: while draining, or since no user process is there for them
 ``HEARTBEAT``          empty: I am alive; the master says so too
@@ -54,6 +55,7 @@ class Tag(enum.IntEnum):
     GIVEN_BACK = 10
     HEADER = 11
     SEES = 12
+    ITEMS_FAILED = 13
     START = 20
     ASSIGN = 21
     DRAIN = 22

@@ -24,7 +24,7 @@ class Record(NamedTuple):
 
     Attributes:
         mini_batch: its number, from 0.
-        items: items given to ``run()``.
+        items: items given to ``run()``, so without those that failed before, each for itself.
         returned: length of what ``run()`` returned: the items that succeeded.
         attempt: the try that succeeded, from 1.
         process: number of the user process on its node, from 0.

@@ -94,7 +94,7 @@ class WorkerSettings:
     """All that a worker must know of the job.
 
     Attributes:
-        run_max_try: see the job config.
+        last_try: the attempt whose failure is final.
         run_root: the output folder, absolute, on the shared filesystem.
         run: names the run; its manifest has the name, too.
         token: names this start of the run; workers prove with it that they see the run directory.
@@ -115,7 +115,7 @@ class WorkerSettings:
         process: of its user processes.
     """
 
-    run_max_try: int
+    last_try: int
     run_root: str
     run: str
     token: str

@@ -60,6 +60,7 @@ class News:
     finished: int = 0
     spilled: list[tuple[bytes, str]] = field(default_factory=list)  # record, path
     failures: list[Failure] = field(default_factory=list)  # of attempts
+    items_failed: list[Failure] = field(default_factory=list)  # of single items of what is finished or spilled
     killed: str = ""  # why it has been condemned to be killed
     gone: bool = False
     init_failure: Failure | None = None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpi_prs.engine.worker.answers import is_answer
 from mpi_prs.wire.channel import Frame, Kind
-from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.failure import Failure, FailureKind, pack_failures
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.work import Chunk, State
 from tests.support.processes import process_settings
@@ -29,6 +29,11 @@ def failed(kind: FailureKind = FailureKind.EXCEPTION, number: int = 7, attempt: 
     return replace(Failure(kind, "no", mini_batch=number, attempt=attempt), **changes).to_json()
 
 
+def items_failed(*changes: dict[str, int]) -> bytes:
+    fields = {"mini_batch": 7, "attempt": 1, "item": 0, "items": 3}
+    return pack_failures(Failure(FailureKind.LOAD, "no", **{**fields, **each}) for each in changes)
+
+
 def holds(kind: int, count: int, body: bytes, *, state: State = State.READY, skips: bool = False) -> bool:
     return is_answer(Frame(kind, count, memoryview(body)), state, OUTSTANDING, skips, SETTINGS)
 
@@ -39,6 +44,8 @@ def holds(kind: int, count: int, body: bytes, *, state: State = State.READY, ski
         (Kind.RESULTS, 1, record(7, length=3) + b"abc", State.READY, False),
         (Kind.RESULTS, 3, record(7) + record(8, length=1) + record(4, 3) + b"a", State.READY, False),
         (Kind.FAILED, 1, failed(), State.READY, False),
+        (Kind.ITEMS_FAILED, 2, items_failed({"item": 0}, {"item": 2}), State.READY, False),
+        (Kind.ITEMS_FAILED, 1, items_failed({"mini_batch": 4, "attempt": 3}), State.READY, False),
         (Kind.FAILED, 1, failed(FailureKind.WRONG_TYPE, code="Sleep", pause=3.5), State.READY, False),
         (Kind.INIT_FAILED, 0, failed(FailureKind.INIT, -1, 0), State.STARTING, False),
         (Kind.SKIPPED, 3, b"", State.READY, True),
@@ -77,6 +84,15 @@ def test_answers_to_what_is_outstanding_hold(kind: Kind, count: int, body: bytes
         (Kind.FAILED, 1, failed(code="Sleep", pause=math.nan)),
         (Kind.FAILED, 1, failed(code="Sleep", pause=-1.0)),
         (Kind.FAILED, 1, failed(message=["no text"])),
+        (Kind.ITEMS_FAILED, 0, b"[]"),
+        (Kind.ITEMS_FAILED, 1, b"[7]"),
+        (Kind.ITEMS_FAILED, 1, items_failed({}, {})),
+        (Kind.ITEMS_FAILED, 2, items_failed({"item": 1}, {"item": 1})),
+        (Kind.ITEMS_FAILED, 1, items_failed({"item": 3})),
+        (Kind.ITEMS_FAILED, 1, items_failed({"item": -1})),
+        (Kind.ITEMS_FAILED, 1, items_failed({"mini_batch": 9})),
+        (Kind.ITEMS_FAILED, 1, items_failed({"attempt": 2})),
+        (Kind.ITEMS_FAILED, 2, items_failed({"item": 0}, {"item": 1, "mini_batch": 8})),
         (Kind.INIT_FAILED, 0, failed(FailureKind.INIT)),  # it has had its init()
         (Kind.SKIPPED, 1, b""),  # nobody has asked it to
         (Kind.WORK, 1, b""),

@@ -398,6 +398,10 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"inputs": ["a", {"table": "a.csv"}]}, ["inputs", "do not mix"]),
     ({"inputs": [{"table": "a.csv"}], "mini_batch_size": "10 MBytes"}, ["'10 MBytes'", "10MB", "5000rows"]),
     ({"partition_keys": ["user"], "mini_batch_size": 3}, ["partition_keys", "exclude each other", "remove one"]),
+    (
+        {"partition_keys": ["user"], "bisect_on_failure": True},
+        ["bisect_on_failure", "partition_keys exclude each other", "remove one"],
+    ),
     ({"arguments": ["${side_inputs.model}"]}, ["arguments", "side_inputs.model"]),
     ({"environment_variables": {"M": "${side_inputs.model}"}}, ["environment_variables", "side_inputs.model"]),
     ({"inputs": ["az://c/x?sig=abc"]}, ["inputs.0.files.0", "SAS token", "sas_token_file"]),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mpi_prs.core.files import replacing
 from mpi_prs.monitor.columns import Columns, listen, read_columns
 from mpi_prs.monitor.report import ProcessedMiniBatches
-from mpi_prs.output.journal import Journal, Results
+from mpi_prs.output.journal import Journal, LostItems, Results
 from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.parts import FIRST_PART
 from mpi_prs.wire.record import RECORD, Record
 
 T0 = 1_700_000_000.0
@@ -48,10 +49,10 @@ class Writer:
             named = {str(rank): node for rank, node in nodes.items()}
             self.journal.event("workers", nodes=named, processes=1, time=time)
 
-    def finish(self, worker: int, *records: Record) -> None:
+    def finish(self, worker: int, *records: Record, lost: Sequence[LostItems] = ()) -> None:
         length = sum(one.length for one in records)
         packed = b"".join(RECORD.pack(*one) for one in records)
-        self.journal.results(Results(worker, self.offset, length, zlib.crc32(b""), packed))
+        self.journal.results(Results(worker, self.offset, length, zlib.crc32(b""), packed), lost)
         self.offset += length
 
     def fail(self, mini_batch: int, *, final: bool = True, worker: int = 1, time: float = T0, **fields: Any) -> None:
@@ -77,7 +78,7 @@ def journal(tmp_path: Path) -> Iterable[Writer]:
 
 RECORDS = st.builds(
     Record,
-    mini_batch=st.integers(0, 10**12),
+    mini_batch=st.integers(0, FIRST_PART - 1),
     items=st.integers(1, 2**32 - 1),
     returned=st.integers(0, 2**32 - 1),
     attempt=st.integers(1, 5),

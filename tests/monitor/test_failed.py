@@ -16,7 +16,9 @@ from mpi_prs.inputs.manifest import PLAIN, Manifest, Plan, PlannedMiniBatch, wri
 from mpi_prs.monitor.failed import failed_report, generalised
 from mpi_prs.monitor.report import write_reports
 from mpi_prs.monitor.status import write_status
-from mpi_prs.wire.failure import FailureKind
+from mpi_prs.output.journal import LostItems
+from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.parts import part_of_one
 from tests.monitor.test_columns import Writer, record
 from tests.monitor.test_status import a_status
 
@@ -82,6 +84,37 @@ def test_a_mini_batch_that_returned_too_few_is_listed_as_one(run: Run) -> None:
             "message": "run() returned 1 of 3; which ones are missing is not known",
         }
     ]
+
+
+def lost(number: int, *at: int, **failure: Any) -> LostItems:
+    told = Failure(FailureKind.LOAD, "OSError: no", "File x", number, 2, 1, "n1", log="/logs/error.txt", **failure)
+    return LostItems(number, 3, list(at), told.to_dict())
+
+
+def test_an_item_that_failed_for_itself_is_listed_alone(run: Run) -> None:
+    run.journal.finish(1, record(0, items=3), record(2, items=1), lost=[lost(2, 0, 2)])
+    failed, lines = run.failed_items()
+    assert failed == 2
+    assert [line.pop("item") for line in lines] == ["/in/06.png", "/in/08.png"]
+    expected = {
+        **{"mini_batch": 2, "reason": "load", "message": "OSError: no", "attempts": 2, "node": "n1", "process": 1},
+        **{"log": "/logs/error.txt", "traceback": "File x"},
+    }
+    assert lines == [expected] * 2
+    report = run.report()
+    assert "2 items of 1 mini-batch failed, for 1 reason." in report
+    assert "mini-batch 2: /in/06.png and 1 more" in report
+    assert "--only-failed" in report
+    statistics, _ = write_reports(run.directory, run.manifest)
+    assert (statistics.done, statistics.total.items, statistics.items_failed, statistics.items_alone) == (2, 4, 2, 2)
+    run.journal.reopen()
+    run.journal.start({1: "n1"})
+    run.journal.finish(1, record(part_of_one(2, 0, 3), items=1))
+    run.journal.finish(1, lost=[lost(part_of_one(2, 2, 3), 2)])
+    failed, lines = run.failed_items()
+    assert (failed, [line["item"] for line in lines]) == (1, ["/in/08.png"])
+    statistics, _ = write_reports(run.directory, run.manifest)
+    assert (statistics.done, statistics.items_failed, statistics.parts) == (2, 1, 2)
 
 
 def test_what_was_reopened_has_not_failed(run: Run) -> None:

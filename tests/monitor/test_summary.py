@@ -25,6 +25,7 @@ def statistics(mini_batches: int = 800, mean_run: float = 0.9, **fields: object)
     """A run in which all went well, but for the fields that are given."""
     known = Statistics(
         total=work(mini_batches, mean_run),
+        done=mini_batches,
         nodes={"n1": work(mini_batches // 2, mean_run), "n2": work(mini_batches // 2, mean_run)},
         workers={("n1", 1): work(mini_batches // 2, mean_run), ("n2", 2): work(mini_batches // 2, mean_run)},
         starts=[Start(work=work(mini_batches, mean_run))],

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import RECORD_TYPE, Journal, JournalEntry, Results, read_journal
+from mpi_prs.output.journal import RECORD_TYPE, Journal, JournalEntry, LostItems, Results, read_journal
+from mpi_prs.output.ledger import Ledger, read_ledger
+from mpi_prs.wire.parts import halves, mini_batch_of, part_of_one
 from mpi_prs.wire.record import RECORD, RECORD_FIELDS, Record, unpack_records
 
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False)
@@ -206,8 +208,20 @@ NONSENSE = {
 }
 
 
+ITEMS = [
+    (3, struct.pack("<I", 24) + bytes(24) + told)
+    for told in (
+        *(b"", b"{}", b"[7]", b'[{"number": 1, "items": 2, "at": [0]}]'),
+        b'[{"number": 1, "items": 2, "at": [2], "failure": {"mini_batch": 1, "attempt": 1}}]',
+        b'[{"number": 1, "items": 2, "at": [], "failure": {"mini_batch": 1, "attempt": 1}}]',
+        b'[{"number": -1, "items": 2, "at": [1], "failure": {"mini_batch": 1, "attempt": 1}}]',
+    )
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "body"), [*[(2, body) for body in NONSENSE.values()], (1, b"short"), (1, bytes(24 + 47)), (9, b"{}")]
+    ("kind", "body"),
+    [*[(2, body) for body in NONSENSE.values()], (1, b"short"), (1, bytes(24 + 47)), (9, b"{}"), *ITEMS],
 )
 def test_an_entry_that_nobody_of_us_has_written_is_refused(path: Path, kind: int, body: bytes) -> None:
     write(path, [{"event": "start"}])
@@ -267,3 +281,97 @@ def test_numpy_reads_records_as_they_are() -> None:
     (row,) = np.frombuffer(data, RECORD_TYPE)
 
     assert tuple(row.tolist()) == RECORD.unpack(data)
+
+
+# Items that failed each for itself
+
+
+def lost(number: int, *at: int, items: int = 5, **failure: Any) -> LostItems:
+    told = {"mini_batch": number, "attempt": 2, "kind": "load", "message": "no", "traceback": "", "node": "n1"}
+    return LostItems(number, items, list(at), {**told, "process": 0, "log": "", "seconds": 0.0, **failure})
+
+
+def test_items_that_failed_stand_in_one_frame_with_the_results_of_the_others(path: Path) -> None:
+    results = Results(1, 0, 5, 7, bytes(48))
+    journal = Journal(path, 0, ID)
+    journal.event("traceback", id=1, text="File x")
+    start = path.stat().st_size
+    journal.results(results, [lost(0, 1, 3, traceback_id=1)])
+    journal.close()
+    content = path.read_bytes()
+    (entry,) = list(read_journal(path))[1:]
+    assert (entry.results, entry.end) == (results, len(content))
+    assert [(each.at, each.failure["traceback"]) for each in entry.lost] == [([1, 3], "File x")]
+    for size in range(start, len(content)):
+        path.write_bytes(content[:size])
+        assert [each.end for each in read_journal(path)] == [start]
+
+
+def replay(path: Path, *said: tuple[int, LostItems] | dict[str, Any] | Record, mini_batches: int = 3) -> Ledger:
+    journal = Journal(path, 0, ID)
+    for each in said:
+        if isinstance(each, dict):
+            journal.event(**each)
+        elif isinstance(each, Record):
+            journal.results(Results(1, 0, 0, 0, RECORD.pack(*each)))
+        else:
+            records = b"" if isinstance(each, LostItems) else RECORD.pack(*finished(each[0], items=3))
+            journal.results(Results(1, 0, 0, 0, records), [each if isinstance(each, LostItems) else each[1]])
+    journal.close()
+    return read_ledger(path, None, ID, mini_batches)
+
+
+def finished(number: int, items: int = 5) -> Record:
+    return Record(number, items, items, 1, 0, 0, 1.7e9, 0.1, 0.0)
+
+
+def halved(number: int, items: int = 5) -> dict[str, Any]:
+    mini_batch = mini_batch_of(number)
+    return {"event": "halved", "mini_batch": mini_batch, "part": number, "items": items, "attempt": 2}
+
+
+LEFT, RIGHT = halves(1)  # of five items: three and two
+R0, R1 = halves(RIGHT)
+REOPENED = {"event": "reopened"}
+
+
+@pytest.mark.parametrize(
+    ("said", "done", "left", "failed"),
+    [
+        ([halved(1)], set(), {LEFT, RIGHT}, 0),
+        ([halved(1), finished(LEFT, 3)], set(), {RIGHT}, 0),
+        ([halved(1), finished(LEFT, 3), finished(RIGHT, 2)], {1}, set(), 0),
+        ([halved(1), halved(RIGHT), finished(LEFT, 3), lost(R1, 4)], set(), {R0}, 1),
+        ([halved(1), halved(RIGHT), finished(LEFT, 3), lost(R1, 4), finished(R0, 1)], {1}, set(), 1),
+        ([halved(1), lost(RIGHT, 3, 4), finished(LEFT, 3)], {1}, set(), 2),  # its workers were lost
+        ([(1, lost(1, 0, 3))], {1}, set(), 2),
+        ([(1, lost(1, 0, 3)), REOPENED], set(), {part_of_one(1, 0, 5), part_of_one(1, 3, 5)}, 0),
+        ([(1, lost(1, 0, 3)), REOPENED, finished(part_of_one(1, 0, 5), 1)], set(), {part_of_one(1, 3, 5)}, 0),
+        ([halved(1), lost(RIGHT, 3, 4), finished(LEFT, 3), REOPENED], set(), {R0, R1}, 0),
+    ],
+)
+def test_the_ledger_knows_what_is_left_of_a_mini_batch(
+    path: Path, said: list[Any], done: set[int], left: set[int], failed: int
+) -> None:
+    ledger = replay(path, *said)
+    assert set(ledger.done) == done
+    assert {part for each in ledger.divided.values() for part in each.left} == left
+    assert ledger.failed_items == failed
+    assert ledger.items == sum(each.items for each in said if isinstance(each, Record)) + 3 * isinstance(said[0], tuple)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [finished(LEFT, 3)],
+        [halved(1), finished(LEFT, 3), finished(LEFT, 3)],
+        [halved(1), finished(R0, 1)],
+        [halved(7)],
+        [lost(7, 1)],
+        [finished(1), finished(1)],
+        [finished(1), halved(1)],
+    ],
+)
+def test_a_part_that_is_not_to_be_done_is_refused(path: Path, said: list[Any]) -> None:
+    with pytest.raises(OutputError, match="--overwrite"):
+        replay(path, *said)

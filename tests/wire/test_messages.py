@@ -38,7 +38,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "run_root": "/scratch/out",
         "run": "0c1d",
         "token": "a1b2",
-        "run_max_try": 3,
+        "last_try": 3,
         "processes": 4,
         "share": Share(first_process=8, node_processes=16, first_on_gpus=4, core_processes=8),
         "gpus_per_process": 2,

@@ -35,10 +35,13 @@ from mpi_prs.engine.scheduler.events import (
     Event,
     Excuse,
     Fail,
+    FailItems,
     GivenBack,
     GiveUp,
+    Halve,
     HandOut,
     InitFailed,
+    ItemsFailed,
     Lose,
     ProcessGone,
     ProcessReady,
@@ -56,10 +59,12 @@ from mpi_prs.engine.scheduler.scheduler import Scheduler
 from mpi_prs.engine.scheduler.states import Counts, JobPhase
 from mpi_prs.engine.transport import Transport, Waiter
 from mpi_prs.output.append_row import AppendRow
+from mpi_prs.output.journal import LostItems
 from mpi_prs.wire import messages
-from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, STOP, Failure, FailureKind
+from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, STOP, Failure, FailureKind, name_of, unpack_failures
 from mpi_prs.wire.messages import Tag
-from mpi_prs.wire.record import RECORD
+from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
+from mpi_prs.wire.record import ATTEMPT, MINI_BATCH, RECORD
 from mpi_prs.wire.settings import WorkerSettings
 
 _log = logging.getLogger("mpi_prs.master")
@@ -70,6 +75,7 @@ _MESSAGES_IN_A_ROW = 256
 _HELLO_SECONDS = 120.0
 _SEES_SECONDS = 60.0
 _SAY_SECONDS = 5.0
+_REMARKS = {Fail: " (given up)", FailItems: " (given up)", Halve: " (halved)"}
 _LAUNCHER_GONE = "the launcher (mpirun, srun) is gone"
 
 
@@ -147,6 +153,7 @@ class Master:
         self._ticked = self._beat_at = 0.0
         self._dead: set[int] = set()
         self._put_off: list[tuple[int, int, bytes]] = []  # came while another kind of message was waited for
+        self._lost_items: dict[tuple[int, int, int], list[LostItems]] = {}  # rank, mini-batch, attempt: answer follows
         self._shares = NodeShares(settings.processes, settings.gpus_per_process)
 
     def run(self) -> Ending:
@@ -318,7 +325,7 @@ class Master:
                     self._transport.send(command.worker, Tag.ASSIGN, messages.pack_ranges(command.ranges))
                 case Restart():
                     self._transport.send(command.worker, Tag.RESTART, messages.pack_json(process=command.process))
-                case Retry() | Excuse() | Fail():
+                case Retry() | Excuse() | Fail() | Halve() | FailItems():
                     self._record_failure(command)
                 case GiveUp():
                     _log.warning("process %d on %s is given up", command.process, self._node(command.worker))
@@ -343,6 +350,8 @@ class Master:
             self._take_spilled(source, body, now)
         elif tag == Tag.FAILED:
             self._tell(AttemptFailed(source, Failure.from_json(body)), now)
+        elif tag == Tag.ITEMS_FAILED:
+            self._take_failed_items(source, unpack_failures(body), now)
         elif tag == Tag.READY:
             self._take_ready(source, messages.unpack_json(body), now)
         elif tag == Tag.GONE:
@@ -369,22 +378,53 @@ class Master:
         records, rows = messages.unpack_results(body)
         accepted = self.scheduler.finished(source, records, now)
         self._time_limit.learn(records)
+        lost = self._lost_of(source, records, accepted)
         if accepted is None:
-            self._output.append(source, records, rows)
+            self._output.append(source, records, rows, lost)
         else:
             _log.warning("dropped %d answers of worker %d that came late", accepted.count(False), source)
-            self._output.append_some(source, records, rows, accepted)
+            self._output.append_some(source, records, rows, accepted, lost)
         self.tally.mini_batches += len(records) // RECORD.size
 
     def _take_spilled(self, source: int, body: bytes, now: float) -> None:
         record, name = messages.unpack_spilled(body)
         path = Path(name)
         self._time_limit.learn(record)
-        if self.scheduler.finished(source, record, now) is None:
-            self._output.append_file(source, record, path)
+        accepted = self.scheduler.finished(source, record, now)
+        lost = self._lost_of(source, record, accepted)
+        if accepted is None:
+            self._output.append_file(source, record, path, lost)
             self.tally.mini_batches += 1
         with contextlib.suppress(OSError):
             path.unlink()
+
+    def _take_failed_items(self, source: int, failures: list[Failure], now: float) -> None:
+        """They are written down with the answer of their mini-batch, which follows."""
+        number, attempt = failures[0].mini_batch, failures[0].attempt
+        items = self.scheduler.items_in_all(number) if is_part(number) else failures[0].items
+        if items is None:
+            return  # its answer will come too late
+        start, _ = bounds(number, items)
+        self._lost_items[source, number, attempt] = [
+            LostItems(number, items, [start + failure.item], failure.to_dict()) for failure in failures
+        ]
+        self._tell(ItemsFailed(source, number, attempt, len(failures)), now)
+        _log.warning("%s on %s: %s", name_of(failures[0]), failures[0].node, failures[0].message)
+        if len(failures) > 1:
+            _log.warning("… and %d more items of mini-batch %d", len(failures) - 1, mini_batch_of(number))
+
+    def _lost_of(
+        self, source: int, records: memoryview | bytes, accepted: Sequence[bool] | None
+    ) -> Sequence[LostItems]:
+        """What failed of the items of these mini-batches, as far as their answers are accepted."""
+        if not self._lost_items:
+            return ()
+        lost = []
+        for index, fields in enumerate(RECORD.iter_unpack(records)):
+            found = self._lost_items.pop((source, fields[MINI_BATCH], fields[ATTEMPT]), [])
+            if accepted is None or accepted[index]:
+                lost += found
+        return lost
 
     def _take_ready(self, source: int, fields: dict[str, float], now: float) -> None:
         if not self.tally.ready_processes:
@@ -412,24 +452,37 @@ class Master:
         else:
             self._tell(InitFailed(source, failure.process, failure), now)
 
-    def _record_failure(self, command: Retry | Excuse | Fail) -> None:
+    def _record_failure(self, command: Retry | Excuse | Fail | Halve | FailItems) -> None:
         failure = command.failure
         if not isinstance(command, Excuse):  # that was no try
             self.tally.failures[failure.kind.value] += 1
-            event = "failed" if isinstance(command, Fail) else "attempt_failed"
-            self._output.failure(event, worker=command.worker, time=time.time(), **failure.to_dict())
+        said = {**failure.to_dict(), "worker": command.worker, "time": time.time()}
+        match command:
+            case Retry():
+                self._output.failure("attempt_failed", **said)
+            case Fail():
+                self._output.failure("failed", **said)
+            case Halve():
+                number = failure.mini_batch
+                told = {"mini_batch": mini_batch_of(number), "part": number, "items": command.items}
+                self._output.failure("halved", **{**said, **told})
+            case FailItems():
+                at = list(range(command.start, command.stop))
+                self._output.append(
+                    command.worker, b"", b"", [LostItems(failure.mini_batch, command.items, at, failure.to_dict())]
+                )
         if failure.kind is FailureKind.WORKER_LOST:
             return  # the loss itself was said
         excuse = "no try is lost" if failure.kind in FULL_DISKS else "no try is lost: the node is benched"
         remark = f" ({excuse})" if isinstance(command, Excuse) else ""
         _log.warning(
-            "mini-batch %d, try %d, process %d on %s: %s%s",
-            failure.mini_batch,
+            "%s, try %d, process %d on %s: %s%s",
+            name_of(failure),
             failure.attempt,
             failure.process,
             failure.node,
             failure.message,
-            " (given up)" if isinstance(command, Fail) else remark,
+            _REMARKS.get(type(command), remark),
         )
 
     def _record_loss(self, command: Lose) -> None:

@@ -10,6 +10,7 @@ event                         who sends it, and when
 :class:`ProcessStopped`       a worker (GONE, INIT_FAILED): the script has asked for its end
 :class:`InitFailed`           a worker (INIT_FAILED)
 :class:`AttemptFailed`        a worker (FAILED)
+:class:`ItemsFailed`          a worker (ITEMS_FAILED)
 :class:`GivenBack`            a draining worker (GIVEN_BACK)
 :class:`WorkerLost`           the transport, or the worker itself (BYE)
 :class:`HandOut`              the master, once it has read all messages that were there
@@ -28,6 +29,8 @@ command                       what is to be done
 :class:`Retry`                record that the attempt failed; the mini-batch is tried again
 :class:`Excuse`               the same, but it was no try: it failed on a benched node, or for a full disk
 :class:`Fail`                 record that the mini-batch has failed for good
+:class:`Halve`                record that the mini-batch, or a part of it, has failed; its halves are tried
+:class:`FailItems`            record that these items have failed for good
 :class:`Restart`              let the worker start this user process again
 :class:`GiveUp`               say that this user process is not started again
 :class:`Lose`                 record that the worker is lost
@@ -115,6 +118,16 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsFailed:
+    """So many items of a mini-batch, or part, have failed, each for itself; its results follow, of the others."""
+
+    worker: int
+    mini_batch: int
+    attempt: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class GivenBack:
     """A draining worker has not started these."""
 
@@ -157,6 +170,7 @@ Event = (
     | ProcessStopped
     | InitFailed
     | AttemptFailed
+    | ItemsFailed
     | GivenBack
     | HandOut
     | Tick
@@ -195,6 +209,37 @@ class Fail:
 
     worker: int
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Halve:
+    """A mini-batch, or a part of one, has failed: its halves will be tried, each on its own.
+
+    Attributes:
+        failure: of either.
+        items: how many the mini-batch has.
+    """
+
+    worker: int
+    failure: Failure
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailItems:
+    """All items of a part have failed for good: the only one it has, or those whose workers were lost.
+
+    Attributes:
+        failure: of the part.
+        start, stop: the items, as the mini-batch counts them.
+        items: how many the mini-batch has.
+    """
+
+    worker: int
+    failure: Failure
+    start: int
+    stop: int
+    items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,4 +282,4 @@ class TakeBack:
     why: str
 
 
-Command = Assign | Retry | Excuse | Fail | Restart | GiveUp | Lose | Bench | TakeBack
+Command = Assign | Retry | Excuse | Fail | Halve | FailItems | Restart | GiveUp | Lose | Bench | TakeBack

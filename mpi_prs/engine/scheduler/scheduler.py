@@ -7,7 +7,12 @@ tests drive the same object. A mini-batch goes this way::
     PENDING ──Assign──► HELD (by one worker) ──finished()──► DONE
                          ▲  │
               Assign ────┘  ├──── AttemptFailed or WorkerLost ──► Retry, Excuse: RETRY
-                            └──── no tries left ───────────────► Fail: FAILED
+                            ├──── no tries left ───────────────► Fail: FAILED
+                            └──── the same, bisect_on_failure ─► Halve: IN_PARTS ──► DONE, when no part is left
+
+    part ──Assign──► held ──┬── finished()
+                            ├── AttemptFailed ──► Halve: two parts more; FailItems: it has one item
+                            └── WorkerLost ─────► the same part again, or FailItems
 
 Who is asked whether there is work for it is decided here as well. An event makes its worker one *to ask*; a worker that
 could run more than it got is *idle*. At ``HandOut`` those to ask come first, then the idle ones, until they get nothing
@@ -36,10 +41,13 @@ from mpi_prs.engine.scheduler.events import (
     Event,
     Excuse,
     Fail,
+    FailItems,
     GivenBack,
     GiveUp,
+    Halve,
     HandOut,
     InitFailed,
+    ItemsFailed,
     Lose,
     ProcessGone,
     ProcessReady,
@@ -59,14 +67,18 @@ from mpi_prs.engine.scheduler.states import (
     DONE,
     FAILED,
     HELD,
+    IN_PARTS,
     PENDING,
     RETRY,
     Counts,
+    InParts,
     JobPhase,
+    Node,
     Policy,
     WorkerState,
 )
 from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, Failure, FailureKind
+from mpi_prs.wire.parts import FIRST_PART, bounds, halves, is_part, mini_batch_of
 from mpi_prs.wire.record import RECORD
 
 
@@ -80,6 +92,7 @@ class Scheduler:
         now: seconds, from any clock that only goes forward; all other ``now`` are from the same.
         stop_of_stay: the mini-batch before which those end that should stay at one worker with the given one, because
             they share what is decoded for them; ``None``: each stands for itself.
+        items: how many all mini-batches have together; only a threshold that is a percentage of items asks for it.
     """
 
     def __init__(
@@ -89,6 +102,7 @@ class Scheduler:
         policy: Policy,
         now: float,
         stop_of_stay: Callable[[int], int] | None = None,
+        items: int = 0,
     ) -> None:
         self.policy = policy
         self._commands: list[Command] = []  # since the last event
@@ -101,6 +115,8 @@ class Scheduler:
         self.phase = JobPhase.RUNNING
         self.reason = ""
         self._items_of = items_of
+        self._items = items
+        self._items_given_up = 0  # those of failed mini-batches, and those that failed alone
         self._states = bytearray(mini_batches)
         self._end = mini_batches if policy.limit is None else min(policy.limit, mini_batches)
         self._cursor = 0  # no PENDING mini-batch below it
@@ -110,7 +126,9 @@ class Scheduler:
         self._retries = Retries(self.nodes)
         self._attempts: dict[int, int] = {}  # failed tries so far, where there are any
         self._losses: dict[int, int] = {}  # how often its worker was lost
-        self._done = self._failed = self._items_done = self._items_failed = self._retried = 0
+        self._in_parts: dict[int, InParts] = {}  # mini-batch → what is left of it
+        self._parts_more = 0  # parts that are left, beyond one for each of these mini-batches
+        self._done = self._failed = self._items_done = self._items_failed = self._items_alone = self._retried = 0
         self._moved = now  # when a mini-batch was last done or failed
         self._mean_seconds = 0.0  # as Worker.mean_seconds, over all workers
         self._ever_ready = False
@@ -156,13 +174,16 @@ class Scheduler:
 
     def _handle_worker(
         self,
-        event: ProcessReady | ProcessGone | ProcessStopped | InitFailed | AttemptFailed | GivenBack,
+        event: ProcessReady | ProcessGone | ProcessStopped | InitFailed | AttemptFailed | ItemsFailed | GivenBack,
         known: WorkerState,
         now: float,
     ) -> None:
         match event:
             case AttemptFailed():
                 self._attempt_failed(event.worker, known, event.failure, now)
+            case ItemsFailed():
+                if known.held.get(event.mini_batch) == event.attempt:
+                    known.items_failed[event.mini_batch] = event.items
             case ProcessReady():
                 self._process_ready(known, event.process)
             case ProcessGone():
@@ -192,6 +213,22 @@ class Scheduler:
         """This mini-batch has failed already."""
         self._settle(number, FAILED)
 
+    def restore_failed_items(self, items: int) -> None:
+        """So many items have failed each for itself."""
+        self._fail_alone(items)
+
+    def restore_parts(self, number: int, items: int, parts: Iterable[int]) -> None:
+        """Of this mini-batch, which has so many items, these parts are left to do."""
+        if self._states[number] >= IN_PARTS:
+            return
+        self._states[number] = IN_PARTS
+        found = self._in_parts[number] = InParts(items, self.policy.run_max_try, set(parts))
+        if number < self._end:
+            self._parts_more += len(found.left) - 1
+            nobody = WorkerState(0, Node(""), 0.0)
+            for part in sorted(found.left):
+                self._retries.add(part, nobody, last=self._is_of_one(part))
+
     def restore_attempts(self, number: int, attempts: int) -> None:
         """So many tries of this mini-batch have failed already; one more is always left."""
         self._attempts[number] = min(attempts, self.policy.run_max_try - 1)
@@ -206,6 +243,7 @@ class Scheduler:
             else:
                 self._failed += 1
                 self._items_failed += self._items_of(number)
+                self._items_given_up += self._items_of(number)
                 self.nodes.is_given_up(number)
 
     # Workers
@@ -283,10 +321,9 @@ class Scheduler:
         for number in known.held:
             self._losses[number] = losses = self._losses.get(number, 0) + 1
             if losses >= most:
-                self._settle(number, FAILED)
                 message = f"its workers were lost {most} times"
                 failure = Failure(FailureKind.WORKER_LOST, message, mini_batch=number, node=known.node.name)
-                self._commands.append(Fail(worker, failure))
+                self._fail(worker, failure)
             else:
                 self._try_again(number, known)
         self.check()
@@ -324,7 +361,7 @@ class Scheduler:
             return
         self._changed = False
         held = -1
-        while self._idle and self._left > self._held != held and self.phase is JobPhase.RUNNING:
+        while self._idle and self._to_do > self._held != held and self.phase is JobPhase.RUNNING:
             held = self._held
             for worker in tuple(self._idle):
                 self._assign(worker)
@@ -358,7 +395,7 @@ class Scheduler:
             room = min(room, most - len(known.held))
         ranges: list[Range] = []
         while room > 0 and (number := self._retries.take(known)) is not None:
-            ranges.append(self._hold(known, number, 1))
+            ranges.append(self._hold_again(known, number))
             room -= 1
         while room > 0:
             found = self._take_pending(worker, known, room)
@@ -370,13 +407,13 @@ class Scheduler:
             number = self._retries.take_rather_than_idle(known, self.workers.values(), all_idle=not self._held)
             if number is None:
                 break
-            ranges.append(self._hold(known, number, 1))
+            ranges.append(self._hold_again(known, number))
             room -= 1
         return ranges
 
     def _ahead(self, known: WorkerState) -> int:
         """Mini-batches that each process of this worker may have waiting behind the one it runs."""
-        share = (self._left - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
+        share = (self._to_do - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
         mean = known.mean_seconds
         if not mean:
             return int(min(self.policy.first_waiting, share))
@@ -385,11 +422,21 @@ class Scheduler:
         return int(min(share, max(self.policy.least_waiting, wanted)))
 
     def _try_again(self, number: int, origin: WorkerState) -> None:
-        self._states[number] = RETRY
+        if not is_part(number):
+            self._states[number] = RETRY
         if self._losses.get(number) == self.policy.most_losses - 1:
             self._retries.add_last_chance(number)
         else:
-            self._retries.add(number, origin, last=self._attempts.get(number, 0) + 1 >= self.policy.run_max_try)
+            self._retries.add(number, origin, last=self._next_attempt(number) >= self.policy.last_try)
+
+    def _next_attempt(self, number: int) -> int:
+        if not is_part(number):
+            return self._attempts.get(number, 0) + 1
+        return self.policy.run_max_try + 1 if self._is_of_one(number) else self._in_parts[mini_batch_of(number)].attempt
+
+    def _is_of_one(self, part: int) -> bool:
+        start, stop = bounds(part, self._in_parts[mini_batch_of(part)].items)
+        return stop - start == 1
 
     def _take_pending(self, worker: int, known: WorkerState, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
@@ -414,11 +461,23 @@ class Scheduler:
         self._held += count
         return first, count, attempt
 
+    def _hold_again(self, known: WorkerState, number: int) -> Range:
+        """One that waits for another try, or a part."""
+        if not is_part(number):
+            return self._hold(known, number, 1)
+        known.held[number] = attempt = self._next_attempt(number)
+        self._held += 1
+        return number, 1, attempt
+
     def _take_back(self, known: WorkerState, numbers: Iterable[int]) -> None:
         """Nobody has started these."""
         for number in numbers:
             del known.held[number]
+            known.items_failed.pop(number, None)
             self._held -= 1
+            if is_part(number):
+                self._try_again(number, known)
+                continue
             self._states[number] = PENDING
             self._cursor = min(self._cursor, number)
             if self._affinity is not None:
@@ -440,9 +499,10 @@ class Scheduler:
             held, known.heard = known.held, now
             self._to_ask.add(worker)
             self._changed = True
-        states, failed = self._states, self.nodes.failed
+        states, failed, in_parts = self._states, self.nodes.failed, self._in_parts
+        items_failed = known.items_failed if known is not None else {}
         accepted: list[bool] = []
-        settled = done_items = short = 0
+        settled = parts = done_items = short = alone = 0
         seconds = 0.0
         for fields in RECORD.iter_unpack(records):
             number, items, returned, attempt, _process, _length, _started, run, overhead = fields
@@ -450,6 +510,15 @@ class Scheduler:
                 accepted.append(False)
                 continue
             del held[number]
+            if items_failed and number in items_failed:
+                alone += items_failed.pop(number)
+            if in_parts and number >= FIRST_PART:
+                parts += 1
+                accepted.append(True)
+                short += max(0, items - returned)
+                done_items += items
+                self._part_is_settled(number)
+                continue
             states[number] = DONE
             if failed and number in failed:
                 assert known is not None
@@ -460,22 +529,24 @@ class Scheduler:
             if returned < items:
                 short += items - returned
             done_items += items
-        if not settled:
+        if not settled and not parts:
             return accepted or None
         assert known is not None
         if known.node.trust:
             self.nodes.succeeded(known.node)
-        self._held -= settled
+        self._held -= settled + parts
         self._left -= settled
         self._done += settled
         self._items_done += done_items - short
         self._items_failed += short
+        if alone:
+            self._fail_alone(alone)
         self._moved = now
         if 0 < seconds < math.inf:
             known.mean_seconds = _moving_mean(known.mean_seconds, seconds, settled, known.processes)
             self._mean_seconds = _moving_mean(self._mean_seconds, seconds, settled, self._processes)
         self.check()
-        return None if settled == len(accepted) else accepted
+        return None if settled + parts == len(accepted) else accepted
 
     def _attempt_failed(self, worker: int, known: WorkerState, failure: Failure, now: float) -> None:
         """Try again elsewhere, or give it up. On a benched node, or for a full disk, it costs no try."""
@@ -483,23 +554,79 @@ class Scheduler:
         if known.held.get(number) != attempt:
             return
         del known.held[number]
+        known.items_failed.pop(number, None)
         self._held -= 1
         self._moved = now
         self._heed_full_disk(known, failure)
         if known.node.benched or failure.kind in FULL_DISKS:
             self._commands.append(Excuse(worker, failure))
             self._try_again(number, known)
+        elif is_part(number):
+            if self._is_of_one(number):
+                self._fail(worker, failure)
+            else:
+                self._halve(worker, known, failure)
         else:
             self._attempts[number] = attempt
             self.nodes.has_failed(number, known.node)
-            if failure.code != NO_RETRY and attempt < self.policy.run_max_try:
+            can_be_halved = self.policy.bisect_on_failure and failure.items > 1
+            is_too_large = can_be_halved and failure.out_of_memory  # the same again would fail again
+            if failure.code != NO_RETRY and attempt < self.policy.run_max_try and not is_too_large:
                 self._commands.append(Retry(worker, failure))
                 self._retried += 1
                 self._try_again(number, known)
+            elif can_be_halved:
+                self._halve(worker, known, failure)
             else:
-                self._commands.append(Fail(worker, failure))
-                self._settle(number, FAILED)
+                self._fail(worker, failure)
         self.check()
+
+    def _fail(self, worker: int, failure: Failure) -> None:
+        """For good: a mini-batch, or all items of a part."""
+        number = failure.mini_batch
+        if not is_part(number):
+            self._commands.append(Fail(worker, failure))
+            self._settle(number, FAILED)
+            return
+        items = self._in_parts[mini_batch_of(number)].items
+        start, stop = bounds(number, items)
+        self._commands.append(FailItems(worker, failure, start, stop, items))
+        self._fail_alone(stop - start)
+        self._part_is_settled(number)
+
+    def _fail_alone(self, items: int) -> None:
+        self._items_failed += items
+        self._items_alone += items
+        self._items_given_up += items
+
+    def _halve(self, worker: int, known: WorkerState, failure: Failure) -> None:
+        """A mini-batch or part of more than one item has failed: its halves are tried, elsewhere if possible."""
+        number = failure.mini_batch
+        if is_part(number):
+            found = self._in_parts[mini_batch_of(number)]
+            found.left.remove(number)
+        else:
+            self._states[number] = IN_PARTS
+            self.nodes.is_given_up(number)  # how its parts fare says nothing of where it has failed
+            self._losses.pop(number, None)
+            found = self._in_parts[number] = InParts(failure.items, self.policy.run_max_try, set())
+        self._commands.append(Halve(worker, failure, found.items))
+        self._parts_more += 1
+        for part in halves(number):
+            found.left.add(part)
+            self._try_again(part, known)
+
+    def _part_is_settled(self, part: int) -> None:
+        """Its items are done or failed, for good. With the last part the mini-batch is done."""
+        number = mini_batch_of(part)
+        found = self._in_parts[number]
+        found.left.remove(part)
+        self._losses.pop(part, None)
+        if found.left:
+            self._parts_more -= 1
+        else:
+            del self._in_parts[number]
+            self._settle(number, DONE)
 
     def _heed_full_disk(self, known: WorkerState, failure: Failure) -> None:
         """Of the output: nobody can go on. Of a node's scratch: others go on without it, if there are any."""
@@ -529,7 +656,18 @@ class Scheduler:
 
     def counts(self) -> Counts:
         """The totals."""
-        return Counts(len(self._states), self._done, self._failed, self._items_done, self._items_failed, self._retried)
+        items = self._items_done, self._items_failed, self._items_alone
+        return Counts(len(self._states), self._done, self._failed, *items, self._retried)
+
+    @property
+    def _to_do(self) -> int:
+        """Mini-batches that are neither done nor failed, and in place of one that is in parts these."""
+        return self._left + self._parts_more
+
+    def items_in_all(self, part: int) -> int | None:
+        """How many items the mini-batch has that this part is of; ``None``: none of its parts is left."""
+        found = self._in_parts.get(mini_batch_of(part))
+        return None if found is None else found.items
 
     @property
     def held(self) -> int:
@@ -550,16 +688,19 @@ class Scheduler:
             self.phase = JobPhase.DRAINED
 
     def _check_thresholds(self) -> None:
-        policy, items, failed = self.policy, self._items_failed, self._failed
+        policy, items, failed, all_of_them = self.policy, self._items_failed, self._failed, len(self._states)
+        what = "mini-batches"
+        if policy.bisect_on_failure:  # then it is items that fail
+            what, failed, all_of_them = "items", self._items_given_up, max(1, self._items)
         if 0 <= policy.error_threshold < items:
             self._abort(f"{items} items failed, more than error_threshold allows ({policy.error_threshold})")
         count = policy.allowed_failed_count
         if count is not None and 0 <= count < failed:
-            self._abort(f"{failed} mini-batches failed, more than allowed_failed_count allows ({count})")
+            self._abort(f"{failed} {what} failed, more than allowed_failed_count allows ({count})")
         percent = policy.allowed_failed_percent
-        if percent is not None and 0 <= percent * len(self._states) < 100.0 * failed:
-            share = 100.0 * failed / len(self._states)
-            self._abort(f"{share:.3g} % of the mini-batches failed, more than allowed_failed_percent ({percent:g})")
+        if percent is not None and 0 <= percent * all_of_them < 100.0 * failed:
+            share = 100.0 * failed / all_of_them
+            self._abort(f"{share:.3g} % of the {what} failed, more than allowed_failed_percent ({percent:g})")
 
     def _abort(self, reason: str) -> None:
         if self.phase in (JobPhase.RUNNING, JobPhase.DRAINING):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-PENDING, HELD, RETRY, DONE, FAILED = range(5)
+PENDING, HELD, RETRY, IN_PARTS, DONE, FAILED = range(6)
 """The state of a mini-batch, one byte each; see :mod:`mpi_prs.engine.scheduler.scheduler`."""
 
 
@@ -23,6 +23,7 @@ class Policy:
     """
 
     run_max_try: int = 3
+    bisect_on_failure: bool = False
     error_threshold: int = -1
     allowed_failed_count: int | None = None
     allowed_failed_percent: float | None = None
@@ -34,6 +35,11 @@ class Policy:
     first_waiting: int = 1
     least_waiting: int = 1
     most_waiting: int = 4096
+
+    @property
+    def last_try(self) -> int:
+        """The attempt whose failure is final; with bisection that of a part of one item."""
+        return self.run_max_try + self.bisect_on_failure
 
     @property
     def most_losses(self) -> int:
@@ -116,17 +122,38 @@ class WorkerState:
     given_up: set[int] = field(default_factory=set)
     stopped: int = 0  # of those that are given up, because the script has asked for it
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
+    items_failed: dict[int, int] = field(default_factory=dict)  # mini-batch → such items; its results are on their way
     last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
     mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
 
 
+@dataclass(eq=False)
+class InParts:
+    """A mini-batch of which some items are still to be done, in parts; see :mod:`mpi_prs.wire.parts`.
+
+    Attributes:
+        items: how many it has in all.
+        attempt: of its parts, but for those of one item.
+        left: the parts that are neither done nor failed.
+    """
+
+    items: int
+    attempt: int
+    left: set[int]
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Totals so far, of this start and the ones before."""
+    """Totals so far, of this start and the ones before.
+
+    Attributes:
+        items_alone: of ``items_failed``, those that failed each for itself.
+    """
 
     mini_batches: int
     done: int
     failed: int
     items_done: int
     items_failed: int
+    items_alone: int
     retried: int

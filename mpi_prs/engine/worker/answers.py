@@ -15,12 +15,12 @@ from dataclasses import fields
 from typing import Any
 
 from mpi_prs.wire.channel import Frame, Kind
-from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.failure import Failure, FailureKind, unpack_failures
 from mpi_prs.wire.record import LENGTH, RECORD
 from mpi_prs.wire.settings import ProcessSettings
 from mpi_prs.wire.work import Chunk, State
 
-_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "FailureKind": FailureKind}
+_TYPES: dict[str, Any] = {"int": int, "bool": bool, "float": (int, float), "str": str, "FailureKind": FailureKind}
 
 
 def is_answer(frame: Frame, state: State, outstanding: Iterable[Chunk], skips: bool, settings: ProcessSettings) -> bool:
@@ -47,6 +47,8 @@ def is_answer(frame: Frame, state: State, outstanding: Iterable[Chunk], skips: b
             and chunk is not None
             and (failure.mini_batch, failure.attempt) == (chunk.first, chunk.attempt)
         )
+    if frame.kind == Kind.ITEMS_FAILED:
+        return _are_failed_items(frame, outstanding)
     if frame.kind == Kind.INIT_FAILED:
         failure = failure_in(frame.body)
         return state is State.STARTING and failure is not None and failure.kind is FailureKind.INIT
@@ -63,11 +65,35 @@ def failure_in(body: bytes | memoryview) -> Failure | None:
         failure = Failure.from_json(bytes(body))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return failure if _is_sane(failure) else None
+
+
+def _is_sane(failure: Failure) -> bool:
     for field in fields(Failure):
         value = getattr(failure, field.name)
         if not isinstance(value, _TYPES[str(field.type)]) or (isinstance(value, float) and not math.isfinite(value)):
-            return None
-    return failure if failure.pause >= 0 and failure.seconds >= 0 else None
+            return False
+    return failure.pause >= 0 and failure.seconds >= 0
+
+
+def _are_failed_items(frame: Frame, outstanding: Iterable[Chunk]) -> bool:
+    """Different items of one mini-batch that has no answer yet."""
+    try:
+        failures = unpack_failures(bytes(frame.body))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+    if not failures or len(failures) != frame.mini_batches or not all(map(_is_sane, failures)):
+        return False
+    first = failures[0]
+    attempts = (chunk.attempt for chunk in outstanding if first.mini_batch in chunk)
+    return (
+        next(attempts, None) == first.attempt
+        and all(
+            (each.mini_batch, each.attempt, each.items) == (first.mini_batch, first.attempt, first.items)
+            for each in failures
+        )
+        and len({each.item for each in failures if 0 <= each.item < first.items}) == len(failures)
+    )
 
 
 def _are_results(body: memoryview, count: int, outstanding: Iterable[Chunk]) -> bool:

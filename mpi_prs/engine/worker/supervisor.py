@@ -47,6 +47,8 @@ from mpi_prs.wire.failure import (
     FailureKind,
     describe_exit,
     late_end,
+    name_of,
+    unpack_failures,
 )
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import ProcessSettings
@@ -71,6 +73,7 @@ class _Sentence(NamedTuple):
     message: str
     blamed: int
     kill_at: float
+    out_of_memory: bool = False  # for all that is known, the kernel has killed it
 
 
 class UserProcess:
@@ -103,6 +106,7 @@ class UserProcess:
         self._announced: set[str] = set()  # files with rows that are the master's business now
         self._stop_by = 0.0
         self._init_failure: Failure | None = None
+        self._items_failed: dict[int, list[Failure]] = {}  # of mini-batches that are not answered yet
         self._start()
 
     # Starting
@@ -236,19 +240,24 @@ class UserProcess:
             news.records.append(bytes(frame.body[:size]))
             news.rows.append(bytes(frame.body[size:]))
             news.finished += frame.mini_batches
-            self._answered(frame.mini_batches)
+            for chunk in self._answered(frame.mini_batches):
+                self._tell_failed_items(chunk, news)
             self.trust.has_done()
         elif frame.kind == Kind.SPILLED:
             path = os.fsdecode(bytes(frame.body[RECORD.size :]))
             self._announced.add(path)
             news.spilled.append((bytes(frame.body[: RECORD.size]), path))
-            self._answered(1)
+            self._tell_failed_items(self._answered(1)[0], news)
             self.trust.has_done()
+        elif frame.kind == Kind.ITEMS_FAILED:
+            failures = unpack_failures(bytes(frame.body))
+            self._items_failed.setdefault(failures[0].mini_batch, []).extend(failures)
         elif frame.kind == Kind.FAILED:
             failure = self._located(Failure.from_json(bytes(frame.body)))
             self._write_error_log(failure)
             news.failures.append(failure)
             self._answered(1)
+            self._items_failed.pop(failure.mini_batch, None)
             self.trust.has_failed()
             self._heed(failure, now, news)
         elif frame.kind == Kind.READY:
@@ -263,11 +272,21 @@ class UserProcess:
         elif frame.kind == Kind.SKIPPED:
             news.unstarted += self._answered(frame.mini_batches)
 
+    def _tell_failed_items(self, answered: Chunk, news: News) -> None:
+        """Of these mini-batches, now that the rest of them is done."""
+        if not self._items_failed:
+            return
+        for number in answered:
+            for failure in map(self._located, self._items_failed.pop(number, ())):
+                self._write_error_log(failure)
+                news.items_failed.append(failure)
+
     def _heed(self, failure: Failure, now: float, news: News) -> None:
         """If the script asked for a pause or an end, the process starts nothing more of what it has."""
         if self.state is not State.READY or failure.code not in (RESTART, STOP, SLEEP):
             return
         news.unstarted += self._answered(self.outstanding_count)
+        self._items_failed.clear()
         if failure.code == SLEEP:
             self.state = State.RESTING
             news.rests = True
@@ -374,7 +393,9 @@ class UserProcess:
         code = self._child.wait()
         self._guard.remove(self.pid)
         activity = self._slot.read()
-        verdict = self._condemned or _Sentence(FailureKind.CRASH, describe_exit(code), activity.mini_batch, now)
+        verdict = self._condemned or _Sentence(
+            FailureKind.CRASH, describe_exit(code), activity.mini_batch, now, out_of_memory=code == -signal.SIGKILL
+        )
         tail = self._stderr_tail()
         if self._init_failure is not None:
             news.init_failure = self._init_failure
@@ -421,6 +442,7 @@ class UserProcess:
                 failure = self._located(
                     Failure(verdict.kind, verdict.message, tail, blamed, chunk.attempt, seconds=seconds)
                 )
+                failure = replace(failure, out_of_memory=verdict.out_of_memory)
                 self._write_error_log(failure)
                 news.failures.append(failure)
             else:
@@ -438,7 +460,7 @@ class UserProcess:
         return Failure.from_dict({**located, "log": str(self.place.error)})
 
     def _write_error_log(self, failure: Failure) -> None:
-        where = f"mini-batch {failure.mini_batch}, try {failure.attempt}" if failure.mini_batch >= 0 else "init()"
+        where = f"{name_of(failure)}, try {failure.attempt}" if failure.mini_batch >= 0 else "init()"
         self._log(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {where}: {failure.message}\n{failure.traceback}\n")
 
     def _log(self, text: str) -> None:

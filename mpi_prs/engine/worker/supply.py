@@ -27,6 +27,7 @@ from mpi_prs.core.environ import TABLES_IN_FILES
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.inputs.manifest import Loaded, Manifest
 from mpi_prs.storage.credentials import Storage
+from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
@@ -88,6 +89,9 @@ class Supply(Protocol):
 
     def answered(self, numbers: Iterable[int]) -> None:
         """These are done or failed: what they hold can go."""
+
+    def items_of(self, number: int) -> int:
+        """The number of items of a mini-batch, or part, that is handed over; 0: it is not known."""
 
     def withdraw(self) -> list[Chunk]:
         """Everything that is not handed over, to be given back to the master."""
@@ -167,12 +171,24 @@ class FromManifest:
     def _load(self, chunk: Chunk, count: int) -> Portion:
         taken = Chunk(chunk.first, count, chunk.attempt)
         try:
-            return Portion(taken, self._manifest.load(chunk.first, count))
+            load = self._load_part if is_part(chunk.first) else self._manifest.load
+            return Portion(taken, load(chunk.first, count))
         except (MpiPrsError, OSError) as error:
             return Portion(taken, None, str(error))
 
+    def _load_part(self, number: int, count: int) -> Loaded:
+        whole = self._manifest.load(mini_batch_of(number), count)
+        paths = whole.payload.split(b"\0")
+        start, stop = bounds(number, len(paths))
+        payload = b"\0".join(paths[start:stop])
+        return Loaded(number, 1, (stop - start).to_bytes(4, "little"), len(payload).to_bytes(4, "little"), payload)
+
     def answered(self, numbers: Iterable[int]) -> None:
         pass
+
+    def items_of(self, number: int) -> int:
+        start, stop = bounds(number, self._manifest.items_of(mini_batch_of(number)))
+        return stop - start
 
     def withdraw(self) -> list[Chunk]:
         chunks = list(self._waiting)
@@ -327,6 +343,10 @@ class LoadedAhead:
             if prepared is not None:
                 self._release(prepared)
         self._order_more()
+
+    def items_of(self, number: int) -> int:
+        prepared = self._handed_over.get(number)
+        return 0 if prepared is None else prepared.items
 
     def withdraw(self) -> list[Chunk]:
         self.notice()

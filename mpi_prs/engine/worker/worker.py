@@ -12,6 +12,7 @@ milliseconds. It never runs user code and imports little: ten thousand of them s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import selectors
@@ -41,8 +42,9 @@ from mpi_prs.engine.worker.supervisor import UserProcess
 from mpi_prs.engine.worker.supply import Portion, Supply, make_supply
 from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire import messages
-from mpi_prs.wire.failure import Failure, FailureKind
+from mpi_prs.wire.failure import Failure, FailureKind, name_of, pack_failures
 from mpi_prs.wire.messages import Tag
+from mpi_prs.wire.parts import mini_batch_of
 from mpi_prs.wire.record import MINI_BATCH, RECORD
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
@@ -343,15 +345,18 @@ class Worker:
             self._log.warning("user process %d is killed: %s", number, news.killed)
         if news.header is not None:
             self._send(Tag.HEADER, news.header)
+        if news.items_failed:  # they go before what they are items of
+            self._report_failed_items(number, news.items_failed)
         if news.finished:
             self._outbox.collect(news, now)
+        failures = [self._with_items(failure) for failure in news.failures]
         self._supply.answered(_answered(news))
         if news.spilled or news.failures or news.gone:
             self._outbox.send()  # what was finished before goes first
         for record, path in news.spilled:
             self._send(Tag.SPILLED, messages.pack_spilled(record, path))
-        for failure in map(self._blame_full_disk, news.failures):
-            self._log.warning("user process %d, mini-batch %d: %s", number, failure.mini_batch, failure.message)
+        for failure in map(self._blame_full_disk, failures):
+            self._log.warning("user process %d, %s: %s", number, name_of(failure), failure.message)
             self._send(Tag.FAILED, failure.to_json())
         if news.unstarted:
             self._put_back(news.unstarted)
@@ -360,6 +365,18 @@ class Worker:
         if news.gone:
             self._forget(process)
             self._plan_restart(process, news, now)
+
+    def _with_items(self, failure: Failure) -> Failure:
+        """With what only the supply knows: how many items it had."""
+        return replace(failure, items=self._supply.items_of(failure.mini_batch))
+
+    def _report_failed_items(self, process: int, failures: list[Failure]) -> None:
+        for number, group in itertools.groupby(failures, lambda failure: failure.mini_batch):
+            items = list(group)
+            self._log.warning("user process %d, %s: %s", process, name_of(items[0]), items[0].message)
+            if len(items) > 1:
+                self._log.warning("… and %d more items of mini-batch %d", len(items) - 1, mini_batch_of(number))
+            self._send(Tag.ITEMS_FAILED, pack_failures(items))
 
     def _blame_full_disk(self, failure: Failure) -> Failure:
         """If it failed for a disk that is still full, it is that disk's failure."""
@@ -459,7 +476,7 @@ class Worker:
         portion = supply.take_first_try(most)
         if portion is not None or process.outstanding_count:
             return portion
-        if attempt >= self._settings.run_max_try and trust.is_worth_replacing:
+        if attempt >= self._settings.last_try and trust.is_worth_replacing:
             self._log.info("user process %d is replaced before a last try: it failed last", process.place.number)
             process.retire(self._clock())
             return None

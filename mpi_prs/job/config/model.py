@@ -202,6 +202,11 @@ class JobConfig(Section):
     )
     run_invocation_timeout: Seconds = Field(default=60, description="seconds that one run() call may take; default 60")
     run_max_try: Count = Field(default=3, description="tries of a mini-batch in all; default 3")
+    bisect_on_failure: bool = Field(
+        default=False,
+        description="halve a mini-batch that has failed all its tries, and its failing halves, down to single items: "
+        "only those that fail alone are lost; default false",
+    )
     init_timeout: Seconds = Field(default=600, description="seconds that init() may take; default 600")
     task_overhead_timeout: Seconds = Field(
         default=60, description="seconds for preparing a mini-batch and encoding what run() returned; default 60"
@@ -326,6 +331,16 @@ class JobConfig(Section):
         inputs = info.data.get("inputs")
         if value is not None and inputs and inputs[0].table:
             raise ValueError("loaders are for files: the rows of tables are read ahead of run() anyway; remove the key")
+        return value
+
+    @field_validator("bisect_on_failure")
+    @classmethod
+    def _not_of_partitions(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("partition_keys") is not None:
+            raise ValueError(
+                "bisect_on_failure and partition_keys exclude each other, since a part would not be all of its "
+                "partition; remove one of the two"
+            )
         return value
 
     @field_validator("arguments")

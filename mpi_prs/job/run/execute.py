@@ -98,7 +98,7 @@ def execute(
         _say_what_is_fetched(config)
         for hint in hints(config):
             _log.info("%s", hint)
-        settings = _worker_settings(config, options, run)
+        settings = _worker_settings(config, options, run, scheduler.policy.last_try)
         master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
         signals.hold_back()
         taking_over()
@@ -155,11 +155,12 @@ def _local_worker(world: list[LocalTransport]) -> None:
         world[0].report_lost(1)
 
 
-def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) -> Scheduler:
-    ahead = _look_ahead(config, run.manifest)
+def _policy(config: JobConfig, options: RunOptions, manifest: Manifest) -> Policy:
+    ahead = _look_ahead(config, manifest)
     least = 1 if config.loaders is None else config.loaders_ahead
-    policy = Policy(
+    return Policy(
         run_max_try=config.run_max_try,
+        bisect_on_failure=config.bisect_on_failure,
         error_threshold=config.error_threshold,
         allowed_failed_count=config.allowed_failed_count,
         allowed_failed_percent=config.allowed_failed_percent,
@@ -170,10 +171,19 @@ def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) ->
         first_waiting=max(ahead.first, least),
         least_waiting=least,
     )
+
+
+def _restored_scheduler(config: JobConfig, options: RunOptions, run: OpenRun) -> Scheduler:
     manifest, ledger = run.manifest, run.ledger
+    policy = _policy(config, options, manifest)
     stop_of_stay = manifest.stop_of_stay if manifest.stays else None
-    scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, time.monotonic(), stop_of_stay)
+    now = time.monotonic()
+    scheduler = Scheduler(manifest.mini_batches, manifest.items_of, policy, now, stop_of_stay, manifest.items)
     scheduler.restore_done(ledger.done, ledger.items, ledger.short)
+    scheduler.restore_failed_items(ledger.failed_items)
+    for number, divided in ledger.divided.items():
+        if divided.left:
+            scheduler.restore_parts(number, divided.items, divided.left)
     for number in ledger.failed:
         scheduler.restore_failed(number)
     for number, attempts in ledger.attempts.items():
@@ -211,7 +221,7 @@ def _say_what_is_fetched(config: JobConfig) -> None:
         _log.info("each node fetches its side inputs before init(): %s", ", ".join(fetched))
 
 
-def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun) -> WorkerSettings:
+def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_try: int) -> WorkerSettings:
     process = ProcessSettings(
         interpreter=str(config.environment or sys.executable),
         entry_script=str(config.entry_script),
@@ -233,7 +243,7 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun) -> Wo
         loaders_memory=config.loaders_memory,
     )
     return WorkerSettings(
-        run_max_try=config.run_max_try,
+        last_try=last_try,
         run_root=str(config.output),
         run=run.id,
         token=run.token,
@@ -272,7 +282,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             run.directory.output_file(config.append_row_file_name) if config.output_action == "append_row" else None,
             run.directory.kept_rows,
             in_input_order=config.output_order == "input",
-            keep=counts.failed > 0,
+            keep=counts.failed > 0 or counts.items_alone > 0,
             verify=config.verify_output,
         )
         with contextlib.suppress(OSError):

@@ -145,7 +145,7 @@ def is_complete_already(config: JobConfig, options: RunOptions) -> bool:
 
 
 def _needs_no_work(ledger: Ledger, options: RunOptions) -> bool:
-    return ledger.complete and not (options.only_failed and ledger.failed)
+    return ledger.complete and not (options.only_failed and ledger.has_failed)
 
 
 def _was_begun_by_this_job(directory: RunDirectory) -> bool:
@@ -299,7 +299,7 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     if _needs_no_work(ledger, options):
         if part is None or final.exists():
             if part is not None:
-                put_aside(part, directory.kept_rows, keep=bool(ledger.failed))
+                put_aside(part, directory.kept_rows, keep=ledger.has_failed)
             with contextlib.suppress(OSError):
                 empty_folder(directory.spill)  # killed before that was done
             return OpenRun(directory, run, manifest, ledger, None, "", lock)
@@ -323,10 +323,9 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     with open(directory.token, "w", encoding="ascii", opener=own_file) as file:  # in place: a node may cache the name
         file.write(token)
     output = AppendRow(part, directory.journal, ledger, run)
-    if options.only_failed and ledger.failed:
+    if options.only_failed and ledger.has_failed:
         output.event("reopened", time=time.time())
-        ledger.failed.clear()
-        ledger.complete = False
+        ledger.reopen()
     output.event("start", time=time.time(), start=ledger.starts + 1)
     return OpenRun(directory, run, manifest, ledger, output, token, lock)
 

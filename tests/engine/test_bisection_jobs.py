@@ -1,0 +1,141 @@
+"""Real jobs that lose the item and not the mini-batch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.jobs import Job, Mpi, assert_every_row_once
+
+NewJob = Callable[..., Job]
+
+SCRIPT = """
+import ctypes, os, resource, signal, sys, time
+
+BAD = {bad}
+
+def poison():
+    {poison}
+
+def run(mini_batch, context):
+    names = [os.path.basename(path) for path in mini_batch]
+    with open(os.path.join(os.path.dirname(__file__), "calls"), "a") as file:
+        file.write(f"{{context.minibatch_index}} {{len(names)}} {{context.is_part}}\\n")
+    if any(int(name[5:9]) in BAD for name in names):
+        poison()
+    return names
+"""
+
+POISONS = {
+    "raises": ("raise ValueError('the picture is broken')", "exception", "ValueError: the picture is broken"),
+    "segfaults": ("ctypes.string_at(0)", "crash", "SIGSEGV"),
+    "exits": ("os._exit(3)", "crash", "exited with code 3"),
+    "hangs": ("time.sleep(1000)", "timeout", "run_invocation_timeout"),
+    "runs out of memory": ("raise MemoryError", "exception", "MemoryError"),
+    "is killed by the kernel": ("os.kill(os.getpid(), signal.SIGKILL)", "crash", "SIGKILL"),
+}
+OUT_OF_MEMORY = ("runs out of memory", "is killed by the kernel")
+
+
+def make(new_job: NewJob, poison: str, items: int, bad: set[int], **settings: Any) -> Job:
+    script = SCRIPT.format(bad=bad, poison=POISONS[poison][0])
+    given = {"bisect_on_failure": True, "run_max_try": 2, "run_invocation_timeout": 0.5, "output_order": "input"}
+    return new_job(script, items=items, **{**given, **settings})
+
+
+def failed_items(job: Job) -> dict[str, dict[str, Any]]:
+    lines = job.directory.failed_items.read_text().splitlines()
+    return {json.loads(line)["item"].rpartition("/")[2]: json.loads(line) for line in lines}
+
+
+def check(job: Job, poison: str, bad: set[int], size: int, tries: int = 2) -> None:
+    """The bad items have failed, each with its own reason; all other rows are there, in order; few calls were made."""
+    names = [name for number, name in enumerate(job.names) if number not in bad]
+    if names:
+        assert job.rows() == names
+    found = failed_items(job)
+    assert sorted(found) == [job.names[number] for number in sorted(bad)]
+    _, kind, message = POISONS[poison]
+    for line in found.values():
+        assert (line["reason"], message in line["message"]) == (kind, True)
+    calls = [line.split() for line in (job.folder / "calls").read_text().splitlines()]
+    for mini_batch in {number // size for number in bad}:
+        of_it = min(size, len(job.names) - mini_batch * size)
+        further = 2 * sum(number // size == mini_batch for number in bad) * math.ceil(math.log2(of_it)) + 1
+        whole = 1 if poison in OUT_OF_MEMORY and of_it > 1 else tries
+        made = [is_part for number, _, is_part in calls if int(number) == mini_batch]
+        assert made.count("False") == whole
+        assert made.count("True") <= further
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_one_bad_item_of_ten_costs_itself(new_job: NewJob, poison: str) -> None:
+    job = make(new_job, poison, 25, {13}, mini_batch_size=10)
+    done = job.local(processes=3)
+    assert done.returncode == 0, done.stdout
+    check(job, poison, {13}, 10)
+    assert "24 ok, 1 failed" in done.stdout
+
+
+def test_what_failed_alone_is_tried_again_alone(new_job: NewJob, mpich: Mpi) -> None:
+    bad = {0, 3, 9, 10, 11}
+    job = make(new_job, "raises", 12, bad, mini_batch_size=10)
+    done = job.under(mpich, "--set", "allowed_failed_count=5")
+    assert done.returncode == 0, done.stdout
+    check(job, "raises", bad, 10)
+    for line in failed_items(job).values():
+        assert 'script.py", line' in line["traceback"]
+    (job.folder / "calls").unlink()
+    script = job.folder / "script.py"
+    script.write_text(script.read_text().replace(f"BAD = {bad}", "BAD = {3}"))
+    done = job.under(mpich, "--only-failed")
+    assert done.returncode == 0, done.stdout
+    assert job.rows() == [name for number, name in enumerate(job.names) if number != 3]
+    assert list(failed_items(job)) == [job.names[3]]
+    calls = [line.split() for line in (job.folder / "calls").read_text().splitlines()]
+    assert {tuple(call) for call in calls} == {("0", "1", "True"), ("1", "1", "True")}
+
+
+ITEMS_FAIL = """
+import gc, json, os
+
+HOST = next(each for each in gc.get_objects() if type(each).__name__ == "Host")
+attempt_at = HOST._attempt
+
+def attempt(script, number, attempt, items, payload):
+    attempt_at(script, number, attempt, 2 if number == 1 else items, payload)
+
+HOST._attempt = attempt
+
+def run(mini_batch, context):
+    if context.minibatch_index == 1 and not context.is_part:
+        failures = [
+            {"kind": "load", "message": f"OSError: no {item}", "traceback": "File x", "mini_batch": 1, "attempt": 1,
+             "item": item, "items": 4}
+            for item in (0, 2)
+        ]
+        HOST._channel.send(12, 2, json.dumps(failures).encode())
+        mini_batch = mini_batch[1::2]
+    return [os.path.basename(path) for path in mini_batch]
+"""
+"""Answers as a user process does when items fail before run()."""
+
+
+def test_an_answer_may_name_items_that_have_failed(new_job: NewJob) -> None:
+    job = new_job(ITEMS_FAIL, items=8, mini_batch_size=4, output_order="input")
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert job.rows() == [name for number, name in enumerate(job.names) if number not in (4, 6)]
+    found = failed_items(job)
+    messages = {job.names[4]: "OSError: no 0", job.names[6]: "OSError: no 2"}
+    assert {name: line["message"] for name, line in found.items()} == messages
+    assert "6 ok, 2 failed" in done.stdout
+    assert "OSError: no 2" in job.log("error", 0) + job.log("error", 1)
+    done = job.local("--only-failed")
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert job.rows()[4:8] == [job.names[number] for number in (5, 7, 4, 6)]  # behind the others of its mini-batch
