@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Literal
 from mpi_prs.core.urls import Names, is_url
 from mpi_prs.inputs.formats import FORMATS
 from mpi_prs.inputs.formats.format import TableFormat
-from mpi_prs.inputs.lakes import refuse_lakes
-from mpi_prs.inputs.listing import FileInput, list_files
+from mpi_prs.inputs.lakes import LOGS, refuse_lake, refuse_remote_lakes
+from mpi_prs.inputs.listing import FileInput, Watch, list_files
 from mpi_prs.inputs.partition_format import PartitionFormat
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import list_urls
@@ -64,7 +64,7 @@ class InputDataset:
 
         Raises:
             InputError: see :func:`~mpi_prs.inputs.listing.list_files` and :func:`~mpi_prs.storage.remote.list_urls`; of
-                tables also :func:`~mpi_prs.inputs.lakes.refuse_lakes`.
+                tables also :mod:`~mpi_prs.inputs.lakes`.
         """
         if self.input.files_from is not None:
             yield from list_files(self.input)
@@ -136,7 +136,9 @@ class InputTable(InputDataset):
     names: ClassVar[Names] = Names.DATA
 
     def _named_by(self, pattern: str) -> Iterator[bytes]:
-        return refuse_lakes(pattern, super()._named_by(pattern), str(self.input.base), self.storage)
+        if is_url(pattern):
+            return refuse_remote_lakes(pattern, super()._named_by(pattern), self.storage)
+        return list_files(FileInput((pattern,), base=self.input.base, names=self.names), Watch(LOGS, refuse_lake))
 
     @classmethod
     def from_format(

@@ -2,6 +2,7 @@
 
 Their Parquet files hold rows that have been deleted or replaced since, so a list of all files is another table. They
 are recognised and refused with advice. Files that are named one by one are taken: that is how one version is read.
+On a filesystem it costs nothing: their logs are seen where the folders are scanned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.core.urls import Names, is_glob, is_url, literal
+from mpi_prs.core.urls import Names, is_glob, literal
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.storage.remote import list_any
 
@@ -56,57 +57,27 @@ _LAKES = (
 )
 
 
-def refuse_lakes(pattern: str, paths: Iterator[bytes], base: str, storage: Storage) -> Iterator[bytes]:
-    """The same paths, looked at as they pass: a local one for the folders above it, of a store the pattern's folder.
+LOGS = frozenset(os.fsencode(lake.log) for lake in _LAKES)
+"""Names of the folders that such tables keep their logs in."""
+
+
+def refuse_lake(folder: bytes) -> None:
+    """Raises InputError: a folder of the filesystem, in which one of :data:`LOGS` is, is such a table."""
+    if b"=" not in os.path.basename(folder.rstrip(b"/")):  # a partition is no table
+        _refuse(os.fsdecode(folder.rstrip(b"/")), _names_below)
+
+
+def refuse_remote_lakes(pattern: str, paths: Iterator[bytes], storage: Storage) -> Iterator[bytes]:
+    """The same paths, once the folder has been looked at.
 
     Args:
-        pattern: a path, folder, glob or URL.
-        paths: absolute ones or URLs, that it stands for.
-        base: the folder that a relative pattern starts from.
-        storage: how to get at a store.
+        pattern: a URL.
+        paths: those that it stands for.
+        storage: how to get at the store.
 
     Raises:
         InputError: they belong to such a table.
     """
-    if not is_url(pattern):
-        return paths if os.path.isfile(os.path.join(base, pattern)) else _local(paths)
-    return _remote(pattern, paths, storage)
-
-
-def _local(paths: Iterator[bytes]) -> Iterator[bytes]:
-    last = b""
-    sound: set[bytes] = set()  # the last folder and those above it
-    for path in paths:
-        folder = os.path.dirname(path)
-        if folder != last:
-            last = folder
-            above = list(_upwards(folder))
-            for each in above:
-                if each not in sound and b"=" not in os.path.basename(each):  # a partition is no table
-                    _refuse(os.fsdecode(each), _names_below)
-            sound = set(above)
-        yield path
-
-
-def _upwards(folder: bytes) -> Iterator[bytes]:
-    while True:
-        yield folder
-        above = os.path.dirname(folder)
-        if above == folder:
-            return
-        folder = above
-
-
-def _names_below(folder: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                yield entry.name
-    except OSError:
-        return
-
-
-def _remote(pattern: str, paths: Iterator[bytes], storage: Storage) -> Iterator[bytes]:
     first = next(paths, None)
     if first is None:
         return
@@ -123,6 +94,15 @@ def _remote(pattern: str, paths: Iterator[bytes], storage: Storage) -> Iterator[
         _refuse(root.rstrip("/"), names_below)
     yield first
     yield from paths
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name
+    except OSError:
+        return
 
 
 def _refuse(folder: str, names_below: Callable[[str], Iterator[str]]) -> None:

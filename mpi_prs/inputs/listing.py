@@ -13,10 +13,10 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.files import is_file_entry, is_folder_entry, leads_back, mode_of
@@ -44,7 +44,23 @@ class FileInput:
     names: Names = Names.SEEN
 
 
-def list_files(input: FileInput) -> Iterator[bytes]:
+class Watch(NamedTuple):
+    """What is looked for in the folders that files come from, and those above.
+
+    Attributes:
+        names: of entries, whatever they are.
+        found: told of each folder that has one of them, once, before the first file comes from it or from below it;
+            what it raises ends the listing.
+    """
+
+    names: Collection[bytes]
+    found: Callable[[bytes], object]
+
+
+_NO_WATCH = Watch((), lambda _: None)
+
+
+def list_files(input: FileInput, watch: Watch = _NO_WATCH) -> Iterator[bytes]:
     """The files of one input as absolute paths.
 
     ``files``: pattern by pattern in the order given, and within a pattern sorted by the bytes of the path. A file that
@@ -68,7 +84,7 @@ def list_files(input: FileInput) -> Iterator[bytes]:
         InputError: something named does not exist, a pattern matches nothing, or a file or folder cannot be read.
     """
     base = os.fsencode(os.path.abspath(input.base))
-    paths = _listed_in(input.files_from, base) if input.files_from is not None else _matching(input, base)
+    paths = _listed_in(input.files_from, base) if input.files_from is not None else _matching(input, base, watch)
     for path in itertools.islice(paths, CHECKED_FILES):
         if not os.access(path, os.R_OK):
             raise InputError(
@@ -78,7 +94,7 @@ def list_files(input: FileInput) -> Iterator[bytes]:
     yield from paths
 
 
-def _matching(input: FileInput, base: bytes) -> Iterator[bytes]:
+def _matching(input: FileInput, base: bytes, watch: Watch) -> Iterator[bytes]:
     for text in input.files:
         pattern = os.fsencode(text)
         if not pattern or b"\0" in pattern:
@@ -91,11 +107,11 @@ def _matching(input: FileInput, base: bytes) -> Iterator[bytes]:
             yield named
             continue
         if stat.S_ISDIR(mode):
-            walk = _Walk(named, Glob("", of_bytes, input.names))
+            walk = _Walk(named, Glob("", of_bytes, input.names), watch)
         elif mode or not is_glob(text):
             raise _not_a_file(named, mode)
         else:
-            walk = _glob(pattern, base, input.names)
+            walk = _glob(pattern, base, input.names, watch)
         paths = iter(walk)
         first = next(paths, None)
         if first is None:
@@ -143,10 +159,10 @@ def _content(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
 _SLASHES = re.compile(rb"/+")
 
 
-def _glob(pattern: bytes, base: bytes, names: Names) -> _Walk:
+def _glob(pattern: bytes, base: bytes, names: Names, watch: Watch) -> _Walk:
     """The walk below the part of a pattern that has no wildcard: only there are folders scanned."""
     found = Glob(os.fsdecode(_SLASHES.sub(b"/", pattern)), of_bytes, names)
-    return _Walk(_absolute(base, os.fsencode(found.root)), found)
+    return _Walk(_absolute(base, os.fsencode(found.root)), found, watch)
 
 
 class _Walk:
@@ -157,16 +173,22 @@ class _Walk:
         folders_matched: so many folders match the whole pattern; known when the walk is over.
     """
 
-    def __init__(self, root: bytes, glob: Glob[bytes]) -> None:
+    def __init__(self, root: bytes, glob: Glob[bytes], watch: Watch) -> None:
         self.root = root
         self.folders_matched = 0
         self._glob = glob
+        self._watch = watch
+        self._watched: set[bytes] = set()  # folders that have something watched for
 
     def __iter__(self) -> Iterator[bytes]:
         if not stat.S_ISDIR(_mode(self.root)):
             return
         folder = self.root.rstrip(b"/") + b"/"
         states = self._glob.start
+        above = b""
+        for name in folder.split(b"/")[:-2] if self._watch.names else ():
+            above += name + b"/"
+            self._look_up_watched(above)
         # An explicit stack: a path through nested generators would cost a step for each folder above it
         stack = [(folder, states, self._names(folder, states))]
         while stack:
@@ -180,7 +202,18 @@ class _Walk:
                 folder += name
                 stack.append((folder, states, self._names(folder, states)))
             else:
+                if self._watched:
+                    self._tell(folder)
                 yield folder + name
+
+    def _look_up_watched(self, folder: bytes) -> None:
+        if any(os.path.lexists(folder + name) for name in self._watch.names):
+            self._watched.add(folder)
+
+    def _tell(self, folder: bytes) -> None:
+        for each in [each for each in self._watched if folder.startswith(each)]:
+            self._watched.remove(each)
+            self._watch.found(each)
 
     def _names(self, folder: bytes, states: frozenset[int]) -> list[bytes]:
         """The names in a folder that the walk goes on with, the first one last.
@@ -188,15 +221,20 @@ class _Walk:
         The name of a folder ends with a slash: so sorted, names come in the order of the full paths below them.
         """
         if len(states) == 1 and (segment := self._glob.segments[min(states)]).is_literal:
+            if self._watch.names:
+                self._look_up_watched(folder)
             return self._literal(folder, os.fsencode(segment.text), is_last=self._glob.last in states)
         final = self._glob.segments[self._glob.last]
         matches = final.matches if self._glob.last in states else None
         descends = states != {self._glob.last} or final.any_depth
         names = []
+        watched = self._watch.names
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = entry.name
+                    if name in watched:
+                        self._watched.add(folder)
                     matched = matches is not None and matches(name)
                     if matched and is_file_entry(entry):
                         names.append(name)

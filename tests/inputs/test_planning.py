@@ -250,6 +250,16 @@ def test_a_folder_with_a_log_of_its_rows_is_refused(tmp_path: Path, scheme: str,
     assert len(list(InputTable.from_delimited_files(f"{scheme}{tmp_path}/lake/b.csv").files())) == 1
 
 
+def test_a_log_beside_the_files_of_a_glob_is_not_theirs(tmp_path: Path) -> None:
+    for path in ("a/_delta_log/00000000000000000000.json", "a/a.parquet", "b/b.csv", "c/c.csv"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert len(list(InputTable.from_delimited_files(f"{tmp_path}/**/*.csv").files())) == 2
+    for pattern in ("a", "**"):
+        with pytest.raises(InputError, match="a is a table of Delta Lake"):
+            list(InputTable.from_parquet_files(f"{tmp_path}/{pattern}").files())
+
+
 def self_made(folder: Path, pattern: str, **options: Any) -> list[tuple[Any, MiniBatchContext]]:
     dataset = InputTable.from_delimited_files(pattern, **options)
     return made(manifest_of(folder, [dataset], BatchSize(bytes=1000)), folder / "scratch")
