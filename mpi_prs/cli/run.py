@@ -20,6 +20,7 @@ from mpi_prs.cli.session import Session
 from mpi_prs.core.environ import AZUREML, HERE
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, InputError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
+from mpi_prs.core.units import count
 from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.worker.worker import serve
@@ -27,6 +28,7 @@ from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
 from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.since import SECONDS, look_again
 from mpi_prs.job.config.model import JobConfig, check_entry_script, default_config, hints
 from mpi_prs.job.run.execute import execute, run_in_this_process
 from mpi_prs.job.run.opening import OpenRun, RunOptions, open_run
@@ -176,7 +178,26 @@ def _say_complete(config: JobConfig, run: OpenRun) -> int:
     click.echo(f"output: {config.output}", err=True)
     if failed:
         click.echo("--only-failed tries the failed ones again; --overwrite starts anew", err=True)
+    if changed := _what_has_changed(config, run):
+        click.echo(changed, err=True)
     return EXIT_COMPLETE
+
+
+def _what_has_changed(config: JobConfig, run: OpenRun) -> str:
+    """What is to be said of inputs that are others than when they were listed; empty: nothing."""
+    try:
+        since = look_again(config.datasets(), run.manifest)
+    except InputError as error:
+        return f"its inputs can no longer be listed: {error}"
+    text = ""
+    if str(since):
+        text = (
+            f"files of its inputs since they were listed: {since}. The run knows nothing of that: --overwrite starts "
+            "anew, --output DIR writes elsewhere"
+        )
+    if not since.whole:
+        text += f"{'; ' if text else ''}its inputs were looked at for {SECONDS:.0f} s: {count(since.seen)} files"
+    return text
 
 
 class _ConsoleLog(logging.Handler):

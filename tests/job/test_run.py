@@ -116,6 +116,16 @@ def test_a_complete_job_says_so_and_does_nothing(new_job: NewJob) -> None:
     done = job.local()
     assert done.returncode == 0
     assert "complete already" in done.stdout
+    assert "since they were listed" not in done.stdout
+    assert job.output.stat().st_mtime_ns == before
+    (job.folder / "in" / "new.txt").touch()
+    done = job.local()
+    assert done.returncode == 0
+    assert f"since they were listed: 1 new (such as {job.folder}/in/new.txt)" in done.stdout
+    shutil.rmtree(job.folder / "in")
+    done = job.local()
+    assert done.returncode == 0
+    assert "its inputs can no longer be listed: " in done.stdout
     assert job.output.stat().st_mtime_ns == before
 
 
