@@ -12,8 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.format import MAX_RECORD_SIZE, Files, length_of, reading, record_too_long
+from mpi_prs.inputs.formats.format import MAX_RECORD_SIZE, DamagedFile, Files, length_of, reading, record_too_long
 
 _CHUNK = 2**16
 COMPRESSED = 4
@@ -100,12 +99,12 @@ def line_number(file: BinaryIO, offset: int) -> int:
 
 
 def decompressed(file: BinaryIO, path: str, limit: int = -1) -> bytes:
-    """The content of a compressed file, or the beginning of it. Raises InputError: it is damaged."""
+    """The content of a compressed file, or the beginning of it. Raises DamagedFile."""
     try:
         with pa.CompressedInputStream(file, compression_of(path)) as stream:
             data: bytes = stream.read(None if limit < 0 else limit)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be decompressed: {error}. Check that it is a whole file") from error
+        raise DamagedFile(f"{path} cannot be decompressed: {error}. Check that it is a whole file") from error
     return data.removeprefix(BOM)
 
 
@@ -113,26 +112,31 @@ def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> It
     """Whole lines from the beginnings, the ends and places between, spread over the files.
 
     Of compressed files only the beginning. A line longer than a piece is left out, unless it is the first of a file. A
-    file that is damaged is passed over.
+    file that is damaged is passed over, unless all of them are.
 
     Raises:
         InputError: a line has more than ``longest`` bytes.
     """
+    damaged: DamagedFile | None = None
+    sound = False
     count = sum(1 for _ in files())
     chosen = min(count, max(PIECES // 2, 1))  # of each the beginning and the end at least
     wanted = {number * (count - 1) // max(chosen - 1, 1) for number in range(chosen)}
     for number, path in enumerate(files()):
         if number in wanted:
-            yield from _pieces(path, PIECES // chosen, store, longest)
+            try:
+                yield from _pieces(path, PIECES // chosen, store, longest)
+                sound = True
+            except DamagedFile as error:  # it fails by itself when it is read
+                damaged = damaged or error
+    if damaged is not None and not sound:
+        raise damaged
 
 
 def _pieces(path: str, most: int, store: Files, longest: int) -> Iterator[SampleLines]:
     if compression_of(path):
         with store.open(path) as file:
-            try:
-                data = decompressed(file, path, PIECE_BYTES)
-            except InputError:
-                return  # it fails by itself when it is read
+            data = decompressed(file, path, PIECE_BYTES)
         cut = data.rfind(b"\n") + 1 if len(data) >= PIECE_BYTES - len(BOM) else 0
         yield SampleLines(path, 0, data[:cut] if cut else data)
         return

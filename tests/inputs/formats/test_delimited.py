@@ -21,6 +21,7 @@ from mpi_prs.inputs.formats.delimited import survey as delimited_survey
 from mpi_prs.inputs.formats.delimited import text as delimited_text
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
+from mpi_prs.inputs.formats.json_lines.reading import JsonLines
 from mpi_prs.inputs.formats.told import Told
 from tests.inputs.formats.test_delimited_random import by_pandas, frames_of, same
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
@@ -710,3 +711,31 @@ def test_texts_are_never_missing_where_they_are_to_stay_as_they_are(tmp_path: Pa
     assert np.isnan(frame["half"][1]) and pd.isna(frame["when"][1])
     (plain,) = frames_of(Delimited(column_types=types), [path], ALL)
     assert plain["text"].isna().all()
+
+
+# Damage
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize(
+    "format",
+    [Delimited(), Delimited(header="no_header"), Delimited(header="combine_all_files_headers"), JsonLines()],
+    ids=["csv", "no header", "combined", "json"],
+)
+def test_a_damaged_file_fails_alone_even_the_first(tmp_path: Path, format: Delimited | JsonLines, suffix: str) -> None:
+    damaged = write(tmp_path, b"noise " * 9, f"0.txt{suffix}")
+    with pytest.raises(InputError, match=rf"0.txt{suffix} cannot be decompressed"):
+        survey_of(format, damaged)
+    good = write(tmp_path, '{"n": 1}\n{"n": 2}\n', "1.txt")
+    survey, parts = parts_of(format, [damaged, good], ALL)
+    assert [part.file for part in parts] == [str(damaged), str(good)]
+    with closing(format.reader(survey, STORE)) as reader:
+        with pytest.raises(InputError, match=rf"0.txt{suffix} cannot be decompressed"):
+            reader.read(parts[0])
+        assert reader.read(parts[1]).data.num_rows
+
+
+def test_a_damaged_file_that_has_the_only_header_is_refused(tmp_path: Path) -> None:
+    files = [write(tmp_path, b"noise", "0.csv.gz"), write(tmp_path, "1,2\n", "1.csv")]
+    with pytest.raises(InputError, match=r"0.csv.gz cannot be decompressed: .* as the first file it has the header"):
+        survey_of(Delimited(header="only_first_file_has_headers"), *files)

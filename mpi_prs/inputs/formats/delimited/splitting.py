@@ -31,6 +31,7 @@ from mpi_prs.inputs.formats.delimited.text import (
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
     BatchSize,
+    DamagedFile,
     Files,
     Part,
     check_record_size,
@@ -278,9 +279,7 @@ class Delimited:
         opener = self._opener(store, survey["multi_line"])
         try:
             head = opener.head(file)
-        except InputError:
-            if not compression_of(file):
-                raise
+        except DamagedFile:
             yield Part(file, 0, store.size(file), 1)  # a damaged file fails by itself, when it is read
             return
         if not head.fields:
@@ -340,12 +339,22 @@ class Delimited:
         return (*MISSING, *self.na_values)
 
     def _first(self, files: Callable[[], Iterator[str]], opener: Opener) -> tuple[str | None, list[str]]:
-        """The first file that is not empty, and the names of its columns."""
+        """The first file that is not empty, and the names of its columns. Raises DamagedFile: none can be read."""
+        damaged: DamagedFile | None = None
         for path in files():
-            if fields := opener.head(path).fields:
+            try:
+                fields = opener.head(path).fields
+            except DamagedFile as error:  # it fails by itself, when it is read
+                if self.header == "only_first_file_has_headers":
+                    raise DamagedFile(f"{error}: as the first file it has the header") from None
+                damaged = damaged or error
+                continue
+            if fields:
                 if self.header == "no_header":
                     return path, [f"Column{number}" for number in range(1, len(fields) + 1)]
                 return path, column_names(fields)
+        if damaged is not None:
+            raise damaged
         return None, []
 
     def _names(self, path: str, head: Head, survey: dict[str, Any]) -> list[str]:
@@ -421,7 +430,10 @@ def _combine(files: Callable[[], Iterator[str]], opener: Opener, names: list[str
     """Add the columns of all files to the names; return those that some file with records lacks."""
     headers: set[frozenset[str]] = set()
     for path in files():
-        head = opener.head(path)
+        try:
+            head = opener.head(path)
+        except DamagedFile:
+            continue
         own = column_names(head.fields)
         names += [name for name in own if name not in names]
         if head.more:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.reading import field_counts, texts_of
 from mpi_prs.inputs.formats.delimited.text import (
     Dialect,
@@ -30,7 +29,7 @@ from mpi_prs.inputs.formats.delimited.text import (
     too_long,
     without_comments,
 )
-from mpi_prs.inputs.formats.format import Files, length_of, reading
+from mpi_prs.inputs.formats.format import DamagedFile, Files, length_of, reading
 from mpi_prs.inputs.formats.inference import Mixture, look
 from mpi_prs.inputs.formats.lines import compression_of, decompressed
 from mpi_prs.inputs.formats.text_columns import NumberStyle
@@ -187,9 +186,7 @@ def sample(
     for number, path in enumerate(chosen.files):
         try:
             head = opener.head(path)
-        except InputError:
-            if not compression_of(path):
-                raise
+        except DamagedFile:
             yield None  # a damaged file fails by itself, when it is read
             continue
         body = body_of(path, head)
@@ -205,9 +202,7 @@ def sample(
                 else:
                     text = without_comments(found[1], opener.dialect)
                     yield SampleRecords(text, names, path, found[0], head.encoding)
-        except InputError:
-            if not compression_of(path):
-                raise
+        except DamagedFile:
             yield None  # its beginning is sound, and further on it is damaged
 
 
