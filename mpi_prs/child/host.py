@@ -24,13 +24,13 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import inspect
 import logging
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -62,25 +62,28 @@ from mpi_prs.child.rows.encoding import (
 from mpi_prs.child.script import (
     ScriptFunctions,
     argparse_says,
+    complete,
     entry_script,
     import_script,
     prepare_interpreter,
     user_traceback,
 )
+from mpi_prs.child.shims.finder import resolve
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.core.guard import kill_below
 from mpi_prs.core.prctl import adopt_orphans, die_with_parent
 from mpi_prs.wire.channel import (
     CHANNEL_LOST_EXIT,
     DUMP_SIGNAL,
+    FLUSH_SECONDS,
     SPILL_THRESHOLD,
-    WORK_HEADER,
     ChannelLost,
     ChildEnd,
     Frame,
     Kind,
     ProcessPhase,
     Slot,
+    parts_of,
 )
 from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, is_out_of_memory, shorten
 from mpi_prs.wire.record import RECORD
@@ -89,7 +92,6 @@ from mpi_prs.wire.settings import ProcessSettings
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
 
-_FLUSH_SECONDS = 0.002
 _FLUSH_BYTES = 64 << 10
 
 
@@ -136,15 +138,15 @@ class Host:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
             script = import_script(settings.entry_script, loads=settings.loaders > 0)
-            script.init()
+            complete(script.init())
         except BaseException as error:
-            self._end_if_forked(error)
+            self.end_if_forked(error)
             failure = self._failure(FailureKind.INIT, _one_line(error), error, -1, 0, began)
             self._channel.send(Kind.INIT_FAILED, 0, failure.to_json())
             return None
-        self._end_if_forked()
+        self.end_if_forked()
         self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
-        self._channel.send(Kind.READY, 0)
+        self._channel.send(Kind.READY, settings.mini_batches_in_flight if script.is_async else 1)
         return script
 
     def serve(self, script: ScriptFunctions) -> None:
@@ -152,27 +154,36 @@ class Host:
         if script.load is not None:
             settings = self._settings
             self._loaders = Loaders(
-                script.load, settings.loaders, settings.loaders_ahead, settings.loaders_memory, self._end_if_forked
+                script.load, settings.loaders, settings.loaders_ahead, settings.loaders_memory, self.end_if_forked
             )
-            self._source = ReadAhead(self._channel, self._expect)
+        if script.is_async:
+            # Not for the many scripts that are not: asyncio takes as long to import as all that is ours
+            resolve("mpi_prs.child.in_flight:InFlight")(self, script, self._channel, self._slot, self._settings).serve()
+            return
+        if self._loaders is not None:
+            self._source = ReadAhead(self._channel, self.expect)
         while True:
             frame = self._source.receive()
             if frame is None:  # the worker is gone, and with it whoever would read an answer
                 return
             if frame.kind == Kind.STOP:
-                self._stop(script)
+                self.stop(script)
                 return
             self._work(script, frame)
-            self._flush()
+            self.flush()
             if self._asked is not None and not self._do_what_was_asked(script, self._asked):
                 return
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
 
-    def _expect(self, frame: Frame) -> None:
+    @property
+    def loaders(self) -> Loaders | None:
+        """What calls the script's ``load``, if anything does."""
+        return self._loaders
+
+    def expect(self, frame: Frame) -> None:
         """Let the items of work that has come be loaded."""
-        if frame.kind == Kind.WORK:
-            assert self._loaders is not None
-            _, _, _, payloads = _parts(frame)
+        if frame.kind == Kind.WORK and self._loaders is not None:
+            _, _, _, payloads = parts_of(frame)
             for payload in payloads:
                 self._loaders.expect(self._mini_batches.paths(payload))
 
@@ -183,11 +194,11 @@ class Host:
 
     def _work(self, script: ScriptFunctions, frame: Frame) -> None:
         """Run every mini-batch of one frame. About 8 µs a mini-batch, besides ``run()`` and the items."""
-        first, attempt, items, payloads = _parts(frame)
+        first, attempt, items, payloads = parts_of(frame)
         for index, payload in enumerate(payloads):
             if self._slot.skips:
                 self._discard(frame.mini_batches - index)
-                self._flush()
+                self.flush()
                 self._channel.send(Kind.SKIPPED, frame.mini_batches - index)
                 return
             self._attempt(script, first + index, attempt, items[index], payload)
@@ -199,7 +210,7 @@ class Host:
         """Pause or end. Returns whether to go on."""
         self._asked = None
         if asked.code != SLEEP:
-            self._stop(script)
+            self.stop(script)
             return False
         until = time.monotonic() + asked.pause
         self._slot.write(ProcessPhase.RESTING, -1, until)
@@ -209,12 +220,12 @@ class Host:
             if frame is None:
                 return False
             if frame.kind == Kind.STOP:
-                self._stop(script)
+                self.stop(script)
                 return False
             if frame.kind == Kind.WORK:
                 self._discard(frame.mini_batches)
             cleared |= frame.kind == Kind.CLEAR
-        self._channel.send(Kind.READY, 0)
+        self._channel.send(Kind.READY, 1)
         return True
 
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
@@ -235,55 +246,75 @@ class Host:
             else:
                 result = script.run(mini_batch) if context is None else script.run(mini_batch, context)
             ended = time.monotonic()
-            self._end_if_forked()  # before the slot is written: a forked copy shares it
+            self.end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(ProcessPhase.ENCODING, number, ended)
-            if self._header_form is not None:
-                result = as_fields(result)
-            if self._column_order is not None and is_frame(result) and len(result):
-                result = self._column_order.arranged(result)
-            returned, rows = encode_rows(result, self._row_form)
-            if self._header_form is not None and not self._header_sent and is_frame(result) and len(result):
-                self._channel.send(Kind.HEADER, 0, header_line(result, self._header_form))
-                self._header_sent = True
-            spilled = self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
+            returned, rows, spilled = self.encode(result)
             mini_batch = loaded = result = None
             self._mini_batches.let_go()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
-            self._end_if_forked(error)
-            kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
-            failure = self._failure(kind, _one_line(error), error, number, attempt, started)
-            self._failures += 1
-            if not failure.code and 0 < self._settings.patience <= self._failures:
-                failure = replace(failure, code=RESTART)  # it may be this process that fails: a fresh one shall try
-            self._flush()
-            self._channel.send(Kind.FAILED, 1, failure.to_json())
+            failure = self.failed(error, number, attempt, started)
+            self.send_failed(failure)
             if failure.code in (RESTART, STOP, SLEEP):
                 self._asked = failure
             return
+        now = time.monotonic()
+        overhead = (started - prepared) + (now - ended)
+        self.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
+
+    def encode(self, result: Any) -> tuple[int, bytes, str | None]:
+        """How many ``run()`` returned, their rows, and the file that these are in if they are large."""
+        if self._header_form is not None:
+            result = as_fields(result)
+        if self._column_order is not None and is_frame(result) and len(result):
+            result = self._column_order.arranged(result)
+        returned, rows = encode_rows(result, self._row_form)
+        if self._header_form is not None and not self._header_sent and is_frame(result) and len(result):
+            self._channel.send(Kind.HEADER, 0, header_line(result, self._header_form))
+            self._header_sent = True
+        return returned, rows, self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
+
+    def failed(self, error: BaseException, number: int, attempt: int, began: float) -> Failure:
+        """Count a failed attempt; returns what is to be said of it."""
+        self.end_if_forked(error)
+        kind = FailureKind.WRONG_TYPE if isinstance(error, WrongReturnType) else FailureKind.EXCEPTION
+        failure = self._failure(kind, _one_line(error), error, number, attempt, began)
+        self._failures += 1
+        if not failure.code and 0 < self._settings.patience <= self._failures:
+            failure = replace(failure, code=RESTART)  # it may be this process that fails: a fresh one shall try
+        return failure
+
+    def send_failed(self, failure: Failure) -> None:
+        """Say that an attempt has failed."""
+        self.flush()
+        self._channel.send(Kind.FAILED, 1, failure.to_json())
+
+    def done(
+        self,
+        number: int,
+        items: int,
+        returned: int,
+        attempt: int,
+        wall: float,
+        run: float,
+        overhead: float,
+        rows: bytes,
+        spilled: str | None,
+        now: float,
+    ) -> None:
+        """Answer a mini-batch, now or together with others."""
         self._failures = 0
         self._channel.check()  # now, not at the next flush: by then another mini-batch would have the blame
-        now = time.monotonic()
         length = len(rows)
-        record = RECORD.pack(
-            number,
-            items,
-            returned,
-            attempt,
-            self._process,
-            length,
-            wall,
-            ended - started,
-            (started - prepared) + (now - ended),
-        )
+        record = RECORD.pack(number, items, returned, attempt, self._process, length, wall, run, overhead)
         if spilled is not None:
-            self._flush()
+            self.flush()
             self._channel.send(Kind.SPILLED, 1, record, os.fsencode(spilled))
             return
         self._records.append(record)
         self._rows.append(rows)
         self._row_bytes += length
-        if now - self._flushed > _FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
-            self._flush()
+        if now - self._flushed > FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
+            self.flush()
 
     def _take_loaded(self, loaders: Loaders, number: int) -> list[Any]:
         """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes.
@@ -296,7 +327,7 @@ class Host:
             raise errors[min(errors)]
         return values
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Send what has been answered so far: one write for many short mini-batches."""
         if self._records:
             self._channel.send(Kind.RESULTS, len(self._records), *self._records, *self._rows)
@@ -318,13 +349,25 @@ class Host:
             raise
         return path
 
-    def _stop(self, script: ScriptFunctions) -> None:
+    def stop(self, script: ScriptFunctions) -> None:
+        """Call ``shutdown()``; what goes wrong with it is for the log."""
         self._slot.write(ProcessPhase.SHUTDOWN, -1, time.monotonic())
         try:
-            script.shutdown()
-            self._end_if_forked()
+            complete(script.shutdown())
+            self.end_if_forked()
         except BaseException as error:
-            self._end_if_forked(error)
+            self.end_if_forked(error)
+            _complain(f"shutdown() failed:\n{user_traceback(error)}")
+        self._slot.write(ProcessPhase.EXITING, -1, time.monotonic())
+
+    async def stop_async(self, script: ScriptFunctions) -> None:
+        """As :meth:`stop`, in the event loop."""
+        try:
+            ending = script.shutdown()
+            if inspect.iscoroutine(ending):
+                await ending
+        except BaseException as error:
+            self.end_if_forked(error)
             _complain(f"shutdown() failed:\n{user_traceback(error)}")
         self._slot.write(ProcessPhase.EXITING, -1, time.monotonic())
 
@@ -337,29 +380,13 @@ class Host:
         failure = Failure(kind, message, text, number, attempt, self._process, seconds=seconds, code=code, pause=pause)
         return replace(failure, out_of_memory=is_out_of_memory(error))
 
-    def _end_if_forked(self, error: BaseException | None = None) -> None:
+    def end_if_forked(self, error: BaseException | None = None) -> None:
         """A copy of this process that the script has forked has no business here; what it raised is for the log."""
         if os.getpid() == self._pid:
             return
         if error is not None:
             _complain(f"a process that the script has forked failed:\n{user_traceback(error)}")
         os._exit(0 if error is None else 1)
-
-
-def _parts(frame: Frame) -> tuple[int, int, memoryview, Iterator[memoryview]]:
-    """The first mini-batch of a frame of work, the attempt, the items of each, the payload of each."""
-    first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
-    position = WORK_HEADER.size
-    items = frame.body[position : position + 4 * frame.mini_batches].cast("I")
-    position += 4 * frame.mini_batches
-    sizes = frame.body[position : position + 4 * frame.mini_batches].cast("I")
-    return first, attempt, items, _payloads(frame.body, position + 4 * frame.mini_batches, sizes)
-
-
-def _payloads(body: memoryview, position: int, sizes: memoryview) -> Iterator[memoryview]:
-    for size in sizes:
-        yield body[position : position + size]
-        position += size
 
 
 def _asked_by(error: BaseException) -> tuple[str, float]:

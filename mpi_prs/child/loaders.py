@@ -24,15 +24,16 @@ _DEEPEST = 3  # containers in containers whose elements are looked at for their 
 _MOST_ELEMENTS = 1000  # of one container
 
 
-class _Batch:
+class Loading:
     """The items of a mini-batch, on their way.
 
     Attributes:
+        values, errors: what was loaded, and why an item was not.
         next: the item that nobody has begun.
         left: how many are not loaded.
         running: item → since when (``time.monotonic()``) a thread is at it.
-        wanted: whether somebody waits for it.
-        bytes: of what is loaded, as far as known.
+        is_ahead: whether nobody waits for it yet; else somebody does since ``began``.
+        bytes: of what was loaded ahead, as far as known.
     """
 
     def __init__(self, items: list[str]) -> None:
@@ -42,8 +43,14 @@ class _Batch:
         self.next = 0
         self.left = len(items)
         self.running: dict[int, float] = {}
-        self.wanted = False
+        self.is_ahead = True
+        self.began = 0.0
+        self.on_change: Callable[[], Any] = lambda: None
         self.bytes = 0
+
+    def since(self) -> float:
+        """Since when the oldest item is being loaded that somebody waits for."""
+        return max(self.began, min(tuple(self.running.values()), default=time.monotonic()))
 
 
 class Loaders:
@@ -72,8 +79,9 @@ class Loaders:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # there may be an item to begin with
         self._changed = threading.Condition(self._lock)  # an item is being loaded, or is loaded, that is waited for
-        self._batches: deque[_Batch] = deque()  # not taken yet, in the order of the work
-        self._held = 0  # bytes of them
+        self._batches: deque[Loading] = deque()  # that nobody waits for yet, in the order of the work
+        self._wanted: list[Loading] = []
+        self._held = 0  # bytes of what nobody waits for yet
         self._running = 0
         self._loaded = self._loaded_bytes = 0  # items, and their bytes, so far
         for number in range(threads):
@@ -82,14 +90,17 @@ class Loaders:
     def expect(self, items: list[str]) -> None:
         """Another mini-batch waits at this process."""
         with self._lock:
-            self._batches.append(_Batch(items))
+            self._batches.append(Loading(items))
             self._work.notify_all()
 
     def discard(self, count: int) -> None:
         """The next ``count`` mini-batches are not to be run here."""
         with self._lock:
             for _ in range(count):
-                self._let_go(self._batches.popleft())
+                batch = self._batches.popleft()
+                self._held -= batch.bytes
+                batch.is_ahead = False
+                batch.next = len(batch.items)  # nobody begins with more of it
             self._work.notify_all()
 
     def take(self, note: Callable[[float], None]) -> tuple[list[Any], dict[int, BaseException]]:
@@ -98,23 +109,27 @@ class Loaders:
         Args:
             note: told, again and again, since when the oldest item is being loaded that this waits for.
         """
-        began = time.monotonic()
+        claimed = self.claim(lambda: None)
         with self._lock:
-            batch = self._batches[0]
-            batch.wanted = True
-            self._work.notify_all()
-            while batch.left:
-                note(max(began, min(batch.running.values(), default=time.monotonic())))
+            while claimed.left:
+                note(claimed.since())
                 self._changed.wait()
-            self._batches.popleft()
-            self._let_go(batch)
-            self._work.notify_all()
-            return batch.values, batch.errors
+        return claimed.values, claimed.errors
 
-    def _let_go(self, batch: _Batch) -> None:
-        self._held -= batch.bytes
-        batch.bytes = 0
-        batch.next = len(batch.items)  # nobody begins with more of it
+    def claim(self, on_change: Callable[[], Any]) -> Loading:
+        """The next mini-batch, which somebody waits for from now on.
+
+        Args:
+            on_change: called, in a thread, when an item of it is begun with or loaded.
+        """
+        with self._lock:
+            batch = self._batches.popleft()
+            self._held -= batch.bytes
+            batch.is_ahead, batch.began, batch.on_change = False, time.monotonic(), on_change
+            if batch.left:
+                self._wanted.append(batch)
+            self._work.notify_all()
+            return batch
 
     def _serve(self) -> None:
         while True:
@@ -127,8 +142,7 @@ class Loaders:
                 batch.next += 1
                 batch.running[index] = time.monotonic()
                 self._running += 1
-                if batch.wanted:
-                    self._changed.notify_all()
+                self._tell(batch)
             value = error = None
             try:
                 value = self._load(batch.items[index])
@@ -146,26 +160,27 @@ class Loaders:
                 else:
                     self._loaded += 1
                     self._loaded_bytes += size
-                    if self._is_expected(batch):
+                    if batch.is_ahead:
                         batch.bytes += size
                         self._held += size
-                if batch.wanted:
-                    self._changed.notify_all()
+                if not batch.left and batch in self._wanted:
+                    self._wanted.remove(batch)
+                self._tell(batch)
             batch = value = error = None  # not kept while this thread waits
 
-    def _is_expected(self, batch: _Batch) -> bool:
-        return any(each is batch for each in self._batches)
+    def _tell(self, batch: Loading) -> None:
+        if not batch.is_ahead:
+            self._changed.notify_all()
+            batch.on_change()
 
-    def _due(self) -> _Batch | None:
+    def _due(self) -> Loading | None:
         """The mini-batch whose next item is to be loaded now."""
-        ahead = 0
-        for batch in self._batches:
-            if not batch.wanted:
-                ahead += 1
-                if ahead > self._ahead:
-                    return None
+        for batch in self._wanted:
             if batch.next < len(batch.items):
-                return batch if batch.wanted or self._has_room() else None
+                return batch
+        for batch in islice(self._batches, self._ahead):
+            if batch.next < len(batch.items):
+                return batch if self._has_room() else None
         return None
 
     def _has_room(self) -> bool:

@@ -1,4 +1,4 @@
-"""The channel, read by a thread: so that ``load()`` knows of work while ``run()`` is still busy.
+"""The channel, read by a thread: so ``load()`` knows of work while ``run()`` is busy, and an event loop does as well.
 
 Standard library only.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from mpi_prs.wire.channel import ChannelLost, ChildEnd, Frame
 
@@ -17,12 +18,14 @@ class ReadAhead:
 
     Args:
         channel: nobody else receives from it.
-        see: called with each frame, in the thread.
+        see: called with each frame, in the thread, before it can be received.
+        tell: called, in the thread, when there is something to receive.
     """
 
-    def __init__(self, channel: ChildEnd, see: Callable[[Frame], None]) -> None:
+    def __init__(self, channel: ChildEnd, see: Callable[[Frame], None], tell: Callable[[], Any] = lambda: None) -> None:
         self._channel = channel
         self._see = see
+        self._tell = tell
         self._received: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()
         self._peeked: list[Frame | BaseException | None] = []
         threading.Thread(target=self._read, name="channel", daemon=True).start()
@@ -37,6 +40,7 @@ class ReadAhead:
             except BaseException as error:
                 frame = error
             self._received.put(frame)
+            self._tell()
             if frame is None or isinstance(frame, BaseException):
                 return
 

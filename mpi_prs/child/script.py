@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_STEPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "in_flight.py")
 
 
 _names: list[str] = []  # of the entry script's module; the module itself would be kept from its end
@@ -34,13 +35,15 @@ class NoLoadFunction(Exception):
 class ScriptFunctions:
     """The functions of an entry script; ``init`` and ``shutdown`` do nothing where the script has none.
 
-    ``load`` is ``None`` where no ``loaders`` are asked for.
+    ``is_async`` tells that ``run`` is an ``async def``; the other two may be as well. ``load`` is ``None`` where no
+    ``loaders`` are asked for.
     """
 
     init: Callable[[], Any]
     run: Callable[..., Any]
     shutdown: Callable[[], Any]
     takes_context: bool
+    is_async: bool = False
     load: Callable[[str], Any] | None = None
 
 
@@ -81,6 +84,7 @@ def import_script(path: str, *, loads: bool = False) -> ScriptFunctions:
         run=run,
         shutdown=getattr(module, "shutdown", None) or _nothing,
         takes_context=_takes_second_positional(run),
+        is_async=_is_async(run),
         load=_load_of(module, path) if loads else None,
     )
 
@@ -95,6 +99,28 @@ def _load_of(module: types.ModuleType, path: str) -> Callable[[str], Any]:
     if inspect.iscoroutinefunction(load):
         raise NoLoadFunction(f"{path}: load is an async function, and threads call it; write `def load(item):`")
     return load  # type: ignore[no-any-return]
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+_loops: list[Any] = []  # the one event loop of the script
+
+
+def event_loop() -> Any:
+    """The event loop in which all ``async`` functions of the script run."""
+    import asyncio  # takes as long as all that is ours, and few scripts need it
+
+    if not _loops:
+        _loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(_loops[0])
+    return _loops[0]
+
+
+def complete(result: Any) -> Any:
+    """What a function of the script has returned; if it is ``async``, what it returns at its end."""
+    return event_loop().run_until_complete(result) if inspect.iscoroutine(result) else result
 
 
 def entry_script() -> types.ModuleType | None:
@@ -123,9 +149,18 @@ def user_traceback(error: BaseException) -> str:
     while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     said = argparse_says(error)
-    return "".join(traceback.format_exception(type(error), error, frames)) + (
-        f"argparse says: {said}\n" if said else ""
-    )
+    shown = traceback.TracebackException(type(error), error, frames)
+    _leave_out_steps(shown)
+    return "".join(shown.format()) + (f"argparse says: {said}\n" if said else "")
+
+
+def _leave_out_steps(shown: traceback.TracebackException | None) -> None:
+    """Those of ours that lie between two tasks of the script."""
+    while shown is not None:
+        steps = [frame for frame in shown.stack if frame.filename == _STEPS]
+        for frame in steps:
+            shown.stack.remove(frame)
+        shown = shown.__cause__ or shown.__context__
 
 
 def argparse_says(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import click
 from mpi_prs.child.mini_batch import DescribedMiniBatches, LoadedItems, MiniBatchContext, PlainMiniBatches
 from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, prepare_to_encode
 from mpi_prs.child.rows.row_format import encoding
-from mpi_prs.child.script import ScriptFunctions, import_script, prepare_interpreter, user_traceback
+from mpi_prs.child.script import ScriptFunctions, complete, import_script, prepare_interpreter, user_traceback
 from mpi_prs.child.shims.preparation import prepare_imports
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
@@ -107,14 +107,14 @@ def _run_script(
         began = time.monotonic()
         prepare_imports()
         script = import_script(str(config.entry_script), loads=config.loaders is not None)
-        script.init()
+        complete(script.init())
         click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
         mini_batch = _loaded(script, mini_batch)
         began = time.monotonic()
-        result = script.run(mini_batch, context) if script.takes_context else script.run(mini_batch)
+        result = complete(script.run(mini_batch, context) if script.takes_context else script.run(mini_batch))
         took = time.monotonic() - began
         returned, rows = _rows(result, config)
-        script.shutdown()
+        complete(script.shutdown())
     except WrongReturnType as error:
         click.echo(f"error: {error}", err=True)
         return EXIT_FAILED

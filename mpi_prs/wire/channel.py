@@ -10,7 +10,7 @@ worker → process
 ``STOP``              call ``shutdown()`` and end
 ``CLEAR``             work that was sent before this, and has no answer, was given to others: it is not to be done here
 process → worker
-``READY``             ``init()`` is done, or a pause that the script asked for
+``READY``             ``init()`` is done, or a pause that the script asked for; ``count`` mini-batches may run at once
 ``INIT_FAILED``       JSON: a :class:`~mpi_prs.wire.failure.Failure`
 ``RESULTS``           ``count`` records (48 bytes each), then their rows
 ``SPILLED``           one record, then the path of the file that holds its rows
@@ -20,7 +20,9 @@ process → worker
 ``SKIPPED``           ``count`` mini-batches were not started, because the slot says to skip them
 ====================  =======================================================================================
 
-Answers come in the order of the work. Standard library only: the user process imports this module.
+Answers come in the order of the work, unless several mini-batches run at once.
+
+Standard library only: the user process imports this module.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -65,6 +68,9 @@ SPILL_THRESHOLD = 4 << 20
 _LONGEST_ANSWER = 64 << 20
 """Bytes of a body from a user process; all that it sends is far shorter, for long rows go through a file."""
 
+FLUSH_SECONDS = 0.002
+"""So long the answer of a short mini-batch waits in the user process for others."""
+
 CHANNEL_LOST_EXIT = 113
 """Exit code of a user process that finds its channel closed under it by the script."""
 
@@ -75,6 +81,22 @@ class Frame(NamedTuple):
     kind: int
     mini_batches: int
     body: memoryview
+
+
+def parts_of(frame: Frame) -> tuple[int, int, memoryview, Iterator[memoryview]]:
+    """The first mini-batch of a frame of work, the attempt, the items of each, the payload of each."""
+    first, attempt = WORK_HEADER.unpack_from(frame.body, 0)
+    position = WORK_HEADER.size
+    items = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+    position += 4 * frame.mini_batches
+    sizes = frame.body[position : position + 4 * frame.mini_batches].cast("I")
+    return first, attempt, items, _payloads(frame.body, position + 4 * frame.mini_batches, sizes)
+
+
+def _payloads(body: memoryview, position: int, sizes: memoryview) -> Iterator[memoryview]:
+    for size in sizes:
+        yield body[position : position + size]
+        position += size
 
 
 class ChannelLost(Exception):
@@ -270,32 +292,21 @@ class Activity(NamedTuple):
     since: float
 
 
-class Slot:
-    """64 bytes of shared memory: what the process is doing (it writes, the worker reads), and whether it is to skip
-    what it has not started (the worker writes, it reads).
+class Lane:
+    """64 bytes of shared memory: what is being done.
 
-    It is mapped, so it survives a script that closes all descriptors. The process may be stopped by the kernel or die
-    between any two instructions, so no reader may ever meet half of a value: there is room for two, each is written
-    where nobody looks, and then one aligned word says that it holds. As words of 8 bytes::
+    The process may be stopped by the kernel or die between any two instructions, so no reader may ever meet half of a
+    value: there is room for two, each is written where nobody looks, and then one aligned word says that it holds. As
+    words of 8 bytes::
 
-        0 number of the value that holds │ 1–3 an even one │ 4–6 an odd one │ 7 skips
+        0 number of the value that holds │ 1–3 an even one │ 4–6 an odd one │ 7 of the slot alone: skips
     """
 
     SIZE = 64
-    _SKIPS = 7
 
-    def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, self.SIZE)
-        self._bytes = memoryview(self._memory)
-        self._integers = self._bytes.cast("q")
-        self._floats = self._bytes.cast("d")
-
-    @classmethod
-    def create(cls) -> tuple[Slot, int]:
-        """A new slot and the descriptor to hand to the process (close it after that)."""
-        descriptor = os.memfd_create("mpi_prs_slot")
-        os.ftruncate(descriptor, cls.SIZE)
-        return cls(descriptor), descriptor
+    def __init__(self, memory: memoryview) -> None:
+        self._integers = memory.cast("q")
+        self._floats = memory.cast("d")
 
     def write(self, phase: int, mini_batch: int, since: float) -> None:
         """About 0.2 µs."""
@@ -317,6 +328,38 @@ class Slot:
             if integers[0] == number:  # else it may have been overwritten meanwhile
                 return activity
 
+    def release(self) -> None:
+        """Let the memory go."""
+        for view in (self._integers, self._floats):
+            view.release()
+
+
+class Slot(Lane):
+    """Shared memory: what the process is doing (it writes, the worker reads), and whether it is to skip what it has not
+    started (the worker writes, it reads). Where ``run()`` is ``async`` there is a lane for each mini-batch in flight,
+    and the slot itself says what holds the event loop. It is mapped, so it survives a script that closes all
+    descriptors.
+
+    Attributes:
+        lanes: of the mini-batches in flight.
+    """
+
+    _SKIPS = 7
+
+    def __init__(self, descriptor: int) -> None:
+        count = os.fstat(descriptor).st_size // self.SIZE
+        self._memory = mmap.mmap(descriptor, count * self.SIZE)
+        self._bytes = memoryview(self._memory)
+        super().__init__(self._bytes[: self.SIZE])
+        self.lanes = [Lane(self._bytes[place * self.SIZE : (place + 1) * self.SIZE]) for place in range(1, count)]
+
+    @classmethod
+    def create(cls, lanes: int = 0) -> tuple[Slot, int]:
+        """A new slot and the descriptor to hand to the process (close it after that)."""
+        descriptor = os.memfd_create("mpi_prs_slot")
+        os.ftruncate(descriptor, cls.SIZE * (1 + lanes))
+        return cls(descriptor), descriptor
+
     def skip_unstarted(self) -> None:
         """Tell the process to start nothing more of what it has."""
         self._integers[self._SKIPS] = 1
@@ -328,6 +371,7 @@ class Slot:
 
     def close(self) -> None:
         """Unmap it."""
-        for view in (self._integers, self._floats, self._bytes):
-            view.release()
+        for lane in (self, *self.lanes):
+            lane.release()
+        self._bytes.release()
         self._memory.close()

@@ -178,6 +178,11 @@ _SIGNAL_HINTS = {
 }
 
 
+def ran_too_long(limit: float) -> str:
+    """A sentence on a ``run()`` that took more than so many seconds."""
+    return f"run() did not end within run_invocation_timeout ({limit:g} s)"
+
+
 def describe_exit(code: int) -> str:
     """A sentence on how a process ended; ``code`` as ``subprocess`` gives it (negative: a signal)."""
     if code == CHANNEL_LOST_EXIT:

@@ -53,7 +53,7 @@ class ProcessSettings:
         spill: folder for rows that are too large for a message.
         loaders: threads that call the script's ``load``; 0: none, -1: as many as the process has cores, which the
             worker fills in.
-        loaders_ahead, loaders_memory: see the job config.
+        loaders_ahead, loaders_memory, mini_batches_in_flight: see the job config.
         node: the name of its node, and
         process: its number there, and
         patience: failures in a row after which it ends, to be replaced; the worker fills these in.
@@ -75,6 +75,7 @@ class ProcessSettings:
     loaders: int = 0
     loaders_ahead: int = 0
     loaders_memory: int = 0
+    mini_batches_in_flight: int = 1
     node: str = ""
     process: int = -1
     patience: int = 0

@@ -65,3 +65,6 @@ class News:
     gone: bool = False
     init_failure: Failure | None = None
     unstarted: list[Chunk] = field(default_factory=list)  # was handed over, and is not the fault of what happened
+    suspects: int = (
+        0  # the first mini-batches of that which ran at once when the process died, and one may be the cause
+    )

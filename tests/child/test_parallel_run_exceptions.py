@@ -257,7 +257,7 @@ class Supervised:
         self.rows = b""
         self.failures: list[Failure] = []
         self.unstarted: list[tuple[int, int, int]] = []
-        self.rests = self.readies = 0
+        self.rests = self.readies = self.suspects = 0
         self.gone = False
         self.wait(lambda: self.process.state is not State.STARTING)
 
@@ -274,6 +274,7 @@ class Supervised:
         self.failures += news.failures
         self.unstarted += [(chunk.first, chunk.count, chunk.attempt) for chunk in news.unstarted]
         self.rests += news.rests
+        self.suspects += news.suspects
         self.readies += news.became_ready
         self.gone |= news.gone
         return news

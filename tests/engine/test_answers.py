@@ -34,8 +34,10 @@ def items_failed(*changes: dict[str, int]) -> bytes:
     return pack_failures(Failure(FailureKind.LOAD, "no", **{**fields, **each}) for each in changes)
 
 
-def holds(kind: int, count: int, body: bytes, *, state: State = State.READY, skips: bool = False) -> bool:
-    return is_answer(Frame(kind, count, memoryview(body)), state, OUTSTANDING, skips, SETTINGS)
+def holds(
+    kind: int, count: int, body: bytes, *, state: State = State.READY, skips: bool = False, in_order: bool = True
+) -> bool:
+    return is_answer(Frame(kind, count, memoryview(body)), state, OUTSTANDING, skips, SETTINGS, in_order)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,25 @@ def test_answers_to_what_is_outstanding_hold(kind: Kind, count: int, body: bytes
 )
 def test_what_is_forged_does_not_hold(kind: int, count: int, body: bytes) -> None:
     assert not holds(kind, count, body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "body", "expected"),
+    [
+        (Kind.RESULTS, 2, record(8, length=1) + record(7) + b"a", True),
+        (Kind.RESULTS, 1, record(4, 3), True),
+        (Kind.RESULTS, 2, record(7) + record(7), False),
+        (Kind.RESULTS, 1, record(4, 1), False),
+        (Kind.FAILED, 1, failed(number=8), True),
+        (Kind.FAILED, 1, failed(FailureKind.TIMEOUT, number=8), True),
+        (Kind.FAILED, 1, failed(number=9), False),
+        (Kind.FAILED, 1, failed(FailureKind.CRASH), False),
+    ],
+)
+def test_where_several_run_at_once_answers_come_in_any_order(
+    kind: Kind, count: int, body: bytes, expected: bool
+) -> None:
+    assert holds(kind, count, body, in_order=False) is expected
 
 
 def test_rows_of_a_file_are_those_of_a_whole_file_of_this_process(tmp_path: Path) -> None:

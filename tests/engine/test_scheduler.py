@@ -613,6 +613,18 @@ def test_a_process_that_loads_ahead_gets_more_however_long_mini_batches_take() -
     assert len(job.assign(1)) == 4
 
 
+@pytest.mark.parametrize(("mini_batches", "first"), [(100, 16), (20, 8)])
+def test_a_process_that_runs_several_at_once_gets_as_many_and_near_the_end_no_more(
+    mini_batches: int, first: int
+) -> None:
+    job = Job(mini_batches)
+    for worker in (1, 2):
+        job.add(worker, ready=False)
+        job.ready(worker, 0, at_once=8)
+    assert len(job.assign(1)) == first
+    assert len(job.assign(2)) == first
+
+
 def test_time_around_run_counts_as_well() -> None:
     job = settled_worker(0.0, overhead=0.011)
     assert len(job.assign(1)) == 4

@@ -355,6 +355,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"mini_batch_size": 10**12}, ["mini_batch_size", "at most 2147483647"]),
     ({"mini_batch_size": [5]}, ["mini_batch_size", "got a list", "a whole number"]),
     ({"loaders": 0}, ["loaders", "got 0", "at least 1, or auto"]),
+    ({"mini_batches_in_flight": 5000}, ["mini_batches_in_flight", "from 1 to 4096"]),
     ({"loaders": "many"}, ["loaders", "'many'", "or auto"]),
     ({"inputs": [{"table": "a.csv"}], "loaders": 2}, ["loaders", "loaders are for files", "remove the key"]),
     ({"allowed_failed_count": -2}, ["allowed_failed_count", "at least -1"]),
@@ -721,7 +722,7 @@ GOOD_SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize("source", GOOD_SCRIPTS)
+@pytest.mark.parametrize("source", [*GOOD_SCRIPTS, "async def run(b): return b\n"])
 def test_a_script_that_defines_run_in_any_way_passes(folder: Path, source: str | bytes) -> None:
     check_entry_script(script_with(folder, source))
 
@@ -732,7 +733,6 @@ BAD_SCRIPTS: list[tuple[str | bytes, list[str]]] = [
     ("def init(): pass\nclass A:\n    def run(self, b): return b\n", ["no function run"]),
     ("def outer():\n    def run(b): return b\n", ["no function run"]),
     ("run: object\n", ["no function run"]),
-    ("x = 1\nasync def run(b): return b\n", ["line 2", "async"]),
     ("class run: pass\n", ["line 1", "run is a class"]),
     ("def run(b)\n    return b\n", ["syntax error", "line 1", "def run(b)", "^", "SyntaxError:"]),
     ("def run(b):\n    x = (1,\n", ["syntax error", "line 2", "was never closed"]),

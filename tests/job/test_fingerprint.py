@@ -76,6 +76,7 @@ def test_what_decides_the_output_is_in_the_fingerprint_and_its_change_reads_well
         {"slurm": {"partition": "gpu"}},
         {"loaders_ahead": 9},
         {"loaders_memory": "9GB"},
+        {"mini_batches_in_flight": 9},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -91,7 +92,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
         *("name", "description", "output", "source_directory", "logging_level", "azureml", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),
-        *("loaders_ahead", "loaders_memory"),
+        *("loaders_ahead", "loaders_memory", "mini_batches_in_flight"),
         *("heartbeat_timeout", "stop_grace", "node_count", "process_count_per_node", "processes_per_rank"),
     }
 

@@ -80,8 +80,8 @@ class Job:
         for process in range(processes if ready else 0):
             self.ready(worker, process)
 
-    def ready(self, worker: int, process: int) -> None:
-        self.tell(ProcessReady(worker, process))
+    def ready(self, worker: int, process: int, at_once: int = 1) -> None:
+        self.tell(ProcessReady(worker, process, at_once))
 
     def gone(self, worker: int, process: int) -> None:
         self.tell(ProcessGone(worker, process))

@@ -431,7 +431,7 @@ class Master:
             self.tally.init_seconds = now - self.tally.started
             _log.info("the first user process is ready after %.1f s", self.tally.init_seconds)
         self.tally.ready_processes += 1
-        self._tell(ProcessReady(source, int(fields["process"])), now)
+        self._tell(ProcessReady(source, int(fields["process"]), int(fields["at_once"])), now)
 
     def _take_stop(self, source: int, process: int, now: float) -> None:
         _log.warning("process %d on %s is stopped by the script", process, self._node(source))

@@ -78,10 +78,15 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class ProcessReady:
-    """``init()`` is done in this user process (the first one, or a replacement)."""
+    """``init()`` is done in this user process (the first one, or a replacement).
+
+    Attributes:
+        at_once: mini-batches that it runs.
+    """
 
     worker: int
     process: int
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,7 @@ class Scheduler:
                 if known.held.get(event.mini_batch) == event.attempt:
                     known.items_failed[event.mini_batch] = event.items
             case ProcessReady():
+                known.at_once = event.at_once
                 self._process_ready(known, event.process)
             case ProcessGone():
                 self._not_ready(known, event.process)
@@ -373,7 +374,7 @@ class Scheduler:
         ranges = self._work_for(worker, known)
         if ranges:
             self._commands.append(Assign(worker, ranges))
-        if len(known.held) < len(known.ready):
+        if len(known.held) < len(known.ready) * known.at_once:
             self._idle.add(worker)
         else:
             self._idle.discard(worker)
@@ -387,7 +388,7 @@ class Scheduler:
         """
         if not known.ready or known.node.benched:
             return []
-        processes, ahead = len(known.ready), self._ahead(known)
+        processes, ahead = len(known.ready) * known.at_once, self._ahead(known)
         room = processes * (1 + ahead) - len(known.held)
         if room <= 0 or room < processes * (ahead - 1) // 3:  # so much waits there still: no message is worth it yet
             return []
@@ -413,7 +414,8 @@ class Scheduler:
 
     def _ahead(self, known: WorkerState) -> int:
         """Mini-batches that each process of this worker may have waiting behind the one it runs."""
-        share = (self._to_do - self._held) / (2 * self._ready)  # per process, half of what is still to be handed out
+        # for each that a process runs, half of what is still to be handed out
+        share = (self._to_do - self._held) / (2 * self._ready * known.at_once)
         mean = known.mean_seconds
         if not mean:
             return int(min(self.policy.first_waiting, share))

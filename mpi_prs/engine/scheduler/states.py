@@ -118,6 +118,7 @@ class WorkerState:
     node: Node
     heard: float
     ready: set[int] = field(default_factory=set)
+    at_once: int = 1  # mini-batches that each of its processes runs
     init_failures: dict[int, int] = field(default_factory=dict)
     given_up: set[int] = field(default_factory=set)
     stopped: int = 0  # of those that are given up, because the script has asked for it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -20,10 +20,20 @@ from mpi_prs.wire.record import LENGTH, RECORD
 from mpi_prs.wire.settings import ProcessSettings
 from mpi_prs.wire.work import Chunk, State
 
+Attempt = tuple[int, int]  # the mini-batch, and which try it is
+
+_OF_RUN = (FailureKind.EXCEPTION, FailureKind.WRONG_TYPE)
 _TYPES: dict[str, Any] = {"int": int, "bool": bool, "float": (int, float), "str": str, "FailureKind": FailureKind}
 
 
-def is_answer(frame: Frame, state: State, outstanding: Iterable[Chunk], skips: bool, settings: ProcessSettings) -> bool:
+def is_answer(
+    frame: Frame,
+    state: State,
+    outstanding: Iterable[Chunk],
+    skips: bool,
+    settings: ProcessSettings,
+    in_order: bool = True,
+) -> bool:
     """Whether it is.
 
     Args:
@@ -32,21 +42,21 @@ def is_answer(frame: Frame, state: State, outstanding: Iterable[Chunk], skips: b
         outstanding: what it has not answered yet, in the order of the work.
         skips: whether it was told to start nothing more.
         settings: its own.
+        in_order: whether it answers in the order of the work; else several mini-batches run at once.
     """
+    expected = ((number, chunk.attempt) for chunk in outstanding for number in chunk)
     if frame.kind == Kind.RESULTS:
-        return _are_results(frame.body, frame.mini_batches, outstanding)
+        return _are_results(frame.body, frame.mini_batches, expected if in_order else set(expected))
     if frame.kind == Kind.SPILLED:
-        return frame.mini_batches == 1 and _is_spilled(frame.body, outstanding, settings)
+        return frame.mini_batches == 1 and _is_spilled(frame.body, expected if in_order else set(expected), settings)
     if frame.kind == Kind.FAILED:
         failure = failure_in(frame.body)
-        chunk = next(iter(outstanding), None)
-        return (
-            frame.mini_batches == 1
-            and failure is not None
-            and failure.kind in (FailureKind.EXCEPTION, FailureKind.WRONG_TYPE)
-            and chunk is not None
-            and (failure.mini_batch, failure.attempt) == (chunk.first, chunk.attempt)
-        )
+        if failure is None or frame.mini_batches != 1:
+            return False
+        answered = (failure.mini_batch, failure.attempt)
+        if in_order:
+            return failure.kind in _OF_RUN and next(expected, None) == answered
+        return failure.kind in (*_OF_RUN, FailureKind.TIMEOUT) and answered in set(expected)
     if frame.kind == Kind.ITEMS_FAILED:
         return _are_failed_items(frame, outstanding)
     if frame.kind == Kind.INIT_FAILED:
@@ -96,16 +106,19 @@ def _are_failed_items(frame: Frame, outstanding: Iterable[Chunk]) -> bool:
     )
 
 
-def _are_results(body: memoryview, count: int, outstanding: Iterable[Chunk]) -> bool:
+def _are_results(body: memoryview, count: int, expected: Iterator[Attempt] | set[Attempt]) -> bool:
     """Less than 1 µs a mini-batch."""
     end = RECORD.size * count
     if not count or len(body) < end:
         return False
-    expected = ((number, chunk.attempt) for chunk in outstanding for number in chunk)
     length = 0
     for record in RECORD.iter_unpack(body[:end]):
         number, _items, _returned, attempt, _process, bytes_of_rows, started, run, overhead = record
-        if next(expected, None) != (number, attempt):
+        if isinstance(expected, set):
+            if (number, attempt) not in expected:
+                return False
+            expected.remove((number, attempt))
+        elif next(expected, None) != (number, attempt):
             return False
         # not NaN, not infinite, and no time before the beginning
         if not (started >= 0 and 0 <= run < math.inf and 0 <= overhead < math.inf):
@@ -114,13 +127,13 @@ def _are_results(body: memoryview, count: int, outstanding: Iterable[Chunk]) -> 
     return length == len(body) - end
 
 
-def _is_spilled(body: memoryview, outstanding: Iterable[Chunk], settings: ProcessSettings) -> bool:
+def _is_spilled(body: memoryview, expected: Iterator[Attempt] | set[Attempt], settings: ProcessSettings) -> bool:
     """The rows lie in a file of this process in the folder for them, and nowhere else: the master removes it."""
     if len(body) <= RECORD.size:
         return False
     length = RECORD.unpack_from(body)[LENGTH]
     record = RECORD.pack(*(0 if place == LENGTH else value for place, value in enumerate(RECORD.unpack_from(body))))
-    if not _are_results(memoryview(record), 1, outstanding):
+    if not _are_results(memoryview(record), 1, expected):
         return False
     folder, name = os.path.split(os.fsdecode(bytes(body[RECORD.size :])))
     try:

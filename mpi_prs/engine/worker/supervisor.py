@@ -48,9 +48,10 @@ from mpi_prs.wire.failure import (
     describe_exit,
     late_end,
     name_of,
+    ran_too_long,
     unpack_failures,
 )
-from mpi_prs.wire.record import RECORD
+from mpi_prs.wire.record import MINI_BATCH, RECORD
 from mpi_prs.wire.settings import ProcessSettings
 from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 _HOST = Path(__file__).parents[2] / "child" / "host.py"
 _DUMP_SECONDS = 0.3
 _ENDING_SECONDS = 0.5
+_HELD = 1.0  # for so long nothing else in the event loop can have been cancelled
 _EXIT_SECONDS = 1.0  # for a process whose init() has failed to end by itself
 _LOG_TAIL = 4096
 _PREEMPTION_SECONDS = 1.0
@@ -91,6 +93,8 @@ class UserProcess:
         self.state = State.STARTING
         self.outstanding: deque[Chunk] = deque()
         self.outstanding_count = 0
+        self.at_once = 1  # mini-batches that it works on
+        self.is_alone = False  # what it has is to be run alone: one of several may have killed a process
         self.finished_any = False
         self.is_replaced = True  # when it has ended by itself
         self._guard = guard
@@ -117,7 +121,7 @@ class UserProcess:
             log.parent.mkdir(parents=True, exist_ok=True)
         place.scratch.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        self._slot, slot_descriptor = Slot.create()
+        self._slot, slot_descriptor = Slot.create(self.settings.mini_batches_in_flight)
         try:
             with (
                 open(place.stdout, "ab", buffering=0, opener=own_file) as stdout,
@@ -203,7 +207,7 @@ class UserProcess:
         ended = self._has_ended()  # asked before reading: then what was read is all there is
         for frame in self.channel.receive():
             if self._out_of_step or not is_answer(
-                frame, self.state, self.outstanding, self._draining, self._process_settings
+                frame, self.state, self.outstanding, self._draining, self._process_settings, self.at_once == 1
             ):
                 self._out_of_step = True  # forged, or what it is an answer to was taken from the channel
                 break
@@ -240,14 +244,15 @@ class UserProcess:
             news.records.append(bytes(frame.body[:size]))
             news.rows.append(bytes(frame.body[size:]))
             news.finished += frame.mini_batches
-            for chunk in self._answered(frame.mini_batches):
+            for chunk in self._have_answer(frame.body[:size]):
                 self._tell_failed_items(chunk, news)
             self.trust.has_done()
         elif frame.kind == Kind.SPILLED:
             path = os.fsdecode(bytes(frame.body[RECORD.size :]))
             self._announced.add(path)
             news.spilled.append((bytes(frame.body[: RECORD.size]), path))
-            self._tell_failed_items(self._answered(1)[0], news)
+            for chunk in self._have_answer(frame.body[: RECORD.size]):
+                self._tell_failed_items(chunk, news)
             self.trust.has_done()
         elif frame.kind == Kind.ITEMS_FAILED:
             failures = unpack_failures(bytes(frame.body))
@@ -256,13 +261,14 @@ class UserProcess:
             failure = self._located(Failure.from_json(bytes(frame.body)))
             self._write_error_log(failure)
             news.failures.append(failure)
-            self._answered(1)
+            self._take_off(failure.mini_batch)
             self._items_failed.pop(failure.mini_batch, None)
             self.trust.has_failed()
             self._heed(failure, now, news)
         elif frame.kind == Kind.READY:
             if self.state in (State.STARTING, State.RESTING):
                 self.state = State.READY
+                self.at_once = max(1, min(frame.mini_batches, self.settings.mini_batches_in_flight))
                 news.became_ready = True
         elif frame.kind == Kind.INIT_FAILED:
             self._init_failure = self._located(Failure.from_json(bytes(frame.body)))
@@ -270,7 +276,43 @@ class UserProcess:
         elif frame.kind == Kind.HEADER:
             news.header = bytes(frame.body)
         elif frame.kind == Kind.SKIPPED:
-            news.unstarted += self._answered(frame.mini_batches)
+            news.unstarted += self._skipped(frame.mini_batches)
+
+    def _have_answer(self, records: memoryview) -> list[Chunk]:
+        """Take the mini-batches of these records off what is outstanding."""
+        if self.at_once == 1:
+            return self._answered(len(records) // RECORD.size)
+        return [self._take_off(fields[MINI_BATCH]) for fields in RECORD.iter_unpack(records)]
+
+    def _take_off(self, number: int) -> Chunk:
+        """Take one off; it is outstanding."""
+        self.finished_any = True
+        for place, chunk in enumerate(self.outstanding):
+            if number in chunk:
+                self.outstanding_count -= 1
+                before = Chunk(chunk.first, number - chunk.first, chunk.attempt)
+                after = Chunk(number + 1, chunk.first + chunk.count - number - 1, chunk.attempt)
+                del self.outstanding[place]
+                for part in (after, before):
+                    if part.count:
+                        self.outstanding.insert(place, part)
+                return Chunk(number, 1, chunk.attempt)
+        raise KeyError(number)
+
+    def _skipped(self, count: int) -> list[Chunk]:
+        """Take off the last of what is outstanding: it begins in the order of the work."""
+        left = self.outstanding_count - count
+        taken, self.outstanding = self.outstanding, deque()
+        self.outstanding_count = left
+        unstarted = []
+        for chunk in taken:
+            begun = min(left, chunk.count)
+            left -= begun
+            if begun:
+                self.outstanding.append(Chunk(chunk.first, begun, chunk.attempt))
+            if begun < chunk.count:
+                unstarted.append(Chunk(chunk.first + begun, chunk.count - begun, chunk.attempt))
+        return unstarted
 
     def _tell_failed_items(self, answered: Chunk, news: News) -> None:
         """Of these mini-batches, now that the rest of them is done."""
@@ -328,7 +370,7 @@ class UserProcess:
             if now - self._closed_at > _ENDING_SECONDS:
                 self._condemn(FailureKind.CRASH, CHANNEL_CLOSED, now, self._slot.read(), dump=False)
         else:
-            activity = self._slot.read()
+            activity = self._longest(now)
             since, limit, kind, message = self._limit(activity)
             if now - since <= limit:
                 self._suspect = None
@@ -336,6 +378,23 @@ class UserProcess:
                 self._suspect = activity  # it may go on as soon as this machine lets it: look again next time
             else:
                 self._condemn(kind, message, now, activity, dump=True)
+
+    def _longest(self, now: float) -> Activity:
+        """What it has done for too long, if anything: what holds the event loop, or else what is in flight."""
+        activity = self._slot.read()
+        if self.at_once == 1 or (activity.phase != ProcessPhase.IDLE and now - self._clock.at(activity.since) > _HELD):
+            return activity
+        in_flight = self._in_flight()
+        for each in in_flight:
+            since, limit, _, _ = self._limit(each)
+            if now - since > limit:
+                return each
+        return in_flight[0] if in_flight else activity
+
+    def _in_flight(self) -> list[Activity]:
+        """The mini-batches that run now."""
+        activities = (lane.read() for lane in self._slot.lanes)
+        return [activity for activity in activities if activity.phase != ProcessPhase.IDLE]
 
     def _limit(self, activity: Activity) -> tuple[float, float, FailureKind, str]:
         """Since when it does what it does, for how long it may, and what to say if it goes on."""
@@ -345,7 +404,13 @@ class UserProcess:
             return since, limit, FailureKind.INIT, f"init() did not end within init_timeout ({limit:g} s)"
         if activity.phase == ProcessPhase.RUNNING:
             limit = settings.run_invocation_timeout
-            return since, limit, FailureKind.TIMEOUT, f"run() did not end within run_invocation_timeout ({limit:g} s)"
+            if self.at_once == 1:
+                return since, limit, FailureKind.TIMEOUT, ran_too_long(limit)
+            if activity == self._slot.read():
+                return since, limit, FailureKind.TIMEOUT, f"{ran_too_long(limit)}: it holds the event loop"
+            grace = settings.task_overhead_timeout
+            message = f"{ran_too_long(limit)}, and not {grace:g} s after it was cancelled"
+            return since, limit + grace, FailureKind.TIMEOUT, message
         if activity.phase == ProcessPhase.IDLE:
             if not self.outstanding_count:
                 return since, float("inf"), FailureKind.CRASH, ""
@@ -432,6 +497,16 @@ class UserProcess:
         or costs something, and a script that always dies comes to an end.
         """
         blamed = verdict.blamed
+        if self.at_once > 1 and not any(blamed in chunk for chunk in self.outstanding):
+            in_flight = {activity.mini_batch for activity in self._in_flight()}
+            suspects = [number for chunk in self.outstanding for number in chunk if number in in_flight]
+            if len(suspects) == 1:
+                blamed = suspects[0]
+            elif suspects:  # nobody loses a try; the next time each runs alone
+                news.unstarted += [*map(self._take_off, suspects), *self.outstanding]
+                news.suspects = len(suspects)
+                self.outstanding.clear()
+                return
         if not self.finished_any and not any(blamed in chunk for chunk in self.outstanding):
             blamed = self.outstanding[0].first
         for chunk in self.outstanding:

@@ -76,6 +76,7 @@ class Worker:
         self._processes: dict[int, UserProcess] = {}
         self._trust: dict[int, Trust] = {}
         self._restart_at: dict[int, float] = {}
+        self._suspects = 0  # how many of those that come next are to be run alone
         self._pauses: dict[int, float] = {}  # user process → seconds that its init() has asked for
         self._outbox = Outbox(partial(self._send, Tag.RESULTS))
         self._sent_at = self._clock()
@@ -340,7 +341,8 @@ class Worker:
             process.kill()
             self._report_no_process(number, refusal)
         elif news.became_ready:
-            self._send(Tag.READY, messages.pack_json(process=number, seconds=now - process.started))
+            seconds = now - process.started
+            self._send(Tag.READY, messages.pack_json(process=number, seconds=seconds, at_once=process.at_once))
         if news.killed:
             self._log.warning("user process %d is killed: %s", number, news.killed)
         if news.header is not None:
@@ -360,6 +362,9 @@ class Worker:
             self._send(Tag.FAILED, failure.to_json())
         if news.unstarted:
             self._put_back(news.unstarted)
+        if news.suspects and self._drain_by is None:
+            self._log.warning("%d mini-batches ran when it ended: they run again, each alone", news.suspects)
+            self._suspects = news.suspects
         if news.rests:
             self._rest(number)
         if news.gone:
@@ -447,18 +452,27 @@ class Worker:
         if not ready:
             return
         # A frame takes half of the window, so that one waits in the channel while another is worked on.
-        most = int(self._settings.window / 2 / self._outbox.mean_run) if self._outbox.mean_run else 1
+        at_once = max(process.at_once for process in ready)
+        most = int(self._settings.window / 2 / self._outbox.mean_run * at_once) if self._outbox.mean_run else 1
         most = max(1, min(_FRAME_MINI_BATCHES, most, supply.queued // len(ready)))
         waiting = max(most, self._process_settings.loaders_ahead if self._process_settings.loaders else 0)
         while supply.queued:
             process = min(ready, key=lambda process: (process.outstanding_count, process.trust.in_doubt))
-            if process.outstanding_count > waiting:
+            if process.outstanding_count >= process.at_once + waiting:
                 return
-            if process.outstanding_count and self._outbox.mean_run > _LONG_RUN and supply.queued < len(ready):
+            if process.outstanding_count and (self._suspects or process.is_alone):
                 return
-            portion = self._portion_for(process, most)
+            if (
+                process.outstanding_count >= process.at_once
+                and self._outbox.mean_run > _LONG_RUN
+                and supply.queued < len(ready)
+            ):
+                return
+            portion = self._portion_for(process, 1 if self._suspects else most)
             if portion is None:
                 return
+            process.is_alone = self._suspects > 0
+            self._suspects = max(0, self._suspects - 1)
             if portion.loaded is not None:
                 process.send(portion.loaded, portion.chunk.attempt)
             else:
@@ -472,7 +486,7 @@ class Worker:
         if attempt <= 1:
             return supply.take(most)
         if not trust.in_doubt:
-            return None if process.outstanding_count else supply.take(1)
+            return None if process.outstanding_count >= process.at_once else supply.take(1)
         portion = supply.take_first_try(most)
         if portion is not None or process.outstanding_count:
             return portion

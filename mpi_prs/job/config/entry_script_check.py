@@ -80,10 +80,8 @@ def _check_run(script: Path, tree: ast.Module) -> None:
     unsuitable = None
     for statement in _top_level(tree.body):
         match statement:
-            case ast.FunctionDef(name=name):
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 names.add(name)
-            case ast.AsyncFunctionDef(name="run"):
-                unsuitable = (statement.lineno, "run is an async function; write `def run(mini_batch):` without async")
             case ast.ClassDef(name="run"):
                 unsuitable = (statement.lineno, "run is a class; it must be a function: `def run(mini_batch):`")
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):

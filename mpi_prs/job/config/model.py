@@ -42,6 +42,7 @@ from mpi_prs.job.config.types import (
     CountOrAuto,
     FileName,
     Grace,
+    InFlight,
     Interpreter,
     JobName,
     MiniBatchSize,
@@ -224,6 +225,10 @@ class JobConfig(Section):
         validate_default=True,
         description="bytes that what is loaded ahead may take in a user process, as far as its size is known; "
         "default 1GB",
+    )
+    mini_batches_in_flight: InFlight = Field(
+        default=8,
+        description="mini-batches that a user process works on at once where the script has `async def run`; default 8",
     )
     progress_update_timeout: Seconds | None = Field(
         default=None,

@@ -163,6 +163,7 @@ Interpreter = Annotated[Path, BeforeValidator(_interpreter), _AS_WRITTEN, WithJs
 
 Count = Annotated[int, Field(ge=1, le=values.LARGEST), BeforeValidator(values.whole_number(1))]
 CountFromZero = Annotated[int, Field(ge=0, le=values.LARGEST), BeforeValidator(values.whole_number(0))]
+InFlight = Annotated[int, Field(ge=1, le=4096), BeforeValidator(values.whole_number(1, 4096))]
 CountOrAuto = Annotated[
     int | str,
     BeforeValidator(values.count_or_auto),

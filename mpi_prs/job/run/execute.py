@@ -241,6 +241,7 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_
         loaders=config.loaders if isinstance(config.loaders, int) else -1 if config.loaders else 0,
         loaders_ahead=config.loaders_ahead,
         loaders_memory=config.loaders_memory,
+        mini_batches_in_flight=config.mini_batches_in_flight,
     )
     return WorkerSettings(
         last_try=last_try,

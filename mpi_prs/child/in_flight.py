@@ -1,0 +1,320 @@
+"""``async def run(mini_batch)``: several mini-batches at once in one event loop.
+
+::
+
+    thread that reads the channel ──► waiting ──► a lane each: make it, run(), encode rows ──► answers, as they come
+
+A mini-batch has a lane of the slot while it runs, so the worker sees how long each takes. The slot itself says what
+holds the loop right now: code of a mini-batch that does not ``await`` stops all others, and whoever ends that must
+know whose it is. Each task that runs for a mini-batch notes it at each of its steps, those that it starts as well.
+
+Standard library only; imported only for a script whose ``run`` is ``async``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextlib
+import contextvars
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mpi_prs.child.mini_batch import (
+    DescribedMiniBatches,
+    LoadedItems,
+    MiniBatchContext,
+    PlainMiniBatches,
+    has_no_rows,
+)
+from mpi_prs.child.read_ahead import ReadAhead
+from mpi_prs.child.script import ScriptFunctions, event_loop
+from mpi_prs.wire.channel import FLUSH_SECONDS, ChildEnd, Frame, Kind, Lane, ProcessPhase, Slot, parts_of
+from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, ran_too_long
+from mpi_prs.wire.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from mpi_prs.child.host import Host
+
+_running: contextvars.ContextVar[int] = contextvars.ContextVar("mini_batch")
+"""The mini-batch that a task works for; a task that it starts inherits it."""
+
+
+class RunTimeout(Exception):
+    """``run()`` was cancelled, since it took too long."""
+
+
+class InFlight:
+    """Serves the worker until that says stop or is gone."""
+
+    def __init__(
+        self, host: Host, script: ScriptFunctions, channel: ChildEnd, slot: Slot, settings: ProcessSettings
+    ) -> None:
+        self._host = host
+        self._script = script
+        self._channel = channel
+        self._slot = slot
+        self._settings = settings
+        self._loop = event_loop()
+        self._loop.set_task_factory(self._make_task)
+        self._source = ReadAhead(channel, host.expect, self._wake)
+        self._waiting: deque[tuple[int, int, int, memoryview]] = deque()  # mini-batch, attempt, items, payload
+        self._lanes = slot.lanes[: settings.mini_batches_in_flight]
+        self._free = list(reversed(self._lanes))
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._makers: dict[int, Any] = {}  # a lane's
+        self._flush_due = False
+        self._asked: Failure | None = None  # by which the script asked for a pause or an end
+        self._rests = False  # until then what comes is for others
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+
+    def serve(self) -> None:
+        """Until the worker says stop or is gone.
+
+        Raises:
+            ChannelLost: the script closed our end, or has read from it.
+        """
+        while not self._ended.done():
+            try:
+                self._loop.run_until_complete(self._ended)
+            except (SystemExit, KeyboardInterrupt) as error:  # of a task of the script's own; what waits for it knows
+                if self._ended.done():
+                    raise
+                self._host.end_if_forked(error)
+                print(f"a task of the script has ended with {error!r}", file=sys.stderr, flush=True)
+        self._ended.result()
+
+    # The worker
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._receive)
+
+    def _receive(self) -> None:
+        try:
+            while not self._ended.done() and self._source.wait(0):
+                self._take(self._source.receive())
+        except BaseException as error:
+            self._end(error)
+
+    def _take(self, frame: Frame | None) -> None:
+        if frame is None or frame.kind == Kind.STOP:
+            if frame is not None:
+                self._loop.create_task(self._stop())
+            else:
+                self._end()
+        elif frame.kind == Kind.CLEAR:
+            self._rests = False
+        elif frame.kind == Kind.WORK:
+            first, attempt, items, payloads = parts_of(frame)
+            if self._rests or self._asked is not None:  # the worker takes back what has no answer
+                self._discard(frame.mini_batches)
+                return
+            for index, payload in enumerate(payloads):
+                self._waiting.append((first + index, attempt, items[index], payload))
+            self._begin_more()
+
+    def _discard(self, count: int) -> None:
+        if self._host.loaders is not None:
+            self._host.loaders.discard(count)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if not self._ended.done():
+            if error is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(error)
+
+    async def _stop(self) -> None:
+        self._slot.write(ProcessPhase.SHUTDOWN, -1, time.monotonic())
+        await self._host.stop_async(self._script)
+        self._end()
+
+    # The mini-batches
+
+    def _begin_more(self) -> None:
+        if self._slot.skips and self._waiting:
+            count = len(self._waiting)
+            self._waiting.clear()
+            self._discard(count)
+            self._host.flush()
+            self._channel.send(Kind.SKIPPED, count)
+        while self._waiting and self._free and self._asked is None:
+            lane = self._free.pop()
+            work = self._waiting.popleft()
+            lane.write(ProcessPhase.PREPARING, work[0], time.monotonic())
+            task = self._loop.create_task(self._attempt(lane, *work))
+            self._attempts.add(task)  # the loop does not keep it from being collected
+            task.add_done_callback(self._attempts.discard)
+
+    async def _attempt(self, lane: Lane, number: int, attempt: int, items: int, payload: memoryview) -> None:
+        try:
+            failure = await self._try(lane, number, attempt, items, payload)
+            lane.write(ProcessPhase.IDLE, -1, time.monotonic())
+            self._free.append(lane)
+            if failure is not None:
+                if failure.code not in (RESTART, STOP, SLEEP) or self._asked is not None:
+                    self._host.send_failed(failure)
+                else:  # it is told when the others have ended: after it the worker takes back what has no answer
+                    self._asked = failure
+                    self._discard(len(self._waiting))
+                    self._waiting.clear()
+            if self._asked is None:
+                self._begin_more()
+            elif len(self._free) == len(self._lanes):
+                await self._do_what_was_asked(self._asked)
+        except BaseException as error:  # the channel is lost
+            self._end(error)
+
+    async def _try(self, lane: Lane, number: int, attempt: int, items: int, payload: memoryview) -> Failure | None:
+        host, script, settings = self._host, self._script, self._settings
+        prepared = started = time.monotonic()
+        try:
+            context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
+            loaded = None if host.loaders is None else await self._load(lane, number)
+            maker = self._maker_of(lane)
+            self._slot.write(ProcessPhase.PREPARING, number, time.monotonic())
+            mini_batch = maker.make(payload, context, number)
+            self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+            if loaded is not None:
+                mini_batch = LoadedItems(loaded, list(mini_batch), mini_batch.task_id)
+            wall = time.time()
+            started = time.monotonic()
+            lane.write(ProcessPhase.RUNNING, number, started)
+            if settings.tables and has_no_rows(mini_batch):
+                result: Any = []
+            else:
+                arguments = (mini_batch,) if context is None else (mini_batch, context)
+                result = await self._run(number, *arguments)
+            ended = time.monotonic()
+            host.end_if_forked()
+            self._slot.write(ProcessPhase.ENCODING, number, ended)
+            returned, rows, spilled = host.encode(result)
+            mini_batch = loaded = result = arguments = None  # type: ignore[assignment]
+            maker.let_go()
+        except RunTimeout as timeout:
+            failure = host.failed(timeout.__cause__ or timeout, number, attempt, started)
+            return replace(failure, kind=FailureKind.TIMEOUT, message=str(timeout))
+        except BaseException as error:
+            return host.failed(error, number, attempt, started)
+        finally:
+            self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+        now = time.monotonic()
+        overhead = (started - prepared) + (now - ended)
+        host.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_later(FLUSH_SECONDS, self._flush)
+        return None
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        try:
+            self._host.flush()
+        except BaseException as error:
+            self._end(error)
+
+    def _maker_of(self, lane: Lane) -> Any:
+        """What makes the mini-batches of a lane, one after the other."""
+        if id(lane) not in self._makers:
+            self._makers[id(lane)] = (
+                PlainMiniBatches() if self._settings.payloads == "plain" else DescribedMiniBatches()
+            )
+        return self._makers[id(lane)]
+
+    async def _load(self, lane: Lane, number: int) -> list[Any]:
+        """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes."""
+        assert self._host.loaders is not None
+        changed = asyncio.Event()
+        batch = self._host.loaders.claim(lambda: self._loop.call_soon_threadsafe(changed.set))
+        while batch.left:
+            lane.write(ProcessPhase.PREPARING, number, batch.since())
+            await changed.wait()
+            changed.clear()
+        if batch.errors:
+            raise batch.errors[min(batch.errors)]
+        return batch.values
+
+    async def _run(self, number: int, *arguments: Any) -> Any:
+        """What the script's ``run`` returns.
+
+        Raises:
+            RunTimeout: it took too long, and has ended when it was cancelled.
+        """
+        limit = self._settings.run_invocation_timeout
+        context = contextvars.copy_context()
+        context.run(_running.set, number)
+        ends: list[BaseException] = []
+
+        async def followed() -> Any:
+            try:
+                return await self._script.run(*arguments)
+            except BaseException as error:
+                ends.append(error)  # of a task that is cancelled it would not be known where it was
+                raise
+
+        task = context.run(self._loop.create_task, followed())
+        done, _ = await asyncio.wait({task}, timeout=limit)
+        if done:
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task})  # for as long as the worker allows
+        if not task.cancelled():
+            task.exception()  # else the loop complains that nobody has asked for it
+        raise RunTimeout(ran_too_long(limit)) from (ends[0] if ends else None)
+
+    async def _do_what_was_asked(self, asked: Failure) -> None:
+        """Pause or end: nothing is in flight now."""
+        self._rests = asked.code == SLEEP
+        self._host.send_failed(asked)
+        if asked.code != SLEEP:
+            await self._stop()
+            return
+        until = time.monotonic() + asked.pause
+        self._slot.write(ProcessPhase.RESTING, -1, until)
+        while self._rests or time.monotonic() < until:
+            await asyncio.sleep(max(0.001, until - time.monotonic()))
+        self._asked = None
+        self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+        self._channel.send(Kind.READY, len(self._lanes))
+
+    def _make_task(self, loop: Any, coroutine: Any, **more: Any) -> Any:
+        number = _running.get(-1)
+        if number >= 0 and asyncio.iscoroutine(coroutine):
+            coroutine = _Noted(coroutine, number, self._slot)
+        return asyncio.Task(coroutine, loop=loop, **more)
+
+
+class _Noted(collections.abc.Coroutine):  # type: ignore[type-arg]  # Python 3.7
+    """A coroutine that shows for whom it holds the loop. To whoever asks for more it is the coroutine itself."""
+
+    def __init__(self, coroutine: Any, number: int, slot: Slot) -> None:
+        self._coroutine = coroutine
+        self._number = number
+        self._slot = slot
+
+    def send(self, value: Any) -> Any:
+        self._slot.write(ProcessPhase.RUNNING, self._number, time.monotonic())
+        try:
+            return self._coroutine.send(value)
+        finally:
+            self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+
+    def throw(self, *error: Any) -> Any:
+        self._slot.write(ProcessPhase.RUNNING, self._number, time.monotonic())
+        try:
+            return self._coroutine.throw(*error)
+        finally:
+            self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)
