@@ -64,6 +64,20 @@ _ENTRIES = (
         in_rows=True,
     ),
     FormatEntry(
+        "orc",
+        "mpi_prs.inputs.formats.orc.reading:Orc",
+        (".orc",),
+        ("columns", "column_types", "numpy_types"),
+        in_rows=True,
+    ),
+    FormatEntry(
+        "arrow",
+        "mpi_prs.inputs.formats.arrow_ipc.reading:ArrowIpc",
+        (".feather", ".arrow", ".arrows", ".ipc"),
+        ("columns", "column_types", "numpy_types"),
+        in_rows=True,
+    ),
+    FormatEntry(
         "json_lines",
         "mpi_prs.inputs.formats.json_lines.reading:JsonLines",
         (".jsonl", ".ndjson"),

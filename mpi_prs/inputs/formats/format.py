@@ -33,7 +33,7 @@ class BatchSize:
     """About how much of a table one mini-batch gets: exactly one of the two is given, and it is at least 1.
 
     Attributes:
-        bytes: of the file (delimited text, JSON lines) or of the values in memory (Parquet, HDF5).
+        bytes: of the file (delimited text, JSON lines, ORC, Arrow) or of the values in memory (Parquet, HDF5).
         rows: rows.
         bare: the bytes were given without a unit, so that they may have been meant as rows.
     """
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
     Attributes:
         file: absolute path (as :func:`os.fsdecode` gives it) or URL.
-        start, stop: byte offsets (delimited text, JSON lines) or row numbers (Parquet, HDF5) in the file.
+        start, stop: byte offsets (delimited text, JSON lines) or row numbers (all others) in the file.
         rows: how many rows; an estimate, at least 1, where ``first_row`` is -1.
         first_row: number of the first row in the file, from 0; -1: neither it nor the number of rows is known.
         group: neighbouring parts of a file with the same number share what is decoded (a row group); -1: none.

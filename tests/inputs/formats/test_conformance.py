@@ -9,7 +9,7 @@ import base64
 import datetime
 import decimal
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather, orc
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.datasets import InputTable
@@ -246,19 +248,123 @@ def reference_parquet(path: Path) -> pd.DataFrame:
     """As pandas reads it, but for our one rule: whole numbers and booleans that may be missing are nullable."""
     files = sorted(path.rglob("part-*.parquet")) if path.is_dir() else [path]
     table = pq.read_table(files[0] if path.is_file() else path, ignore_prefixes=["_", "."])
-    frame = table.to_pandas(integer_object_nulls=True)
     with pq.ParquetFile(files[0]) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     is_counted = all(group.column(0).statistics is not None for group in groups if group.num_rows)
+    frame = with_nullable_types(table, is_counted)
+    if path.is_dir():
+        frame["k"] = frame["k"].astype("str")  # a key of a folder is text, unless its types are known
+    return frame
+
+
+def with_nullable_types(table: Any, is_counted: bool = True) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
     for each in table.schema:
         is_exact = pa.types.is_integer(each.type) or pa.types.is_boolean(each.type)
         is_plain = each.name in frame and isinstance(frame[each.name].dtype, np.dtype)
         if is_exact and is_plain and (table[each.name].null_count or not is_counted):
             dtype = "boolean" if pa.types.is_boolean(each.type) else str(each.type).replace("i", "I").replace("u", "U")
             frame[each.name] = pd.array(table[each.name].to_pylist(), dtype)
-    if path.is_dir():
-        frame["k"] = frame["k"].astype("str")  # a key of a folder is text, unless its types are known
     return frame
+
+
+# ORC and Arrow's own files
+
+_IN_ORC = (
+    *("int8", "int16", "int32", "int64", "float32", "float64", "bool", "string", "binary", "date32"),
+    *("timestamp[ns]", "decimal128", "list", "struct", "list of structs", "map"),
+)
+"""What ORC can hold, among the types above."""
+
+
+def written_orc(table: Any = None, **options: Any) -> Callable[[Path], object]:
+    made = plain() if table is None else table
+    return lambda path: orc.write_table(made, path, **{"stripe_size": 1024, "batch_size": 8, **options})
+
+
+def written_ipc(table: Any = None, *, stream: bool = False, **options: Any) -> Callable[[Path], object]:
+    made = plain() if table is None else table
+
+    def write(path: Path) -> None:
+        new = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with (
+            pa.OSFile(str(path), "wb") as file,
+            new(file, made.schema, options=pa.ipc.IpcWriteOptions(**options)) as to,
+        ):
+            to.write_table(made, max_chunksize=5)
+
+    return write
+
+
+def of_columns(kinds: Iterable[str], *, nulls: bool) -> Any:
+    return pa.table({kind: column(kind, nulls=nulls) for kind in kinds})
+
+
+def many_rows() -> Any:
+    """So many that there are stripes of them."""
+    numbers = range(20_000)
+    return pa.table({"id": pa.array([None if n == 15_000 else BIG + n for n in numbers]), "n": pa.array(numbers)})
+
+
+_REPEATED = pa.table({"v": pa.RunEndEncodedArray.from_arrays([9, 20, ROWS], [BIG, None, 3])})
+_UNION = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])])})
+
+ORC = (
+    *(
+        Variant(f"compression {codec}", written_orc(compression=codec))
+        for codec in ("uncompressed", "snappy", "zlib", "lz4", "zstd")
+    ),
+    Variant("many stripes", written_orc(many_rows())),
+    Variant("dictionaries", written_orc(dictionary_key_size_threshold=1.0)),
+    Variant("no rows at all", written_orc(plain().slice(0, 0))),
+    Variant(f"columns of {', '.join(_IN_ORC)}", written_orc(of_columns(_IN_ORC, nulls=False))),
+    Variant("the same with nulls", written_orc(of_columns(_IN_ORC, nulls=True))),
+    Variant("a name with a dot", written_orc(pa.table({"a.b": [1, 2], "a": pa.array([{"b": 1}, None])}))),
+    Variant("a column of two types", written_orc(_UNION), "column 'u' has values of type sparse_union"),
+    Variant("cut off", lambda path: path.write_bytes(b"ORC"), "cannot be read as ORC"),
+)
+ARROW = (
+    *(Variant(f"compression {codec}", written_ipc(compression=codec)) for codec in (None, "lz4", "zstd")),
+    Variant("a stream", written_ipc(stream=True)),
+    Variant("a compressed stream", written_ipc(stream=True, compression="zstd")),
+    Variant("a stream of an old version", written_ipc(stream=True, use_legacy_format=True)),
+    Variant(
+        "a stream with categories",
+        written_ipc(of_columns(["category"], nulls=False), stream=True),
+        "column 'category' is of type dictionary.*, which is not read from a stream",
+    ),
+    Variant("Feather", lambda path: feather.write_feather(plain(), path, chunksize=7)),
+    Variant(
+        "Feather of version 1",
+        lambda path: path.write_bytes(b"FEA1" + bytes(40)),
+        "is a Feather file of version 1",
+    ),
+    Variant("index and types of pandas", written_ipc(pa.Table.from_pandas(_FRAME.set_index(_FRAME.index + 7)))),
+    Variant("no rows at all", written_ipc(plain().slice(0, 0))),
+    Variant("columns of all types that are listed for Parquet", written_ipc(of_columns(_VALUES, nulls=False))),
+    Variant("the same with nulls", written_ipc(of_columns(_VALUES, nulls=True))),
+    Variant("repeated values (run-end encoded)", written_ipc(_REPEATED)),
+    Variant("a column of two types", written_ipc(_UNION), "column 'u' has values of type sparse_union"),
+    Variant("cut off", lambda path: path.write_bytes(b"ARROW1" + bytes(40)), "cannot be read as a file of Arrow"),
+)
+
+
+def reference_orc(path: Path) -> pd.DataFrame:
+    """As Arrow reads it, but for our one rule."""
+    return with_nullable_types(orc.read_table(path))
+
+
+def reference_arrow(path: Path) -> pd.DataFrame:
+    """As Arrow reads it, but for our one rule."""
+    with pa.OSFile(str(path)) as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        table = pa.ipc.open_file(file).read_all() if is_file else pa.ipc.open_stream(file).read_all()
+    for number, each in enumerate(table.schema):
+        if pa.types.is_run_end_encoded(each.type):
+            values = table.column(number).combine_chunks()
+            table = table.set_column(number, each.name, pa.compute.run_end_decode(values))
+    return with_nullable_types(table)
 
 
 # HDF5
@@ -356,6 +462,8 @@ def reference_hdf5(path: Path) -> pd.DataFrame | dict[str, Any]:
 
 FORMATS: dict[str, tuple[str, tuple[Variant, ...], Callable[[Path], Any]]] = {
     "parquet": (".parquet", PARQUET, reference_parquet),
+    "orc": (".orc", ORC, reference_orc),
+    "arrow": (".arrow", ARROW, reference_arrow),
     "hdf5": (".h5", HDF5, reference_hdf5),
 }
 CASES = [(name, variant) for name, (_, variants, _) in FORMATS.items() for variant in variants]
@@ -433,7 +541,7 @@ def page() -> str:
         "",
         "Written by `python -m tests.inputs.formats.test_conformance`, and checked by the tests. A file of each kind",
         "is cut in many places, and all mini-batches together are compared with what the reference reader makes of",
-        "the whole (pandas for Parquet, h5py for HDF5), in values and in types; text with the table that was written.",
+        "the whole (Arrow and pandas, h5py for HDF5), in values and in types; text with the table that was written.",
         "The one difference by intent: whole numbers and booleans that may be missing are pandas' nullable types",
         "(`Int64`, `boolean`), where pandas would make floats or objects.",
         "",

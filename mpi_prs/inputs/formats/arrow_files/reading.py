@@ -48,7 +48,7 @@ class GroupedFile(Protocol):
     def groups(self) -> Sequence[int]:
         """The rows of each group; reads no values."""
 
-    def measured(self, names: Sequence[str]) -> list[Group]:
+    def measured(self, names: Sequence[str], /) -> list[Group]:
         """Each group, and what some of the columns take; reads no values."""
 
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
@@ -59,11 +59,11 @@ class GroupedFile(Protocol):
             cast: columns that are to have another type.
         """
 
-    def batches(self, groups: Sequence[int], names: Sequence[str], rows: int) -> Iterator[Any]:
+    def batches(self, groups: Sequence[int], names: Sequence[str], rows: int, /) -> Iterator[Any]:
         """Record batches of some columns of groups that follow each other.
 
         Args:
-            rows: so many need not be exceeded by a batch.
+            rows: the more batches, of no more than so many, the better.
         """
 
     def damaged(self, error: Exception) -> DamagedFile:
