@@ -111,6 +111,11 @@ class RunDirectory:
         return self.root / "status.json"
 
     @property
+    def provenance(self) -> Path:
+        """JSON: what made the output: settings, digests, packages, and who worked in each start."""
+        return self.root / "provenance.json"
+
+    @property
     def failed_items(self) -> Path:
         """JSON lines: every failed item with the reason."""
         return self.root / "failed_items.jsonl"

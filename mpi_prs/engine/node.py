@@ -10,9 +10,11 @@ A GPU here is what one entry of ``CUDA_VISIBLE_DEVICES`` names: an index, a UUID
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mpi_prs.core.environ import (
@@ -55,16 +57,18 @@ class RankResources:
         cores: as ranges, such as ``0-7,16``.
         gpus: their names, in order.
         own_gpus: whether they are this rank's alone, although other ranks may call theirs by the same names.
+        gpu_models: what the node's driver calls its GPUs.
     """
 
     cores: str
     gpus: tuple[str, ...]
     own_gpus: bool
+    gpu_models: tuple[str, ...] = ()
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> RankResources:
         """The inverse of :func:`dataclasses.asdict`, from what JSON makes of it."""
-        return cls(fields["cores"], tuple(fields["gpus"]), fields["own_gpus"])
+        return cls(fields["cores"], tuple(fields["gpus"]), fields["own_gpus"], tuple(fields["gpu_models"]))
 
 
 def node_name() -> str:
@@ -82,6 +86,16 @@ def rank_resources(environ: Mapping[str, str], cores: Iterable[int]) -> RankReso
     # In a cgroup of its own each task counts its GPUs from 0.
     narrowed = len(gpus) == 1 < len(_expanded(SLURM_JOB_GPUS.of(environ) or ""))
     return RankResources(ranges(cores), gpus, own_gpus=narrowed or (bool(gpus) and per_task == str(len(gpus))))
+
+
+def gpu_models(driver: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+    """What the driver calls the GPUs of this node, such as ``NVIDIA H200``; none where it does not say."""
+    found = []
+    for file in sorted(driver.glob("*/information")):
+        with contextlib.suppress(OSError):
+            lines = file.read_text(errors="replace").splitlines()
+            found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return tuple(found)
 
 
 def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:

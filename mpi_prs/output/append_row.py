@@ -18,7 +18,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -273,7 +273,14 @@ class AppendRow:
     # The end
 
     def complete(
-        self, final: Path | None, kept: Path, *, in_input_order: bool, keep: bool, verify: bool = True
+        self,
+        final: Path | None,
+        kept: Path,
+        *,
+        in_input_order: bool,
+        keep: bool,
+        verify: bool = True,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Everything is done: give the file its name. Killed in between, the next start does it again.
 
@@ -286,6 +293,7 @@ class AppendRow:
             verify: read all rows once more before, and compare them with the journal. With the rows in the page cache
                 1 GB/s a core, four cores at most, and 2 µs a journal frame (measured on two busy cores); else as fast
                 as the disk reads.
+            metadata: for formats that have a place for some, as one JSON object.
 
         Raises:
             JobStopped: rows are not as they were written; the next start does them again.
@@ -300,7 +308,7 @@ class AppendRow:
             source = self._path
             with self._storage():
                 if form_of(final.name).is_made_at_the_end:
-                    source = self._make_tables(form_of(final.name), in_input_order=in_input_order)
+                    source = self._make_tables(form_of(final.name), in_input_order=in_input_order, metadata=metadata)
                 elif in_input_order:
                     source = self._put_in_order()
                 move(source, final, lasting=True)
@@ -336,11 +344,11 @@ class AppendRow:
         put_in_order(self._descriptor, self._journal_path, ordered)
         return ordered
 
-    def _make_tables(self, form: Form, *, in_input_order: bool) -> Path:
+    def _make_tables(self, form: Form, *, in_input_order: bool, metadata: Mapping[str, str] | None) -> Path:
         assert self._path is not None
         made = finishing_file(self._path)
         resolve("mpi_prs.output.tables.file:make_table_file")(
-            self._path, self._journal_path, made, form, in_input_order=in_input_order
+            self._path, self._journal_path, made, form, in_input_order=in_input_order, metadata=metadata
         )
         return made
 

@@ -143,6 +143,7 @@ class Master:
         self._clock = AwakeClock(clock)
         self._lost = 0.0  # seconds in which the master could do nothing, as far as it was said
         self.nodes: dict[int, str] = {}  # rank → node
+        self.gpus: dict[str, list[str]] = {}  # node → what its GPUs are
         self._transport = transport
         self._output = output
         self._settings = settings
@@ -256,7 +257,10 @@ class Master:
 
     def _enter(self, rank: int, fields: dict[str, Any]) -> None:
         self.nodes[rank] = fields["node"]
-        self._shares.enter(rank, fields["node"], RankResources.from_fields(fields["resources"]))
+        resources = RankResources.from_fields(fields["resources"])
+        if resources.gpu_models:
+            self.gpus[fields["node"]] = list(resources.gpu_models)
+        self._shares.enter(rank, fields["node"], resources)
 
     def _greet(self, rank: int) -> None:
         settings = replace(self._settings, share=self._shares.share(rank))

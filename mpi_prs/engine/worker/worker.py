@@ -30,7 +30,7 @@ from mpi_prs.core.free_space import free_space, has_room, speaks_of_a_full_disk
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.log_file import log_file
-from mpi_prs.engine.node import node_name, rank_resources, threads
+from mpi_prs.engine.node import gpu_models, node_name, rank_resources, threads
 from mpi_prs.engine.transport import MASTER, Transport, Waiter
 from mpi_prs.engine.worker.code_check import CodeCheck
 from mpi_prs.engine.worker.guard_client import Guard
@@ -98,7 +98,7 @@ class Worker:
         """Work until the master says stop; returns the exit code that the master asked for."""
         if self._transport.wake_descriptor is not None:
             self._selector.register(self._transport.wake_descriptor, selectors.EVENT_READ)
-        resources = asdict(rank_resources(HERE, os.sched_getaffinity(0)))
+        resources = asdict(replace(rank_resources(HERE, os.sched_getaffinity(0)), gpu_models=gpu_models()))
         self._send(Tag.HELLO, messages.pack_json(node=self._node, pid=os.getpid(), resources=resources))
         settings = self._wait_for_start()
         if settings is None:

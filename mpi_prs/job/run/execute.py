@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mpi_prs.child.rows.row_format import encoding
+from mpi_prs.child.rows.row_format import encoding, form_of
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.core.files import empty_folder, replacing
 from mpi_prs.core.secrecy import scrub
@@ -29,6 +29,7 @@ from mpi_prs.engine.worker.worker import Worker
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.job.config.model import JobConfig, hints
 from mpi_prs.job.run.opening import OpenRun, RunOptions
+from mpi_prs.job.run.provenance import Provenance
 from mpi_prs.job.run.uploading import upload_output
 from mpi_prs.monitor.progress import Progress
 from mpi_prs.monitor.report import write_reports
@@ -99,21 +100,29 @@ def execute(
         for hint in hints(config):
             _log.info("%s", hint)
         settings = _worker_settings(config, options, run, scheduler.policy.last_try)
-        master = Master(transport, scheduler, run.output, settings, signals, progress.on_tick, lead)
+        provenance = Provenance(config, run.directory, run.id)
+
+        def on_tick(master: Master) -> None:
+            progress.on_tick(master)
+            provenance.on_tick(master)
+
+        master = Master(transport, scheduler, run.output, settings, signals, on_tick, lead)
         signals.hold_back()
         taking_over()
         try:
-            outcome = _close_the_books(config, options, run, master.run(), master)
+            outcome = _close_the_books(config, options, run, master.run(), master, provenance)
         except JobStopped as error:  # the disk is full: what is on record holds
             if not run.directory.journal.exists():  # nothing is made anew where somebody has removed it all
                 raise
             outcome = Outcome(JobPhase.STOPPED.value, str(error), error.exit_code)
         except MpiPrsError as error:
             progress.finish(master, "failed", str(error), error.exit_code)
+            provenance.end("failed", error.exit_code)
             raise
         outcome = replace(outcome, reason=scrub(outcome.reason))
         summary = _report(config, run, master, outcome)
         progress.finish(master, outcome.phase, outcome.reason, outcome.exit_code)
+        provenance.end(outcome.phase, outcome.exit_code)
         return summary
 
 
@@ -266,7 +275,9 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_
     )
 
 
-def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, ending: Ending, master: Master) -> Outcome:
+def _close_the_books(
+    config: JobConfig, options: RunOptions, run: OpenRun, ending: Ending, master: Master, provenance: Provenance
+) -> Outcome:
     """Give the output its name when everything is done, or put what there is on disk."""
     assert run.output is not None
     counts = master.counts
@@ -285,6 +296,7 @@ def _close_the_books(config: JobConfig, options: RunOptions, run: OpenRun, endin
             in_input_order=config.output_order == "input",
             keep=counts.failed > 0 or counts.items_alone > 0,
             verify=config.verify_output,
+            metadata=provenance.essentials() if form_of(config.append_row_file_name).is_made_at_the_end else None,
         )
         with contextlib.suppress(OSError):
             empty_folder(run.directory.spill)  # of processes that were killed

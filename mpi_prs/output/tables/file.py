@@ -11,10 +11,11 @@ text, and the file is begun anew.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,8 +35,17 @@ _MOST_TABLES = 1000
 _log = logging.getLogger("mpi_prs.output")
 
 
-def make_table_file(source: Path, journal: Path, target: Path, form: Form, *, in_input_order: bool) -> None:
-    """Make the file ``target`` of the log ``source``, and put it on disk; on failure nothing of it is left.
+def make_table_file(
+    source: Path,
+    journal: Path,
+    target: Path,
+    form: Form,
+    *,
+    in_input_order: bool,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Make the file ``target`` of the log ``source``, and put it on disk; on failure nothing of it is left. It has
+    ``metadata`` as a JSON object under the key ``mpi_prs``, in Parquet of the schema, in HDF5 an attribute of the root.
 
     Raises:
         OutputError: the log is damaged.
@@ -47,7 +57,7 @@ def make_table_file(source: Path, journal: Path, target: Path, form: Form, *, in
     while True:
         agreed = agree(schemas, _can_hold(form), texts)
         try:
-            _write(log, agreed, target, form)
+            _write(log, agreed, target, form, metadata)
             break
         except DoesNotFit as error:
             texts[error.column] = error.why
@@ -66,9 +76,9 @@ def _can_hold(form: Form) -> Any:
     return hdf5_holds
 
 
-def _write(log: TableLog, agreed: Agreed, target: Path, form: Form) -> None:
+def _write(log: TableLog, agreed: Agreed, target: Path, form: Form, metadata: Mapping[str, str] | None) -> None:
     with Sink(target) as sink:
-        writer = _writer(sink, agreed.schema, log.rows, form)
+        writer = _writer(sink, agreed.schema, log.rows, form, json.dumps(metadata) if metadata else "")
         try:
             written, say_at = 0, time.monotonic() + _SAY_SECONDS
             for table in _row_groups(log, agreed):
@@ -84,11 +94,11 @@ def _write(log: TableLog, agreed: Agreed, target: Path, form: Form) -> None:
         os.fsync(sink.fileno())
 
 
-def _writer(sink: Sink, schema: Any, rows: int, form: Form) -> TableWriter:
+def _writer(sink: Sink, schema: Any, rows: int, form: Form, metadata: str) -> TableWriter:
     if form is Form.PARQUET:
-        return ParquetTable(sink, schema)
+        return ParquetTable(sink, schema, metadata)
 
-    return Hdf5Table(sink, schema, rows)
+    return Hdf5Table(sink, schema, rows, metadata)
 
 
 def _row_groups(log: TableLog, agreed: Agreed) -> Iterator[Any]:
@@ -127,7 +137,9 @@ class TableWriter(Protocol):
 class ParquetTable:
     """Parquet; a row group for each table."""
 
-    def __init__(self, sink: Sink, schema: Any) -> None:
+    def __init__(self, sink: Sink, schema: Any, metadata: str = "") -> None:
+        if metadata:
+            schema = schema.with_metadata({**(schema.metadata or {}), b"mpi_prs": metadata.encode()})
         self._writer = pq.ParquetWriter(sink, schema)
 
     def write(self, table: Any) -> None:

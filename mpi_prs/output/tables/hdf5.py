@@ -60,13 +60,16 @@ class Hdf5Table:
         sink: a file open for reading and writing.
         schema: of every table.
         rows: of all tables together.
+        metadata: an attribute of the root; empty: none.
     """
 
-    def __init__(self, sink: BinaryIO, schema: Any, rows: int) -> None:
+    def __init__(self, sink: BinaryIO, schema: Any, rows: int, metadata: str = "") -> None:
         self._rows = rows
         self._written = 0
         self._replaced: set[str] = set()
         self._file = h5py.File(sink, "w", track_order=True)
+        if metadata:
+            self._file.attrs["mpi_prs"] = metadata
         self._columns = [self._dataset(field) for field in schema]
 
     def _dataset(self, field: Any) -> Any:
