@@ -23,6 +23,7 @@ from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
 from mpi_prs.core.environ import AZUREML, LOGGING_LEVEL, OUTPUT, SERVICE_RUN_ID, SOURCE_DIRECTORY
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
+from mpi_prs.core.units import many
 from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.loading import MiniBatchLoader
@@ -108,7 +109,7 @@ def _run_script(
         prepare_imports()
         script = import_script(str(config.entry_script), loads=config.loaders is not None)
         complete(script.init())
-        click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {items} items", err=True)
+        click.echo(f"init() took {time.monotonic() - began:.3g} s; run() with {many(items, 'item')}", err=True)
         mini_batch = _loaded(script, mini_batch)
         began = time.monotonic()
         result = complete(script.run(mini_batch, context) if script.takes_context else script.run(mini_batch))
@@ -122,7 +123,7 @@ def _run_script(
         sys.stdout.flush()
         click.echo(user_traceback(error), err=True, nl=False)
         return EXIT_FAILED
-    click.echo(f"run() took {took:.3g} s and returned {returned} rows for {items} items", err=True)
+    click.echo(f"run() took {took:.3g} s and returned {many(returned, 'row')} for {many(items, 'item')}", err=True)
     lines = rows.decode("utf-8", "replace").splitlines()
     for line in lines[:_MOST_ROWS]:
         click.echo(line)

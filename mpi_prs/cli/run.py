@@ -20,7 +20,7 @@ from mpi_prs.cli.session import Session
 from mpi_prs.core.environ import AZUREML, HERE
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_RESUMABLE, ConfigError, InputError, JobStopped, ScriptError
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.core.units import count
+from mpi_prs.core.units import count, many
 from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
 from mpi_prs.engine.worker.worker import serve
@@ -173,7 +173,7 @@ def _console(progress: Progress) -> Iterator[None]:
 def _say_complete(config: JobConfig, run: OpenRun) -> int:
     failed = len(run.ledger.failed)
     click.echo(
-        f"{config.name} is complete already: {len(run.ledger.done)} mini-batches done, {failed} failed", err=True
+        f"{config.name} is complete already: {many(len(run.ledger.done), 'mini-batch')} done, {failed} failed", err=True
     )
     click.echo(f"output: {config.output}", err=True)
     if failed:
@@ -215,7 +215,7 @@ class _ConsoleLog(logging.Handler):
                 self._progress.print("(further warnings are in the log and in the output of `mpi-prs failed`)")
             if self._warnings > _MOST_WARNINGS and record.levelno < logging.ERROR:
                 return
-        self._progress.print(record.getMessage())
+        self._progress.log(record.getMessage())
 
 
 def show_plan(config: JobConfig, limit: int | None) -> int:
@@ -227,14 +227,16 @@ def show_plan(config: JobConfig, limit: int | None) -> int:
         manifest = Manifest.open(path)
         about = "" if manifest.exact else "about "
         count = manifest.mini_batches if limit is None else min(limit, manifest.mini_batches)
-        click.echo(f"{config.name}: {about}{manifest.items} items in {manifest.mini_batches} mini-batches")
+        click.echo(
+            f"{config.name}: {about}{many(manifest.items, 'item')} in {many(manifest.mini_batches, 'mini-batch')}"
+        )
         if limit is not None:
             click.echo(f"--limit: the first {count} of them")
         for line in shown_columns(manifest):
             click.echo(line)
         for number in sorted({*range(min(2, count)), count - 1}):
             described = names(manifest, number)
-            click.echo(f"mini-batch {number}: {about}{manifest.items_of(number)} items")
+            click.echo(f"mini-batch {number}: {about}{many(manifest.items_of(number), 'item')}")
             for name in [*described[:3], *(["…"] if len(described) > 3 else [])]:
                 click.echo(f"  {os.fsencode(name).decode('utf-8', 'replace')}")
     _import_script(config)

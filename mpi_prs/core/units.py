@@ -14,6 +14,11 @@ def many(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{ending}"
 
 
+def many_are(number: int, noun: str) -> str:
+    """``1 mini-batch is``, ``12 400 mini-batches are``."""
+    return f"{many(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds, at least 0, in the unit that fits: ``40 µs``, ``1.2 ms``, ``7.5 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 0.9995e-3:

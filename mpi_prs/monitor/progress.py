@@ -220,6 +220,10 @@ class Progress:
                 self._stream.write(text + "\n")
                 self._stream.flush()
 
+    def log(self, text: str) -> None:
+        """A line of the program's log; with its time, where lines stay."""
+        self.print(text if self._terminal else f"{self._time()}  {text}")
+
     # How it is shown
 
     def _observe(self, master: Master, now: float) -> Status:
@@ -273,18 +277,20 @@ class Progress:
 
     def _say(self, text: str) -> None:
         """A line: to the stream, unless there is a bar, and to the overview."""
-        wall = time.localtime(self._wall())
         text = printable(scrub(text))
         if self._bar is None:
-            self.print(f"{time.strftime('%H:%M:%S', wall)}  {text}")
+            self.print(f"{self._time()}  {text}")
         if self._directory is not None and self._directory.root.is_dir():  # it is not made anew where it was removed
             path = self._directory.progress_overview
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "a", encoding="utf-8", opener=own_file) as file:
-                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', wall)}  {text}\n")
+                    file.write(f"{self._time('%Y-%m-%d %H:%M:%S')}  {text}\n")
             except OSError as error:
                 self._warn(f"cannot write {path}: {error.strerror}")
+
+    def _time(self, form: str = "%H:%M:%S") -> str:
+        return time.strftime(form, time.localtime(self._wall()))
 
     def _store(self, status: Status, now: float) -> None:
         assert self._directory is not None
@@ -309,11 +315,17 @@ def progress_line(status: Status) -> str:
 
 def bar_text(status: Status) -> str:
     """As :func:`progress_line`, with the processes that are ready; for a bar, which may cut off the end."""
-    parts = [f"{percent(status.settled, status.mini_batches)} %", *_details(status)]
+    parts = [f"{percent(status.settled, status.mini_batches)} %", *_left(status)]
+    parts += [part for part in _details(status) if part not in parts]
     parts.append(f"{count(status.settled)} of {many(status.mini_batches, 'mini-batch')}")
     if status.under_way:
         parts.append(f"{count(status.processes_ready)} of {many(status.processes, 'process')} ready")
     return "  ".join(parts)
+
+
+def _left(status: Status) -> Iterator[str]:
+    if status.eta_seconds is not None and status.settled < status.mini_batches:
+        yield f"about {duration(max(1.0, status.eta_seconds))} left"
 
 
 def _details(status: Status) -> Iterator[str]:
@@ -327,8 +339,7 @@ def _details(status: Status) -> Iterator[str]:
         yield f"{count(status.retried)} retried"
     if status.benched_nodes:
         yield f"{many(len(status.benched_nodes), 'benched node')}"
-    if status.eta_seconds is not None and status.settled < status.mini_batches:
-        yield f"about {duration(max(1.0, status.eta_seconds))} left"
+    yield from _left(status)
     if not status.under_way:
         yield outcome(status.phase, status.reason, status.exit_code)
     elif status.reason:

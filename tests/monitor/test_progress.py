@@ -246,7 +246,7 @@ def test_a_line_tells_what_there_is_to_tell(changes: dict[str, Any], line: str) 
 
 def test_the_text_of_the_bar_begins_with_what_matters_most() -> None:
     assert bar_text(a_status(retried=0)) == (
-        "10 %  4 110 items  812 items/s  10 failed items  about 1 min 12 s left  412 of 4 000 mini-batches  "
+        "10 %  about 1 min 12 s left  4 110 items  812 items/s  10 failed items  412 of 4 000 mini-batches  "
         "7 of 8 processes ready"
     )
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from mpi_prs.core.units import many_are
 from mpi_prs.engine.scheduler.affinity import Affinity
 from mpi_prs.engine.scheduler.events import (
     Assign,
@@ -345,7 +346,7 @@ class Scheduler:
         if not stopped:
             return "init() failed again and again in each of them"
         others = "; in the others init() failed again and again" if stopped < self._processes else ""
-        left = f"{self._left} mini-batches are left, and the same command goes on with them"
+        left = f"{many_are(self._left, 'mini-batch')} left, and the same command goes on with them"
         return f"the script has stopped {stopped} of {self._processes} (ParallelRunException){others}. {left}"
 
     # Handing out

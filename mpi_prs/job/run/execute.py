@@ -18,6 +18,7 @@ from mpi_prs.child.rows.row_format import encoding, form_of
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.core.files import empty_folder, replacing
 from mpi_prs.core.secrecy import scrub
+from mpi_prs.core.units import many_are
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import node_name
@@ -303,12 +304,15 @@ def _close_the_books(
         upload_output(config, run.directory)
         return Outcome(phase, "", EXIT_COMPLETE)
     run.output.sync()
+    what_is_left = f"{many_are(left, 'mini-batch')} left"
     if ending.phase is JobPhase.COMPLETE:
-        reason = f"{left} mini-batches are left, the same command without --limit goes on (--limit {options.limit})"
+        reason = (
+            f"{many_are(left, 'mini-batch')} left, the same command without --limit goes on (--limit {options.limit})"
+        )
         return Outcome("limit reached", reason, EXIT_COMPLETE)
     if ending.phase is JobPhase.ABORTED:
         return Outcome(phase, ending.reason, EXIT_FAILED)
-    return Outcome(phase, f"{ending.reason}; {left} mini-batches are left: the same command resumes", EXIT_RESUMABLE)
+    return Outcome(phase, f"{ending.reason}; {what_is_left}: the same command resumes", EXIT_RESUMABLE)
 
 
 def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -> Summary:
