@@ -9,6 +9,15 @@ the user's own interpreter, which may be another one than ours.
 
 from __future__ import annotations as _annotations  # user processes may run in Python 3.7
 
+import sys as _sys
+
+if _sys.argv[:1] == ["-m"] and not getattr(_sys.flags, "safe_path", False):
+    # Python looks for the module that it is to run. For that the current folder stands first, where a ``signal.py`` or
+    # ``typing.py`` of the user would hide Python's own. As for the command mpi-prs, the program's folder shall.
+    _words = getattr(_sys, "orig_argv", [])
+    if "-m" in _words and _words[_words.index("-m") + 1].partition(".")[0] == "mpi_prs":
+        _sys.path[0] = _sys.executable.rpartition("/")[0]
+
 from typing import Any as _Any
 
 from mpi_prs.child.shims import finder as _finder

@@ -6,18 +6,12 @@ once from one shared filesystem. So what a process needs is imported by name, wh
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
-    # ``-m`` puts the current folder first, where a ``signal.py`` or ``inspect.py`` of the user would hide Python's own.
-    # As for the command mpi-prs, the folder of the program stands there.
-    sys.path[0] = sys.executable.rpartition("/")[0]
-
 import contextlib
 import gc
 import io
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 

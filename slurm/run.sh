@@ -1,6 +1,6 @@
 #!/bin/bash
 # mpi_prs as a Slurm batch job. Copy this, edit it, and then:  sbatch run.sh job.yaml [options of `run`]
-# Without arguments it runs the default config, as `python -m mpi_prs` does.
+# Without arguments it runs the default config, as `mpi-prs` does.
 # After a time limit, a preemption or a lost node it goes on by itself. To stop it in good order: scancel JOBID.
 # Exit code 75 means stopped early: the same sbatch command goes on from there.
 
@@ -64,11 +64,11 @@ for pause in 5 15 60 240 0; do
     # One rank more than there are workers, on the first node: it schedules, and needs next to nothing.
     ranks=$((nodes * workers + 1))
     srun --no-kill --kill-on-bad-exit=0 --overcommit --distribution=block --nodes="$nodes" --ntasks="$ranks" \
-        python -m mpi_prs "$@"
+        mpi-prs "$@"
     code=$?
     # Where srun starts no MPI, mpirun in its place, and above --signal=B:USR2@120. With Open MPI add to its options
     # --map-by slot:OVERSUBSCRIBE --bind-to none, and write -USR2 for -TERM, which it does not hand on to the ranks.
-    # mpirun -n "$ranks" python -m mpi_prs "$@" &
+    # mpirun -n "$ranks" mpi-prs "$@" &
     # trap 'kill -TERM $!' USR2
     # while wait $!; code=$?; kill -0 $!; do :; done 2> /dev/null # a signal ends a wait
     read -r word < "$MPI_PRS_EXIT_CODE" && exit "$word"

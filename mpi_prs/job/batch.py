@@ -33,7 +33,7 @@ def batch_job(config: JobConfig, arguments: Sequence[str], folder: Path) -> Batc
     """
     slurm, processes = config.slurm, config.process_count_per_node
     per_rank = processes_per_rank(config)
-    command = [sys.executable, "-m", "mpi_prs", *arguments]
+    command = [*program(), *arguments]
     if per_rank != config.processes_per_rank:
         command += ["--set", f"processes_per_rank={per_rank}"]
     log = RunDirectory(config.output).slurm_log("\0")
@@ -51,6 +51,11 @@ def batch_job(config: JobConfig, arguments: Sequence[str], folder: Path) -> Batc
         setup=slurm.setup,
         command=tuple(command),
     )
+
+
+def program() -> list[str]:
+    """How this program is started again: by its name where Python would take an ``mpi_prs.py`` of the user's for it."""
+    return [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "mpi_prs"]
 
 
 def processes_per_rank(config: JobConfig) -> int:

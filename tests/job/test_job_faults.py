@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mpi_prs.job.batch import program
 from tests.support.jobs import (
     NAMES_SCRIPT,
     REPOSITORY,
@@ -616,7 +617,7 @@ def test_a_script_runs_as_by_itself_wherever_its_user_stands(new_job: NewJob, na
     library = job.folder / "library"
     library.mkdir()
     (library / "library.py").touch()
-    for module in ("signal", "inspect", "json", "click", "yaml"):
+    for module in ("signal", "inspect", "json", "typing", "click", "yaml"):
         (job.folder / f"{module}.py").write_text("raise SystemExit('this is the file of the user')")
     job.environment |= {"PYTHONPATH": f"{library}:{REPOSITORY}", **SURROUNDINGS[name]}
     (job.folder / "script").mkdir()
@@ -625,6 +626,13 @@ def test_a_script_runs_as_by_itself_wherever_its_user_stands(new_job: NewJob, na
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)
     assert set((job.folder / "out" / "own.log").read_text().splitlines()) == {"OWN here"}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="python -P is new in 3.11")
+def test_what_we_start_ourselves_is_no_file_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "mpi_prs.py").write_text("raise SystemExit('this is the file of the user')")
+    done = subprocess.run([*program(), "schema"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert '"entry_script"' in done.stdout
 
 
 @pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"])

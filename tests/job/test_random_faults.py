@@ -205,9 +205,11 @@ class Campaign:
 
     def _round(self, job: Job, kind: Kind, fault: Fault | None, arguments: tuple[str, ...]) -> str:
         """Start the job, do it harm, wait for its end; returns what is wrong."""
+        had_work = done_so_far(job) < MINI_BATCHES
         scratch, inits = job.folder / "scratch", job.folder / "facts" / "inits"
-        for left in scratch.glob("mpi_prs-worker*"):
-            os.utime(left, (0, 0))  # old enough for the next start
+        old = set(scratch.glob("mpi_prs-worker*"))
+        for left in old:
+            os.utime(left, (0, 0))  # old enough for the next start that has workers
         inits.write_text("")
         stepwise = fault is not None and fault.moment == "step of the end"
         job.environment["PYTHONPATH"] = f"{job.folder / 'dies'}:{REPOSITORY}"
@@ -242,7 +244,8 @@ class Campaign:
             if "killed parent" not in hit:
                 return f"after {hit}: daemons are left: {daemons}\n{said}"
         killed = {role.partition(" ")[2] for role in hit if role.startswith("killed")}
-        if "guard" not in killed and (folders := list(scratch.glob("mpi_prs*"))):
+        folders = set(scratch.glob("mpi_prs*")) - (set() if had_work else old)
+        if "guard" not in killed and folders:
             return f"after {hit}: {folders} are left\n{said}"
         if "Traceback" in said and "KeyboardInterrupt" not in said and not killed - HARMLESS:
             return f"after {hit}: a traceback:\n{said}"

@@ -60,7 +60,7 @@ def test_the_script_is_the_one_that_was_looked_at(name: str, job: BatchJob) -> N
 
 
 def test_the_script_goes_on_after_a_fault_as_run_sh_does() -> None:
-    by_hand = (REPOSITORY / "slurm" / "run.sh").read_text().replace('python -m mpi_prs "$@"\n', "COMMAND\n", 1)
+    by_hand = (REPOSITORY / "slurm" / "run.sh").read_text().replace('mpi-prs "$@"\n', "COMMAND\n", 1)
     rendered = render(JOB).replace(shlex.join(JOB.command), "COMMAND")
     begin = "\nunset SLURM_NTASKS_PER_NODE"
     for_mpirun = re.compile(r"^    # Where srun starts no MPI(.*\n)+?    # while .*\n", re.MULTILINE)

@@ -41,7 +41,7 @@ from mpi_prs.core.prctl import die_with_parent
 from mpi_prs.core.process_mark import ProcessMark
 from mpi_prs.core.records import write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.job.batch import processes_per_rank
+from mpi_prs.job.batch import processes_per_rank, program
 from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.job.run.run_lock import RunLock
 
@@ -216,15 +216,15 @@ def step_command(config: JobConfig, job: Path) -> list[str]:
 
     This machine is one node, whatever ``node_count`` says.
     """
-    program = [sys.executable, "-m", "mpi_prs", "run", str(job)]
+    command = [*program(), "run", str(job)]
     mpirun = find_mpirun()
     if mpirun is None:
-        return [*program, "--local", str(config.process_count_per_node)]
+        return [*command, "--local", str(config.process_count_per_node)]
     per_rank = processes_per_rank(config)
     if per_rank != config.processes_per_rank:
-        program += ["--set", f"processes_per_rank={per_rank}"]
+        command += ["--set", f"processes_per_rank={per_rank}"]
     ranks = config.process_count_per_node // per_rank + 1
-    return [mpirun, *_options_of(mpirun), "-n", str(ranks), *program]
+    return [mpirun, *_options_of(mpirun), "-n", str(ranks), *command]
 
 
 def find_mpirun() -> str | None:
