@@ -164,7 +164,7 @@ class Campaign:
             if not wrong and now < before:
                 wrong = f"{before} mini-batches were on record, now {now}"
             before = now
-            if not wrong and self._is_complete(job, kind):
+            if not wrong and self._is_complete(job, kind, nothing_failed=reopened):
                 wrong = self._judge(job, kind, without_broken=not reopened)
                 if not wrong and kind.form == "fails at first" and not reopened:
                     (Path(job.environment["FACTS"]) / "broken").unlink()
@@ -294,8 +294,12 @@ class Campaign:
                 os.kill(pid, signal.SIGCONT)
         return hit
 
-    def _is_complete(self, job: Job, kind: Kind) -> bool:
-        return job.ledger().complete and job.directory.output_file(kind.output).exists() if done_so_far(job) else False
+    def _is_complete(self, job: Job, kind: Kind, nothing_failed: bool) -> bool:
+        if not done_so_far(job):
+            return False
+        ledger = job.ledger()
+        is_there = job.directory.output_file(kind.output).exists()
+        return ledger.complete and is_there and not (nothing_failed and ledger.failed)
 
     def _judge(self, job: Job, kind: Kind, without_broken: bool) -> str:
         """A complete run, given to the program once more: it has nothing to do, or cleans up; what is wrong?"""
