@@ -40,10 +40,9 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from mpi_prs.child.loaders import Loaders
+from mpi_prs.child.loaders import Loaders, Loading
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
-    LoadedItems,
     MiniBatchContext,
     PlainMiniBatches,
     has_no_rows,
@@ -85,12 +84,14 @@ from mpi_prs.wire.channel import (
     Slot,
     parts_of,
 )
-from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, is_out_of_memory, shorten
+from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, is_out_of_memory, pack_failures, shorten
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import ProcessSettings
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
+_LONGEST_TRACEBACKS = 4_000_000  # of all items of a mini-batch that failed alone
+_SHORT_TRACEBACK = 400
 
 _FLUSH_BYTES = 64 << 10
 
@@ -154,7 +155,13 @@ class Host:
         if script.load is not None:
             settings = self._settings
             self._loaders = Loaders(
-                script.load, settings.loaders, settings.loaders_ahead, settings.loaders_memory, self.end_if_forked
+                script.load,
+                settings.loaders,
+                settings.loaders_ahead,
+                settings.loaders_memory,
+                settings.load_tries,
+                self._load_failed,
+                self.end_if_forked,
             )
         if script.is_async:
             # Not for the many scripts that are not: asyncio takes as long to import as all that is ours
@@ -174,6 +181,13 @@ class Host:
             if self._asked is not None and not self._do_what_was_asked(script, self._asked):
                 return
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
+
+    def _load_failed(self, item: str, error: BaseException) -> bool:
+        """Whether to call ``load`` again for an item that it has raised for."""
+        if _asked_by(error)[0]:
+            return False
+        _complain(f"load({item!r}) failed, and is called again: {_one_line(error)}")
+        return True
 
     @property
     def loaders(self) -> Loaders | None:
@@ -230,14 +244,19 @@ class Host:
 
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
+        items_failed: list[Failure] = []
         slot = self._slot
         slot.write(ProcessPhase.PREPARING, number, prepared)
         try:
             context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
-            loaded = None if self._loaders is None else self._take_loaded(self._loaders, number)
+            loaded = None
+            if self._loaders is not None:
+                note = functools.partial(slot.write, ProcessPhase.PREPARING, number)
+                loaded = self._loaders.take(note)
+                items_failed = self.not_loaded(loaded, number, attempt)
             mini_batch = self._mini_batches.make(payload, context, number)
             if loaded is not None:
-                mini_batch = LoadedItems(loaded, list(mini_batch), mini_batch.task_id)
+                mini_batch = loaded.mini_batch(mini_batch)
             wall = time.time()
             started = time.monotonic()
             slot.write(ProcessPhase.RUNNING, number, started)
@@ -259,6 +278,7 @@ class Host:
             return
         now = time.monotonic()
         overhead = (started - prepared) + (now - ended)
+        items -= self.send_items_failed(items_failed)
         self.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
 
     def encode(self, result: Any) -> tuple[int, bytes, str | None]:
@@ -288,6 +308,30 @@ class Host:
         self.flush()
         self._channel.send(Kind.FAILED, 1, failure.to_json())
 
+    def not_loaded(self, loaded: Loading, number: int, attempt: int) -> list[Failure]:
+        """The items that ``load()`` has raised for.
+
+        Raises:
+            BaseException: what it raised, where it did for all of them: that may be the node's fault, and the
+                mini-batch is tried again; or where it asks something of the process.
+        """
+        errors = loaded.errors
+        for index in sorted(errors):
+            if len(errors) == len(loaded.items) or _asked_by(errors[index])[0] in (RESTART, STOP, SLEEP):
+                raise errors[index]
+        failures = []
+        for index in sorted(errors):
+            failure = self._failure(FailureKind.LOAD, _one_line(errors[index]), errors[index], number, attempt, 0.0)
+            text = shorten(failure.traceback, max(_SHORT_TRACEBACK, _LONGEST_TRACEBACKS // len(errors)))
+            failures.append(replace(failure, code="", seconds=0.0, item=index, items=len(loaded.items), traceback=text))
+        return failures
+
+    def send_items_failed(self, failures: list[Failure]) -> int:
+        """Say which items of a mini-batch have failed, whose answer follows; returns how many."""
+        if failures:
+            self._channel.send(Kind.ITEMS_FAILED, len(failures), pack_failures(failures))
+        return len(failures)
+
     def done(
         self,
         number: int,
@@ -315,17 +359,6 @@ class Host:
         self._row_bytes += length
         if now - self._flushed > FLUSH_SECONDS or self._row_bytes > _FLUSH_BYTES:
             self.flush()
-
-    def _take_loaded(self, loaders: Loaders, number: int) -> list[Any]:
-        """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes.
-
-        Raises:
-            BaseException: what it raised for an item.
-        """
-        values, errors = loaders.take(lambda since: self._slot.write(ProcessPhase.PREPARING, number, since))
-        if errors:
-            raise errors[min(errors)]
-        return values
 
     def flush(self) -> None:
         """Send what has been answered so far: one write for many short mini-batches."""

@@ -23,9 +23,9 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mpi_prs.child.loaders import Loaders, Loading
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
-    LoadedItems,
     MiniBatchContext,
     PlainMiniBatches,
     has_no_rows,
@@ -172,15 +172,19 @@ class InFlight:
     async def _try(self, lane: Lane, number: int, attempt: int, items: int, payload: memoryview) -> Failure | None:
         host, script, settings = self._host, self._script, self._settings
         prepared = started = time.monotonic()
+        items_failed: list[Failure] = []
         try:
             context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
-            loaded = None if host.loaders is None else await self._load(lane, number)
+            loaded = None
+            if host.loaders is not None:
+                loaded = await self._load(host.loaders, lane, number)
+                items_failed = host.not_loaded(loaded, number, attempt)
             maker = self._maker_of(lane)
             self._slot.write(ProcessPhase.PREPARING, number, time.monotonic())
             mini_batch = maker.make(payload, context, number)
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
             if loaded is not None:
-                mini_batch = LoadedItems(loaded, list(mini_batch), mini_batch.task_id)
+                mini_batch = loaded.mini_batch(mini_batch)
             wall = time.time()
             started = time.monotonic()
             lane.write(ProcessPhase.RUNNING, number, started)
@@ -204,6 +208,7 @@ class InFlight:
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
         now = time.monotonic()
         overhead = (started - prepared) + (now - ended)
+        items -= host.send_items_failed(items_failed)
         host.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
         if not self._flush_due:
             self._flush_due = True
@@ -225,18 +230,15 @@ class InFlight:
             )
         return self._makers[id(lane)]
 
-    async def _load(self, lane: Lane, number: int) -> list[Any]:
+    async def _load(self, loaders: Loaders, lane: Lane, number: int) -> Loading:
         """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes."""
-        assert self._host.loaders is not None
         changed = asyncio.Event()
-        batch = self._host.loaders.claim(lambda: self._loop.call_soon_threadsafe(changed.set))
-        while batch.left:
-            lane.write(ProcessPhase.PREPARING, number, batch.since())
+        loaded = loaders.claim(lambda: self._loop.call_soon_threadsafe(changed.set))
+        while loaded.left:
+            lane.write(ProcessPhase.PREPARING, number, loaded.since())
             await changed.wait()
             changed.clear()
-        if batch.errors:
-            raise batch.errors[min(batch.errors)]
-        return batch.values
+        return loaded
 
     async def _run(self, number: int, *arguments: Any) -> Any:
         """What the script's ``run`` returns.

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from mpi_prs.child.mini_batch import LoadedItems, MiniBatch
+
 _DEEPEST = 3  # containers in containers whose elements are looked at for their size
 _MOST_ELEMENTS = 1000  # of one container
 
@@ -28,7 +30,8 @@ class Loading:
     """The items of a mini-batch, on their way.
 
     Attributes:
-        values, errors: what was loaded, and why an item was not.
+        values: what was loaded, or ``None``.
+        errors: item → why it was not.
         next: the item that nobody has begun.
         left: how many are not loaded.
         running: item → since when (``time.monotonic()``) a thread is at it.
@@ -48,6 +51,12 @@ class Loading:
         self.on_change: Callable[[], Any] = lambda: None
         self.bytes = 0
 
+    def mini_batch(self, paths: MiniBatch) -> LoadedItems:
+        """What ``run()`` gets, where these are the paths of the items; it is kept here no longer."""
+        values, self.values = self.values, []
+        kept = [index for index in range(len(values)) if index not in self.errors]
+        return LoadedItems([values[index] for index in kept], [paths[index] for index in kept], paths.task_id)
+
     def since(self) -> float:
         """Since when the oldest item is being loaded that somebody waits for."""
         return max(self.began, min(tuple(self.running.values()), default=time.monotonic()))
@@ -61,6 +70,8 @@ class Loaders:
         threads: how many, at least 1.
         ahead: mini-batches that may be loaded before somebody waits for them.
         memory: bytes that these may take, as far as is known how large what ``load`` returns is.
+        tries: how often ``load`` is called for an item that it raises for.
+        again: told of what it raised, and before another try whether there is to be one.
         forked: called after each ``load`` with what it raised: a copy of the process has no business here.
     """
 
@@ -70,11 +81,15 @@ class Loaders:
         threads: int,
         ahead: int,
         memory: int,
+        tries: int,
+        again: Callable[[str, BaseException], bool],
         forked: Callable[[BaseException | None], None],
     ) -> None:
         self._load = load
         self._ahead = ahead
         self._memory = memory
+        self._tries = tries
+        self._again = again
         self._forked = forked
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # there may be an item to begin with
@@ -103,8 +118,8 @@ class Loaders:
                 batch.next = len(batch.items)  # nobody begins with more of it
             self._work.notify_all()
 
-    def take(self, note: Callable[[float], None]) -> tuple[list[Any], dict[int, BaseException]]:
-        """What was loaded of the next mini-batch, or ``None`` for an item that was not, and why it was not.
+    def take(self, note: Callable[[float], Any]) -> Loading:
+        """What was loaded of the next mini-batch.
 
         Args:
             note: told, again and again, since when the oldest item is being loaded that this waits for.
@@ -114,7 +129,7 @@ class Loaders:
             while claimed.left:
                 note(claimed.since())
                 self._changed.wait()
-        return claimed.values, claimed.errors
+        return claimed
 
     def claim(self, on_change: Callable[[], Any]) -> Loading:
         """The next mini-batch, which somebody waits for from now on.
@@ -143,12 +158,7 @@ class Loaders:
                 batch.running[index] = time.monotonic()
                 self._running += 1
                 self._tell(batch)
-            value = error = None
-            try:
-                value = self._load(batch.items[index])
-            except BaseException as raised:  # SystemExit as well fails the item alone
-                error = raised
-            self._forked(error)
+            value, error = self._call(batch.items[index])
             size = 0 if value is None else size_of(value)
             with self._lock:
                 self._running -= 1
@@ -167,6 +177,20 @@ class Loaders:
                     self._wanted.remove(batch)
                 self._tell(batch)
             batch = value = error = None  # not kept while this thread waits
+
+    def _call(self, item: str) -> tuple[Any, BaseException | None]:
+        """What ``load`` returns for an item, or what it raises at its last try."""
+        for left in reversed(range(self._tries)):
+            try:
+                value = self._load(item)
+                self._forked(None)
+                return value, None
+            except BaseException as raised:  # SystemExit as well fails the item alone
+                error = raised
+            self._forked(error)
+            if not left or not self._again(item, error):
+                break
+        return None, error
 
     def _tell(self, batch: Loading) -> None:
         if not batch.is_ahead:

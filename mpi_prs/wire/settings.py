@@ -53,6 +53,7 @@ class ProcessSettings:
         spill: folder for rows that are too large for a message.
         loaders: threads that call the script's ``load``; 0: none, -1: as many as the process has cores, which the
             worker fills in.
+        load_tries: how often ``load`` is called for an item that it raises for.
         loaders_ahead, loaders_memory, mini_batches_in_flight: see the job config.
         node: the name of its node, and
         process: its number there, and
@@ -73,6 +74,7 @@ class ProcessSettings:
     columns: str
     spill: str
     loaders: int = 0
+    load_tries: int = 1
     loaders_ahead: int = 0
     loaders_memory: int = 0
     mini_batches_in_flight: int = 1

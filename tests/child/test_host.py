@@ -32,7 +32,7 @@ from mpi_prs.wire.channel import (
     Slot,
     WorkerEnd,
 )
-from mpi_prs.wire.failure import NO_RETRY, RESTART, Failure, FailureKind
+from mpi_prs.wire.failure import NO_RETRY, RESTART, Failure, FailureKind, unpack_failures
 from mpi_prs.wire.record import RECORD, Record, unpack_records
 from tests.support.processes import process_settings
 
@@ -112,6 +112,11 @@ class User:
     @property
     def rows(self) -> bytes:
         return b"".join(rows for _, rows in self.results)
+
+    @property
+    def items_failed(self) -> list[Failure]:
+        answers = [body for kind, _, body in self.channel.answers if kind == Kind.ITEMS_FAILED]
+        return [failure for body in answers for failure in unpack_failures(body)]
 
     @property
     def failures(self) -> list[Failure]:

@@ -34,9 +34,12 @@ def user(tmp_path: Path) -> Iterator[User]:
     user.slot.close()
 
 
-def serve(user: User, load: Callable[[str], Any], run: Callable[..., Any], *frames: Frame, loaders: int = 2) -> None:
+def serve(
+    user: User, load: Callable[[str], Any], run: Callable[..., Any], *frames: Frame, loaders: int = 2, **settings: Any
+) -> None:
     user.channel.work = list(frames)
-    user.host._settings = replace(user.settings, loaders=loaders, loaders_ahead=2, loaders_memory=1 << 30)
+    settings = {"loaders_ahead": 2, "loaders_memory": 1 << 30, **settings}
+    user.host._settings = replace(user.settings, loaders=loaders, **settings)
     user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, takes_context=False, load=load))
 
 
@@ -61,29 +64,71 @@ def test_run_gets_what_load_returned_in_order_and_the_paths(user: User) -> None:
     assert user.rows == b"A\nB\nC\nD\nE\nF\n"
 
 
+BROKEN = ValueError("no picture")
+
+
 @pytest.mark.parametrize(
-    ("error", "message", "code"),
+    ("error", "message", "calls"),
     [
-        (ValueError("no picture"), "ValueError: no picture", ""),
-        (SystemExit(3), "the script called sys.exit(3)", ""),
-        (ParallelRunException("never", "NoRetry"), "ParallelRunException: never (NoRetry)", "NoRetry"),
+        (BROKEN, "ValueError: no picture", 3),
+        (SystemExit(3), "the script called sys.exit(3)", 3),
+        (ParallelRunException("never", "NoRetry"), "ParallelRunException: never (NoRetry)", 1),
     ],
 )
-def test_what_load_raises_is_told_and_the_others_go_on(
-    user: User, error: BaseException, message: str, code: str
+def test_an_item_that_load_raises_for_fails_alone(
+    user: User, error: BaseException, message: str, calls: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+
+    def load(item: str) -> str:
+        if "bad" in item:
+            called.append(item)
+            raise error.with_traceback(None)  # as a new one
+        return item.upper()
+
+    serve(user, load, lambda batch: [*batch, str(batch.items)], work(0, 2, ["a"], ["b", "bad", "c"]), load_tries=3)
+    assert user.rows.decode().splitlines() == ["A", "['a']", "B", "C", "['b', 'c']"]
+    assert [(record.items, record.mini_batch) for records, _ in user.results for record in records] == [(1, 0), (2, 1)]
+    (failure,) = user.items_failed
+    assert (failure.mini_batch, failure.attempt, failure.item, failure.items) == (1, 2, 1, 3)
+    assert (failure.kind, failure.message, failure.code) == (FailureKind.LOAD, message, "")
+    assert "in load" in failure.traceback
+    assert "mpi_prs/child" not in failure.traceback
+    assert called == ["bad"] * calls
+    assert capfd.readouterr().err.count("load('bad') failed, and is called again") == calls - 1
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "code"),
+    [
+        (["bad", "worse bad"], BROKEN, ""),
+        (["b", "bad"], ParallelRunException("me", "RestartProcess"), "RestartProcess"),
+    ],
+)
+def test_a_mini_batch_fails_where_load_raises_for_all_of_it_or_asks_for_another_process(
+    user: User, items: list[str], error: BaseException, code: str
 ) -> None:
     def load(item: str) -> str:
-        if item == "b":
+        if "bad" in item:
             raise error
         return item
 
-    serve(user, load, list, work(0, 1, ["a"], ["b", "c"], ["d"]))
+    serve(user, load, list, work(0, 1, items, ["a"]))
     (failure,) = user.failures
-    assert (failure.mini_batch, failure.kind, failure.message) == (1, FailureKind.EXCEPTION, message)
-    assert failure.code == code
-    assert "in load" in failure.traceback
-    assert "mpi_prs/child" not in failure.traceback
-    assert user.rows == b"a\nd\n"
+    assert (failure.mini_batch, failure.kind, failure.code) == (0, FailureKind.EXCEPTION, code)
+    assert not user.items_failed
+    assert user.rows == (b"" if code else b"a\n")
+
+
+def test_what_many_items_say_travels(user: User) -> None:
+    def load(item: str) -> str:
+        if item != "a":
+            raise ValueError(item * 100_000)
+        return item
+
+    serve(user, load, list, work(0, 1, ["a", *(f"{number:05d}" for number in range(2000))]), loaders=4)
+    assert len(user.items_failed) == 2000
+    assert sum(len(body) for _, _, body in user.channel.answers) < 8_000_000
 
 
 def test_what_was_loaded_is_freed_after_run(user: User) -> None:
@@ -162,7 +207,7 @@ class Gate:
 
 
 def loaders(gate: Gate, threads: int = 4, ahead: int = 2, memory: int = 1 << 30) -> Loaders:
-    return Loaders(gate.load, threads, ahead, memory, lambda _: None)
+    return Loaders(gate.load, threads, ahead, memory, 1, lambda *_: False, lambda _: None)
 
 
 def test_no_more_than_some_mini_batches_are_loaded_ahead() -> None:
@@ -187,7 +232,7 @@ def test_what_waits_loaded_keeps_within_the_memory_but_for_what_run_waits_for() 
     assert gate.begun == ["a", "b"]
     made.take(lambda _: None)
     wait_until(lambda: made._held == 2 * size)
-    assert len(made.take(lambda _: None)[0]) == 3
+    assert len(made.take(lambda _: None).values) == 3
     wait_until(lambda: gate.begun == list("abcde"))
 
 

@@ -315,6 +315,35 @@ def test_loaders_load_what_waits_while_run_is_busy(new_job: NewJob) -> None:
 LOADS = "def load(item):\n    return bytearray(7)\ndef run(mini_batch):\n    return mini_batch.items\n"
 
 
+SOME_BROKEN = """
+def load(item):
+    number = int(item[-8:-4])
+    if number in (3, 7) or 8 <= number < 12:
+        raise ValueError(f"broken picture {number}")
+    return number
+
+def run(mini_batch):
+    return [str(number) for number in mini_batch]
+"""
+
+
+def test_items_that_load_raises_for_fail_alone_and_say_why(new_job: NewJob) -> None:
+    job = new_job(SOME_BROKEN, 16, loaders=2, run_max_try=2, output_order="input")
+    done = job.local(processes=2)
+    assert done.returncode == 0, done.stdout
+    assert job.rows() == ["0", "1", "2", "4", "5", "6", "12", "13", "14", "15"]
+    failed = [json.loads(line) for line in job.directory.failed_items.read_text().splitlines()]
+    assert sorted(line["message"] for line in failed if not 8 <= int(line["item"][-8:-4]) < 12) == [
+        "ValueError: broken picture 3",
+        "ValueError: broken picture 7",
+    ]
+    assert len(failed) == 6
+    (job.folder / "script.py").write_text(SOME_BROKEN.replace("raise", "if number == 3: raise"))
+    again = job.local("--only-failed", "--accept-changes", processes=1)
+    assert again.returncode == 0, again.stdout
+    assert job.rows() == [str(number) for number in range(16) if number != 3]
+
+
 def test_debug_shows_what_load_returned(new_job: NewJob) -> None:
     job = new_job(LOADS, 4, loaders="auto")
     done = command_line("debug", "job.yaml", folder=job.folder)

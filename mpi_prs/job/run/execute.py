@@ -249,6 +249,7 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_
         columns=str(run.directory.columns),
         spill=str(run.directory.spill),
         loaders=config.loaders if isinstance(config.loaders, int) else -1 if config.loaders else 0,
+        load_tries=config.run_max_try,
         loaders_ahead=config.loaders_ahead,
         loaders_memory=config.loaders_memory,
         mini_batches_in_flight=config.mini_batches_in_flight,
