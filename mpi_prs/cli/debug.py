@@ -26,10 +26,11 @@ from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED
 from mpi_prs.core.units import many
 from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.listing import FileInput
-from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.loading import FileLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
-from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.reader.survey import plan_apart
+from mpi_prs.inputs.reader.tables import TableLoader
 from mpi_prs.job.config.model import JobConfig, check_entry_script, hints
 
 _MOST_ROWS = 20
@@ -63,12 +64,16 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
     context = MiniBatchContext(0, 0)
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         path = Path(folder, "manifest.arrow")
-        write_manifest(path, plan(datasets, config.batch_size(), config.partition_keys))
+        write_manifest(path, plan_apart(datasets, config.batch_size(), config.partition_keys))
         manifest = Manifest.open(path)
         for line in shown_columns(manifest):
             click.echo(line, err=True)
         storages = [dataset.storage for dataset in datasets]
-        loader = MiniBatchLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
+        loader: TableLoader | FileLoader
+        if manifest.of_tables:
+            loader = TableLoader(manifest, Path(folder), storages, 1, config.task_overhead_timeout)
+        else:
+            loader = FileLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
         side_inputs = provide(config.side_input_list(), Path(folder), "debug")
         with contextlib.closing(loader), contextlib.closing(side_inputs):
             count, payload = manifest.items_of(0), manifest.payload(0)

@@ -27,7 +27,7 @@ from mpi_prs.engine.worker.worker import serve
 from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import names
-from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.reader.survey import plan_apart
 from mpi_prs.inputs.since import SECONDS, look_again
 from mpi_prs.job.config.model import JobConfig, check_entry_script, default_config, hints
 from mpi_prs.job.run.execute import execute, run_in_this_process
@@ -223,7 +223,7 @@ def show_plan(config: JobConfig, limit: int | None) -> int:
     check_entry_script(config)
     with tempfile.TemporaryDirectory(prefix="mpi_prs-") as folder:
         path = Path(folder, "manifest.arrow")
-        write_manifest(path, plan(config.datasets(), config.batch_size(), config.partition_keys))
+        write_manifest(path, plan_apart(config.datasets(), config.batch_size(), config.partition_keys))
         manifest = Manifest.open(path)
         about = "" if manifest.exact else "about "
         count = manifest.mini_batches if limit is None else min(limit, manifest.mini_batches)

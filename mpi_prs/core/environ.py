@@ -149,3 +149,18 @@ OF_USER_PROCESSES: Mapping[str, Variable[Any]] = {
     variable.name: variable for variable in (AZUREML, TENSORFLOW1, TABLES_IN_FILES, LOGGING_LEVEL)
 }
 """What a job may set for its user processes, by name."""
+
+
+_OF_A_RANK = (
+    *("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL"),
+    *(variable.name for variable in (SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS, SLURM_STEP_NUM_TASKS)),
+)
+
+
+def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
+    """A rank's environment without what makes a process a rank: for what it starts.
+
+    A script that imports mpi4py or asks for its rank (as training frameworks do) would else take itself for the worker,
+    and disturb it.
+    """
+    return {name: value for name, value in environ.items() if not name.startswith(_OF_A_RANK)}

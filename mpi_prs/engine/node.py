@@ -22,12 +22,8 @@ from mpi_prs.core.environ import (
     SLURM_CPUS_PER_TASK,
     SLURM_GPUS_PER_TASK,
     SLURM_JOB_GPUS,
-    SLURM_LOCALID,
     SLURM_NODE_NAME,
-    SLURM_NTASKS,
-    SLURM_PROCID,
     SLURM_STEP_GPUS,
-    SLURM_STEP_NUM_TASKS,
 )
 from mpi_prs.wire.settings import Share
 
@@ -36,10 +32,6 @@ _VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
 """AMD's lower layer, whose devices the upper two count: where one of those is set, it is the one to be narrowed."""
 _ALLOCATED = (SLURM_STEP_GPUS, SLURM_JOB_GPUS)
 _NO_DEVICE = ("", "-1", "NoDevFiles")
-_OF_A_RANK = (
-    *("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL"),
-    *(variable.name for variable in (SLURM_PROCID, SLURM_LOCALID, SLURM_NTASKS, SLURM_STEP_NUM_TASKS)),
-)
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -129,15 +121,6 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment without what makes a process a rank.
-
-    A script that imports mpi4py or asks for its rank (as training frameworks do) would else take itself for the worker,
-    and disturb it.
-    """
-    return {name: value for name, value in environ.items() if not name.startswith(_OF_A_RANK)}
 
 
 def placement(

@@ -11,13 +11,13 @@ remote store; ``partition_format`` reads partition keys from the paths: ``{user}
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mpi_prs.core.urls import Names, is_url
-from mpi_prs.inputs.formats import FORMATS
+from mpi_prs.inputs.formats import FORMATS, made_of
 from mpi_prs.inputs.formats.format import TableFormat
 from mpi_prs.inputs.lakes import LOGS, refuse_lake, refuse_remote_lakes
 from mpi_prs.inputs.listing import FileInput, Watch, list_files
@@ -139,6 +139,37 @@ class InputTable(InputDataset):
         if is_url(pattern):
             return refuse_remote_lakes(pattern, super()._named_by(pattern), self.storage)
         return list_files(FileInput((pattern,), base=self.input.base, names=self.names), Watch(LOGS, refuse_lake))
+
+    def secret(self) -> dict[str, Any]:
+        """Everything, as JSON values: for :meth:`from_secret` in another process, by memory alone.
+
+        Raises:
+            InputError: a file with a secret cannot be read.
+        """
+        return {
+            "input": {**asdict(self.input), "files_from": self.input.files_from and str(self.input.files_from)}
+            | {"base": str(self.input.base), "names": self.input.names.name},
+            "partition_format": self.partition_format,
+            "storage": self.storage.secret() if self.is_remote else {},
+            "format": type(self.format).__name__,
+            "options": asdict(self.format),  # type: ignore[call-overload]  # a protocol cannot say that it is a dataclass
+            "path_column": self.path_column,
+            "drop_columns": self.drop_columns,
+        }
+
+    @classmethod
+    def from_secret(cls, fields: Mapping[str, Any]) -> InputTable:
+        """The inverse of :meth:`secret`."""
+        input = fields["input"]
+        files_from = None if input["files_from"] is None else Path(input["files_from"])
+        return cls(
+            FileInput(tuple(input["files"]), files_from, Path(input["base"]), Names[input["names"]]),
+            fields["partition_format"],
+            Storage.from_secret(fields["storage"]),
+            format=made_of(fields["format"], fields["options"]),
+            path_column=fields["path_column"],
+            drop_columns=tuple(fields["drop_columns"]),
+        )
 
     @classmethod
     def from_format(

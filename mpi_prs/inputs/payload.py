@@ -80,5 +80,14 @@ def _row(parts: Sequence[Part], item: int) -> str:
     return f"{first.file}, row {first.first_row + item + 1}"
 
 
+def shared_group(manifest: Manifest, mini_batch: int) -> int | None:
+    """Mini-batches of tables with the same number share what is decoded for them; ``None``: with nobody."""
+    header, _ = unpack(manifest.payload(mini_batch))
+    parts = header.get("parts")
+    if not parts or len(parts) > 1 or (part := Part(*parts[0])).group < 0:
+        return None
+    return hash((part.file, part.group))
+
+
 def _ranges(parts: Sequence[Part], unit: str) -> list[str]:
     return [f"{part.file}, {unit} {part.start} to {part.stop - 1}" for part in parts]

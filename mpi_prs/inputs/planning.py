@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -47,7 +47,10 @@ _WHOLE = BatchSize(rows=2**62)
 
 
 def plan(
-    datasets: Sequence[InputDataset], size: int | BatchSize | None, partition_keys: Sequence[str] | None = None
+    datasets: Sequence[InputDataset],
+    size: int | BatchSize | None,
+    partition_keys: Sequence[str] | None = None,
+    at: Callable[[int, str | None], None] | None = None,
 ) -> Plan:
     """The mini-batches of some datasets, all of files or all of tables.
 
@@ -55,6 +58,8 @@ def plan(
         datasets: each is split by itself, a mini-batch never mixes two.
         size: files in a mini-batch, at least 1 (the last one of a dataset may have fewer), or the size of a table's.
         partition_keys: one mini-batch for each existing combination of their values, instead of a size.
+        at: of tables, is told the number of the dataset and the file that is opened, by any thread; ``None`` instead of
+            a file: none is, as far as is known.
 
     Raises (when the mini-batches are taken):
         InputError: the inputs cannot be listed, or do not go together.
@@ -68,7 +73,7 @@ def plan(
         return Plan(DESCRIBED, _of_files(files, size, partition_keys), inputs)
     tables = [dataset for dataset in datasets if isinstance(dataset, InputTable)]
     planned = Plan(DESCRIBED, iter(()), [])
-    planned.mini_batches = _of_tables(tables, size, partition_keys, planned)
+    planned.mini_batches = _of_tables(tables, size, partition_keys, planned, at or _nobody)
     return planned
 
 
@@ -255,14 +260,18 @@ _ONE_CHARACTER = re.compile(r"\[([^]!])\]")  # a set of one: how a path is writt
 
 
 def _of_tables(
-    datasets: Sequence[InputTable], size: int | BatchSize | None, keys: Sequence[str] | None, planned: Plan
+    datasets: Sequence[InputTable],
+    size: int | BatchSize | None,
+    keys: Sequence[str] | None,
+    planned: Plan,
+    at: Callable[[int, str | None], None],
 ) -> Iterator[PlannedMiniBatch]:
     """Surveys of all inputs come first: what they find wrong is told before any work is done."""
-    stores = [_AskedOnce(AnyFiles(dataset.storage)) for dataset in datasets]
+    stores = [_Store(AnyFiles(dataset.storage), partial(at, number)) for number, dataset in enumerate(datasets)]
     surveyed = []
     for dataset, store in zip(datasets, stores, strict=True):
         _log.info("looking at the table %s", _shown(dataset))
-        survey = dataset.format.survey(dataset.files, store)
+        survey = dataset.format.survey(partial(store.told, dataset.files), store)
         if dataset.path_column is not None:
             _check_path_column(dataset.path_column, survey, _shown(dataset))
         if dataset.drop_columns:
@@ -312,7 +321,7 @@ def _doubt_bytes(size: int | BatchSize, dataset: InputTable, count: int, items: 
         )
 
 
-def _no_rows(datasets: Sequence[InputTable], stores: Sequence[_AskedOnce]) -> InputError:
+def _no_rows(datasets: Sequence[InputTable], stores: Sequence[_Store]) -> InputError:
     """What to say of files of which none has a row; names the first of them."""
     files = ((path, store) for dataset, store in zip(datasets, stores, strict=True) for path in dataset.files())
     told = [f"{path} ({store.size(path)} bytes)" for path, store in islice(files, _TOLD)]
@@ -322,13 +331,32 @@ def _no_rows(datasets: Sequence[InputTable], stores: Sequence[_AskedOnce]) -> In
     )
 
 
-class _AskedOnce:
-    """Files whose size is asked for once, however often in a row it is wanted: of a remote one it is a request."""
+def _nobody(dataset: int, path: str | None) -> None:
+    pass
 
-    def __init__(self, files: AnyFiles) -> None:
-        self.open = files.open
+
+class _Store:
+    """Files that ``at`` is told of when they are opened. Their size is asked for once, however often in a row it is
+    wanted: of a remote one it is a request."""
+
+    def __init__(self, files: AnyFiles, at: Callable[[str | None], None]) -> None:
         self._files = files
+        self._at = at
+        self._is_at = False
         self._last = ("", 0)
+
+    def told(self, files: Callable[[], Iterator[str]]) -> Iterator[str]:
+        """The files; whoever asks for the next one has done with the one before, as far as is known."""
+        for path in files():
+            yield path
+            if self._is_at:
+                self._is_at = False
+                self._at(None)
+
+    def open(self, path: str) -> BinaryIO:
+        self._is_at = True
+        self._at(path)
+        return self._files.open(path)
 
     def size(self, path: str) -> int:
         if self._last[0] != path:
@@ -342,7 +370,7 @@ def _by_partition(
     partitioning: Partitioning | None,
     keys: Sequence[str],
     split: Callable[..., Iterator[Part]],
-    store: _AskedOnce,
+    store: _Store,
     path_values: _PathValues,
 ) -> Iterator[tuple[bool, PlannedMiniBatch]]:
     for values, paths in _partitions(dataset, partitioning, keys):
@@ -362,10 +390,10 @@ def _by_size(
     dataset: InputTable,
     size: BatchSize,
     split: Callable[..., Iterator[Part]],
-    store: _AskedOnce,
+    store: _Store,
     path_values: _PathValues,
 ) -> Iterator[tuple[bool, PlannedMiniBatch]]:
-    for path in dataset.files():
+    for path in store.told(dataset.files):
         columns = [path_values(path)]
         for part, stays in _with_stays(split(path, size=size)):
             yield _of_parts(number, [part], [store.size(path)], columns, stays)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs.inputs.datasets import HIVE, InputTable
+from mpi_prs.inputs.decoding import Decoder
 from mpi_prs.inputs.formats.format import BatchSize
-from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.partition_by import partition_by
 from mpi_prs.inputs.planning import plan
@@ -27,12 +27,12 @@ def read_tables(dataset: InputTable) -> Iterator[Any]:
         path = Path(folder, "manifest.arrow")
         write_manifest(path, plan([dataset], _PIECE))
         manifest = Manifest.open(path)
-        loader = MiniBatchLoader(manifest, Path(folder, "staged"), 0, [dataset.storage])
+        decoder = Decoder(manifest, [dataset.storage])
         try:
             for number in range(manifest.mini_batches):
-                yield loader.read_table(number)
+                yield decoder.table(number)
         finally:
-            loader.close()
+            decoder.leave()
 
 
 def write_partitioned(dataset: InputTable, columns: Sequence[str], target: Path | str) -> InputTable:

@@ -1,15 +1,20 @@
-"""Shared memory between a worker and its user processes: how a table gets there without passing through a pipe.
+"""Shared memory between a reader process, its worker and the user processes: a table passes through no pipe.
 
-A segment is an anonymous file in memory (``memfd``). The user process maps it by ``/proc/<pid>/fd/<number>``; so
-nothing is left behind whichever of the two dies, and no size of a ``/dev/shm`` limits it. Where the user process is in
-another user namespace, as in a container, the kernel does not let it do that; then it is a file in the worker's scratch
-folder, which the guard removes. ::
+A segment is an anonymous file in memory (``memfd``), which the reader process makes and fills. Its worker gets the
+descriptor, and the user process maps it by ``/proc/<pid of the worker>/fd/<number>``; so it outlives the reader
+process, and nothing is left behind whichever of the three dies, and no size of a ``/dev/shm`` limits it. Where the user
+process is in another user namespace, as in a container, the kernel does not let it do that; then it is a file in the
+worker's scratch folder, which the guard removes. ::
 
     byte 0          set by the user process when nothing of the mini-batch is referred to any more
     from byte 64    an Arrow IPC stream, or arrays
 
 Making memory costs more than filling it. So a segment that the user process has let go of is used again; one that the
-script still refers to (it has kept a column, say) is not: what it refers to stays as it is.
+script still refers to (it has kept a column, say) is not: what it refers to stays as it is. The worker, which knows
+when a mini-batch is answered, says which. ::
+
+    reader process   Segments.of_table() ──descriptor──► worker   Loans.taken() ──path──► user process
+                     Segments.take_back() ◄──verdict── Loans.release() ◄──answered, byte 0──┘
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import mmap
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +34,10 @@ import pyarrow as pa
 START = 64
 """Where the content begins, and what arrays are aligned to."""
 
+_LET_GO = b"\1"
 _PAGE = 1 << 16
 _MOST_IDLE = 64  # segments: each takes a file descriptor
+_MOST_IDLE_BYTES = 64 << 20
 
 
 class Segment:
@@ -37,9 +45,11 @@ class Segment:
 
     Args:
         size: bytes that it must have.
+        number: its name for the worker.
         file: a name that does not exist yet, for a process in another user namespace; ``None``: a ``memfd`` will do.
 
     Attributes:
+        number: see above.
         path: where to map it.
         capacity: bytes, the first 64 included.
 
@@ -47,7 +57,8 @@ class Segment:
         OSError: there is no memory, no space in the file's folder, or no descriptor left.
     """
 
-    def __init__(self, size: int, file: Path | None = None) -> None:
+    def __init__(self, size: int, number: int, file: Path | None = None) -> None:
+        self.number = number
         self.capacity = -(-max(size, 1) // _PAGE) * _PAGE
         self._file = file
         if file is None:
@@ -67,9 +78,9 @@ class Segment:
             raise
 
     @property
-    def let_go(self) -> bool:
-        """Whether the user process refers to nothing in it any more."""
-        return self.memory[0] != 0
+    def descriptor(self) -> int:
+        """For another process."""
+        return self._descriptor
 
     def close(self) -> None:
         """The memory is free as soon as nobody maps it any more."""
@@ -83,15 +94,13 @@ class Segment:
 
 
 class Segments:
-    """The segments of one worker; for any number of threads.
+    """The segments of one reader process; for any number of threads.
 
     Args:
-        most_idle: bytes of segments that may wait to be used again.
         folder: where they are files, made when it is needed; ``None``: they are none.
     """
 
-    def __init__(self, most_idle: int = 64 << 20, folder: Path | None = None) -> None:
-        self._most_idle = most_idle
+    def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._numbers = itertools.count()
         self._idle: list[Segment] = []
@@ -136,18 +145,14 @@ class Segments:
                 return segment
             number = next(self._numbers)
         if self._folder is None:
-            return Segment(size)
+            return Segment(size, number)
         self._folder.mkdir(parents=True, exist_ok=True)
-        return Segment(size, self._folder / f"segment{number}")
+        return Segment(size, number, self._folder / f"segment{number}")
 
-    def release(self, segment: Segment) -> None:
-        """The mini-batch is answered."""
+    def take_back(self, segment: Segment) -> None:
+        """The user process refers to nothing in it any more, and it may be used again."""
         with self._lock:
-            idle = sum(each.capacity for each in self._idle) + segment.capacity
-            if segment.let_go and idle <= self._most_idle and len(self._idle) < _MOST_IDLE:
-                self._idle.append(segment)
-                return
-        segment.close()
+            self._idle.append(segment)
 
     def close(self) -> None:
         """Free the idle ones."""
@@ -160,3 +165,89 @@ class Segments:
 def _write(table: Any, sink: Any) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
+
+
+@dataclass
+class Loan:
+    """A segment of a reader process, as its worker has it.
+
+    Attributes:
+        number: by which the two name it.
+        descriptor: of the ``memfd``; -1: it is a file.
+        path: where to map it.
+        capacity: bytes.
+    """
+
+    number: int
+    descriptor: int
+    path: str
+    capacity: int
+
+    @property
+    def let_go(self) -> bool:
+        """Whether the user process refers to nothing in it any more."""
+        try:
+            if self.descriptor >= 0:
+                return os.pread(self.descriptor, 1, 0) == _LET_GO
+            with open(self.path, "rb", buffering=0) as file:
+                return file.read(1) == _LET_GO
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """The memory is free as soon as nobody maps it any more."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        else:
+            Path(self.path).unlink(missing_ok=True)
+
+
+class Loans:
+    """The segments of one reader process, as its worker has them; for any number of threads.
+
+    Args:
+        most_idle: bytes of segments that may wait to be used again.
+    """
+
+    def __init__(self, most_idle: int = _MOST_IDLE_BYTES) -> None:
+        self._most_idle = most_idle
+        self._idle: dict[int, Loan] = {}
+        self._verdicts: list[tuple[int, bool]] = []
+        self._is_open = True
+        self._lock = threading.Lock()
+
+    def taken(self, number: int, descriptor: int, path: str, capacity: int) -> Loan:
+        """The reader process has filled a segment; what comes without a descriptor and without a path is used again.
+
+        Raises:
+            KeyError: it has no right to.
+        """
+        with self._lock:
+            if descriptor < 0 and not path:
+                return self._idle.pop(number)
+        return Loan(number, descriptor, path or f"/proc/{os.getpid()}/fd/{descriptor}", capacity)
+
+    def release(self, loan: Loan) -> None:
+        """The mini-batch is answered."""
+        with self._lock:
+            idle = sum(each.capacity for each in self._idle.values()) + loan.capacity
+            again = loan.let_go and idle <= self._most_idle and len(self._idle) < _MOST_IDLE and self._is_open
+            self._verdicts.append((loan.number, again))
+            if again:
+                self._idle[loan.number] = loan
+                return
+        loan.close()
+
+    def verdicts(self) -> list[tuple[int, bool]]:
+        """What the reader process has not been told yet: segments, and whether each may be used again."""
+        with self._lock:
+            told, self._verdicts = self._verdicts, []
+            return told
+
+    def close(self) -> None:
+        """The reader process is gone: nothing is used again."""
+        with self._lock:
+            self._is_open = False
+            for loan in self._idle.values():
+                loan.close()
+            self._idle.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpi_prs.core import environ
-from mpi_prs.core.environ import Variable
+from mpi_prs.core.environ import Variable, without_rank
 from mpi_prs.core.errors import LaunchError
 
 ALL = [each for each in vars(environ).values() if isinstance(each, Variable)]
@@ -57,3 +57,23 @@ def test_a_wrong_value_of_ours_is_one_message(variable: Variable[object], text: 
 def test_each_is_named_once() -> None:
     names = [each.name for each in ALL]
     assert len(names) == len(set(names))
+
+
+def test_what_a_rank_starts_does_not_take_itself_for_a_rank() -> None:
+    kept = {
+        "PATH": "/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURMD_NODENAME": "n17",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "MPI_HOME": "/mpi",
+    }
+    of_a_rank = [
+        "PMI_RANK",
+        "PMI_FD",
+        "PMIX_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "SLURM_PROCID",
+        "SLURM_NTASKS",
+        "MPI_LOCALRANKID",
+    ]
+    assert without_rank({**kept, **dict.fromkeys(of_a_rank, "1")}) == kept

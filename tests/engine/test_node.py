@@ -24,7 +24,6 @@ from mpi_prs.engine.node import (
     placement,
     ranges,
     rank_resources,
-    user_environment,
     visible_gpus,
 )
 from tests.support.jobs import Job, Mpi, need
@@ -245,26 +244,6 @@ def test_ranges_name_every_number_once(numbers: set[int]) -> None:
 )
 def test_a_placement_is_told_in_words(environ: dict[str, str], cores: str, words: str) -> None:
     assert describe(environ, cores) == words
-
-
-def test_a_user_process_does_not_take_itself_for_a_rank() -> None:
-    kept = {
-        "PATH": "/bin",
-        "SLURM_JOB_ID": "7",
-        "SLURMD_NODENAME": "n17",
-        "CUDA_VISIBLE_DEVICES": "0",
-        "MPI_HOME": "/mpi",
-    }
-    of_a_rank = [
-        "PMI_RANK",
-        "PMI_FD",
-        "PMIX_RANK",
-        "OMPI_COMM_WORLD_RANK",
-        "SLURM_PROCID",
-        "SLURM_NTASKS",
-        "MPI_LOCALRANKID",
-    ]
-    assert user_environment({**kept, **dict.fromkeys(of_a_rank, "1")}) == kept
 
 
 def test_slurm_s_name_of_the_node_goes_before_the_host_s(monkeypatch: pytest.MonkeyPatch) -> None:

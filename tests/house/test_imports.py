@@ -49,6 +49,7 @@ def test_a_worker_rank_imports_no_command_line_and_no_config_library() -> None:
         "h5py",
         "fsspec",
         "mpi_prs.inputs.loading",
+        "mpi_prs.inputs.reader.tables",
         "mpi_prs.inputs.near.staging",
     }
     assert not heavy & imported

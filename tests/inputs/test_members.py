@@ -15,7 +15,7 @@ import pytest
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.datasets import InputFiles
-from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.loading import FileLoader
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.members import archive_at
 from mpi_prs.inputs.payload import names
@@ -48,11 +48,11 @@ def samples(numbers: Iterable[int]) -> list[tuple[str, bytes]]:
     ]
 
 
-def loader_of(manifest: Manifest, folder: Path, limit: int = 2**20) -> MiniBatchLoader:
-    return MiniBatchLoader(manifest, folder, limit, [Storage() for _ in manifest.inputs])
+def loader_of(manifest: Manifest, folder: Path, limit: int = 2**20) -> FileLoader:
+    return FileLoader(manifest, folder, limit, [Storage() for _ in manifest.inputs])
 
 
-def staged(loader: MiniBatchLoader, number: int) -> list[Path]:
+def staged(loader: FileLoader, number: int) -> list[Path]:
     return [Path(os.fsdecode(path)) for path in loader.load(number).payload.split(b"}")[-1].split(b"\0")]
 
 

@@ -23,12 +23,14 @@ from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, Pla
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs import planning
 from mpi_prs.inputs.datasets import InputDataset, InputFiles, InputTable
+from mpi_prs.inputs.decoding import Decoder
 from mpi_prs.inputs.formats.format import BatchSize
-from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.loading import FileLoader
 from mpi_prs.inputs.manifest import DESCRIBED, PLAIN, Manifest, write_manifest
-from mpi_prs.inputs.payload import names
+from mpi_prs.inputs.payload import names, pack
 from mpi_prs.inputs.planning import plan
 from mpi_prs.inputs.reading import write_partitioned
+from mpi_prs.inputs.segment import Segments
 from mpi_prs.storage.credentials import Storage
 
 
@@ -62,12 +64,30 @@ def manifest_of(
 
 def made(manifest: Manifest, scratch: Path) -> list[tuple[Any, MiniBatchContext]]:
     """What run() gets of every mini-batch."""
-    loader = MiniBatchLoader(manifest, scratch, 2**30, [Storage() for _ in manifest.inputs])
-    with contextlib.closing(loader):
+    storages = [Storage() for _ in manifest.inputs]
+    if manifest.of_tables:
+        decoder, process = Decoder(manifest, storages), DescribedMiniBatches()
+        with contextlib.closing(Segments()) as segments, contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(decoder.leave)
+            return [decoded(decoder, process, segments, number) for number in range(manifest.mini_batches)]
+    with contextlib.closing(FileLoader(manifest, scratch, 2**30, storages)) as loader:
         return [one(manifest, loader, number) for number in range(manifest.mini_batches)]
 
 
-def one(manifest: Manifest, loader: MiniBatchLoader, number: int) -> tuple[Any, MiniBatchContext]:
+def decoded(
+    decoder: Decoder, process: DescribedMiniBatches, segments: Segments, number: int
+) -> tuple[Any, MiniBatchContext]:
+    context, found = MiniBatchContext(number, 0), decoder.decode(number)
+    if isinstance(found.data, dict):
+        segment, found.told["arrays"] = segments.of_arrays(found.data)
+    else:
+        segment = segments.of_table(found.data)
+    batch = process.make(memoryview(pack({**found.told, "segment": segment.path})), context, number)
+    segment.close()
+    return batch, context
+
+
+def one(manifest: Manifest, loader: FileLoader, number: int) -> tuple[Any, MiniBatchContext]:
     context = MiniBatchContext(number, 0)
     if manifest.needs_loading:
         prepared = loader.load(number)
@@ -395,14 +415,14 @@ def test_loading_a_table_imports_no_pandas(tmp_path: Path, suffix: str) -> None:
     options = {"path_column": "path", "partition_format": "{user}/{name}." + suffix}
     manifest_of(tmp_path, [make(str(tmp_path / "in"), **options)], BatchSize(rows=2))
     script = (
-        "import sys; from pathlib import Path; from mpi_prs.inputs.loading import MiniBatchLoader;"
+        "import sys; from pathlib import Path; from mpi_prs.inputs.decoding import Decoder;"
         "from mpi_prs.inputs.manifest import Manifest; from mpi_prs.storage.remote import Storage;"
         "manifest = Manifest.open(Path(sys.argv[1]));"
-        "loader = MiniBatchLoader(manifest, Path(sys.argv[2]), 1 << 30, [Storage()]);"
-        "[loader.load(n).release() for n in range(manifest.mini_batches)];"
+        "decoder = Decoder(manifest, [Storage()]);"
+        "[decoder.decode(n) for n in range(manifest.mini_batches)];"
         "print(*sys.modules)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "manifest"), str(tmp_path / "scratch")]
+    command = [sys.executable, "-c", script, str(tmp_path / "manifest")]
     modules = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert "pyarrow.lib" in modules
     assert not {"pandas", "fsspec", "adlfs", "h5py", "click", "pydantic", "yaml"} & modules

@@ -15,12 +15,49 @@ import pytest
 
 from mpi_prs.child.mini_batch import DescribedMiniBatches
 from mpi_prs.inputs.payload import pack
-from mpi_prs.inputs.segment import Segments
+from mpi_prs.inputs.segment import Loan, Loans, Segment, Segments
+
+
+class BothEnds:
+    """The segments of a reader process, and what its worker has of them."""
+
+    def __init__(self, most_idle: int = 64 << 20, folder: Path | None = None) -> None:
+        self.segments = Segments(folder)
+        self.loans = Loans(most_idle)
+        self.lent: dict[int, Segment] = {}
+        self.folder = folder
+
+    def of_table(self, table: Any) -> Loan:
+        return self._lend(self.segments.of_table(table))
+
+    def of_arrays(self, arrays: dict[str, Any]) -> tuple[Loan, Any]:
+        segment, places = self.segments.of_arrays(arrays)
+        return self._lend(segment), places
+
+    def _lend(self, segment: Segment) -> Loan:
+        if segment.number in self.lent:
+            return self.loans.taken(segment.number, -1, "", 0)
+        self.lent[segment.number] = segment
+        if self.folder:
+            return self.loans.taken(segment.number, -1, segment.path, segment.capacity)
+        return self.loans.taken(segment.number, os.dup(segment.descriptor), "", segment.capacity)
+
+    def release(self, loan: Loan) -> None:
+        self.loans.release(loan)
+        for number, again in self.loans.verdicts():
+            if again:
+                self.segments.take_back(self.lent[number])
+            else:
+                self.lent.pop(number).close()
+
+    def close(self) -> None:
+        self.segments.close()
+        self.loans.close()
 
 
 @pytest.fixture
-def segments() -> Iterator[Segments]:
-    with contextlib.closing(Segments()) as made:
+def segments() -> Iterator[BothEnds]:
+    with contextlib.closing(BothEnds()) as made:
         yield made
 
 
@@ -33,7 +70,7 @@ def payload(**header: Any) -> memoryview:
     return memoryview(pack({"input": 0, **header}))
 
 
-def test_a_table_comes_out_as_it_was_and_its_memory_is_used_again(segments: Segments) -> None:
+def test_a_table_comes_out_as_it_was_and_its_memory_is_used_again(segments: BothEnds) -> None:
     process, used = DescribedMiniBatches(), set()
     for round in range(10):
         given = table(round)
@@ -51,7 +88,7 @@ def test_a_table_comes_out_as_it_was_and_its_memory_is_used_again(segments: Segm
 
 
 @pytest.mark.parametrize("column", ["n", "x", "s"])
-def test_what_is_kept_of_a_table_stays_as_it_is(segments: Segments, column: str) -> None:
+def test_what_is_kept_of_a_table_stays_as_it_is(segments: BothEnds, column: str) -> None:
     process = DescribedMiniBatches()
     kept = []
     for round in range(5):
@@ -66,7 +103,7 @@ def test_what_is_kept_of_a_table_stays_as_it_is(segments: Segments, column: str)
 
 
 @pytest.mark.parametrize("arrays", [True, False])
-def test_what_is_kept_takes_no_file_descriptors(segments: Segments, arrays: bool) -> None:
+def test_what_is_kept_takes_no_file_descriptors(segments: BothEnds, arrays: bool) -> None:
     process, kept = DescribedMiniBatches(), []
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
@@ -82,18 +119,19 @@ def test_what_is_kept_takes_no_file_descriptors(segments: Segments, arrays: bool
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_is_let_go_is_unmapped(segments: Segments) -> None:
+def test_what_is_let_go_is_unmapped(segments: BothEnds) -> None:
     process = DescribedMiniBatches()
     for rows in range(1000, 400_000, 30_000):
         segment = segments.of_table(table(0, rows))
         process.make(payload(segment=segment.path), None, 0)
         process.let_go()
         segment.close()
+        segments.lent.pop(segment.number).close()
     mapped = Path("/proc/self/maps").read_text().count("memfd:mpi_prs_segment")
     assert mapped <= 5
 
 
-def test_arrays_come_out_as_they_were_and_may_be_written_into(segments: Segments) -> None:
+def test_arrays_come_out_as_they_were_and_may_be_written_into(segments: BothEnds) -> None:
     process = DescribedMiniBatches()
     given = {
         "images": np.arange(120, dtype=np.uint8).reshape(10, 3, 4),
@@ -112,7 +150,7 @@ def test_arrays_come_out_as_they_were_and_may_be_written_into(segments: Segments
 
 
 @pytest.mark.parametrize("view", [lambda a: a, lambda a: a[3:], lambda a: a.reshape(2, 5).T[1], memoryview])
-def test_memory_that_a_view_of_an_array_refers_to_is_not_let_go(segments: Segments, view: Any) -> None:
+def test_memory_that_a_view_of_an_array_refers_to_is_not_let_go(segments: BothEnds, view: Any) -> None:
     process = DescribedMiniBatches()
     segment, places = segments.of_arrays({"f": np.arange(10.0)})
     kept = view(process.make(payload(segment=segment.path, arrays=places), None, 0)["f"])
@@ -122,7 +160,7 @@ def test_memory_that_a_view_of_an_array_refers_to_is_not_let_go(segments: Segmen
     segments.release(segment)
 
 
-def test_arrays_that_nobody_refers_to_are_let_go(segments: Segments) -> None:
+def test_arrays_that_nobody_refers_to_are_let_go(segments: BothEnds) -> None:
     process = DescribedMiniBatches()
     segment, places = segments.of_arrays({"f": np.arange(10.0)})
     process.make(payload(segment=segment.path, arrays=places), None, 0)
@@ -132,19 +170,19 @@ def test_arrays_that_nobody_refers_to_are_let_go(segments: Segments) -> None:
 
 
 def test_no_more_memory_waits_than_may() -> None:
-    with contextlib.closing(Segments(most_idle=100_000)) as segments:
+    with contextlib.closing(BothEnds(most_idle=100_000)) as segments:
         process = DescribedMiniBatches()
         held = [segments.of_table(table(0, 1000)) for _ in range(5)]
         for segment in held:
             process.make(payload(segment=segment.path), None, 0)
             process.let_go()
             segments.release(segment)
-        assert sum(not segment.memory.closed for segment in held) == 1
+        assert len(segments.lent) == 1
 
 
 def test_segments_may_be_files_which_a_process_in_another_user_namespace_can_open(tmp_path: Path) -> None:
     folder = tmp_path / "tables"
-    with contextlib.closing(Segments(most_idle=100_000, folder=folder)) as segments:
+    with contextlib.closing(BothEnds(most_idle=100_000, folder=folder)) as segments:
         process = DescribedMiniBatches()
         for round in range(3):  # the first is used again
             given = table(round, 1000)
@@ -165,7 +203,7 @@ def test_segments_may_be_files_which_a_process_in_another_user_namespace_can_ope
 def test_a_new_file_is_not_taken_for_an_old_one_of_the_same_inode(tmp_path: Path) -> None:
     process = DescribedMiniBatches()
     for round in range(20):  # nothing idle: each is removed, and its inode perhaps used again
-        with contextlib.closing(Segments(most_idle=0, folder=tmp_path / str(round))) as segments:
+        with contextlib.closing(BothEnds(most_idle=0, folder=tmp_path / str(round))) as segments:
             given = table(round, 1000)
             segment = segments.of_table(given)
             assert process.make(payload(segment=segment.path), None, 0).equals(given.to_pandas())
@@ -178,7 +216,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with contextlib.closing(Segments(folder=tmp_path)) as segments, pytest.raises(OSError, match="No space left"):
+    with contextlib.closing(BothEnds(folder=tmp_path)) as segments, pytest.raises(OSError, match="No space left"):
         segments.of_table(table(0))
     assert os.listdir(tmp_path) == []
 

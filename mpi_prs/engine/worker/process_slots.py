@@ -22,10 +22,11 @@ from mpi_prs.core.environ import (
     RUN_ID,
     SERVICE_RUN_ID,
     SOURCE_DIRECTORY,
+    without_rank,
 )
 from mpi_prs.core.files import walk
 from mpi_prs.core.run_directory import RunDirectory
-from mpi_prs.engine.node import describe, placement, ranges, user_environment
+from mpi_prs.engine.node import describe, placement, ranges
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import ProcessPlace
 
@@ -38,7 +39,7 @@ def make_places(settings: WorkerSettings, node: str, scratch: Path) -> dict[int,
     for index in range(settings.processes):
         number = settings.share.first_process + index
         environment = {
-            **user_environment(HERE),
+            **without_rank(HERE),
             **placement(HERE, index, settings.processes, settings.share, len(cores), settings.gpus_per_process),
             AZUREML.name: settings.azureml,
             OUTPUT.name: settings.run_root,

@@ -32,7 +32,7 @@ from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
 if TYPE_CHECKING:
-    from mpi_prs.inputs.loading import LoadedMiniBatch, MiniBatchLoader
+    from mpi_prs.inputs.loading import LoadedMiniBatch
 
 _log = logging.getLogger("mpi_prs.worker")
 
@@ -105,11 +105,18 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     if not manifest.needs_loading:
         return FromManifest(manifest)
     storages = [Storage.from_secret(secret) for secret in settings.storages]
-    in_files = TABLES_IN_FILES.of(settings.environment_variables) is True
-    # Not for ten thousand ranks that have only paths to hand on
-    make_loader = resolve("mpi_prs.inputs.loading:MiniBatchLoader")
-    loader: MiniBatchLoader = make_loader(manifest, scratch / "staged", settings.scratch_limit, storages, in_files)
-    threads = _REMOTE_THREADS if loader.is_remote else min(_LOCAL_THREADS, settings.processes)
+    is_remote = any(described["remote"] for described in manifest.inputs)
+    threads = _REMOTE_THREADS if is_remote else min(_LOCAL_THREADS, settings.processes)
+    loader: Loader
+    # Neither is for ten thousand ranks that have only paths to hand on
+    if manifest.of_tables:
+        in_files = TABLES_IN_FILES.of(settings.environment_variables) is True
+        patience = settings.process.task_overhead_timeout
+        make = resolve("mpi_prs.inputs.reader.tables:TableLoader")
+        loader = make(manifest, scratch, storages, threads, patience, in_files)
+    else:
+        make = resolve("mpi_prs.inputs.loading:FileLoader")
+        loader = make(manifest, scratch / "staged", settings.scratch_limit, storages)
     return LoadedAhead(loader, threads, _most_loaded(settings.processes), _LOADED_BYTES, settings.processes)
 
 
@@ -201,7 +208,8 @@ class FromManifest:
 
 
 class Loader(Protocol):
-    """What loads mini-batches for several threads; :class:`~mpi_prs.inputs.loading.MiniBatchLoader`."""
+    """What loads mini-batches for several threads: :class:`~mpi_prs.inputs.loading.FileLoader` or
+    :class:`~mpi_prs.inputs.reader.tables.TableLoader`."""
 
     def affinity(self, number: int) -> int | None:
         """Mini-batches with the same number should be loaded by the same thread."""
@@ -231,7 +239,7 @@ class _Order:
 class LoadedAhead:
     """Mini-batches are loaded by threads while the user processes are busy.
 
-    Threads, because loading waits for disks and networks, or decodes in libraries that let other threads run. They are
+    Threads, because loading waits for disks and networks, or for a process that decodes. They are
     daemons: a filesystem that never answers cannot keep the worker from leaving.
 
     Args:

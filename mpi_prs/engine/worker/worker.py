@@ -107,7 +107,9 @@ class Worker:
         directory = RunDirectory(Path(settings.run_root))
         path = directory.node_log(self._node, f"worker{self._transport.rank:03d}")
         self._log.propagate = False  # what concerns the job is shown by the master
-        with log_file(self._log, path, settings.process.logging_level):
+        loading = logging.getLogger("mpi_prs.loading")  # of bad records, and processes that files have killed
+        level = settings.process.logging_level
+        with log_file(self._log, path, level), log_file(loading, path, level):
             try:
                 self._set_up(settings)
                 self._work()

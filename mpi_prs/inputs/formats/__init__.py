@@ -99,6 +99,13 @@ FORMATS: Mapping[str, FormatEntry] = {entry.name: entry for entry in _ENTRIES}
 BY_CLASS: Mapping[str, FormatEntry] = {entry.class_name: entry for entry in _ENTRIES}
 """Name of the class, as in a manifest → format."""
 
+
+def made_of(class_name: str, options: Mapping[str, Any]) -> TableFormat:
+    """The format with its options, of what JSON makes of :func:`dataclasses.asdict`."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return BY_CLASS[class_name].make(**given)
+
+
 _BY_SUFFIX = {suffix: entry for entry in _ENTRIES for suffix in entry.suffixes}
 _COMPRESSED = (".gz", ".bz2", ".zst")
 

@@ -210,7 +210,9 @@ class JobConfig(Section):
     )
     init_timeout: Seconds = Field(default=600, description="seconds that init() may take; default 600")
     task_overhead_timeout: Seconds = Field(
-        default=60, description="seconds for preparing a mini-batch and encoding what run() returned; default 60"
+        default=60,
+        description="seconds for preparing a mini-batch and encoding what run() returned; of computing, with one more "
+        "a MB of the file, for reading a part of a table; default 60",
     )
     loaders: CountOrAuto | None = Field(
         default=None,

@@ -26,7 +26,7 @@ from mpi_prs.core.files import empty_folder, own_file, replacing
 from mpi_prs.core.records import read_dataclass, read_json, write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
-from mpi_prs.inputs.planning import plan
+from mpi_prs.inputs.reader.survey import plan_apart
 from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint, sealed
 from mpi_prs.job.run.ownership import check_ownership, refuse_links
@@ -207,7 +207,7 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
     run = uuid.uuid4().hex
     with ThreadPoolExecutor(1, thread_name_prefix="sources") as meanwhile:
         sources = meanwhile.submit(gather, config, run)
-        planned = plan(config.datasets(), config.batch_size(), config.partition_keys)
+        planned = plan_apart(config.datasets(), config.batch_size(), config.partition_keys)
         write_manifest(directory.manifest, planned, run=run, progress=listed)
         write_dataclass(directory.sources, sources.result(), lasting=True)
     description = {

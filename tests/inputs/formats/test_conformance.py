@@ -25,8 +25,8 @@ from pyarrow import feather, orc
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.datasets import InputTable
+from mpi_prs.inputs.decoding import Decoder
 from mpi_prs.inputs.formats.format import BatchSize
-from mpi_prs.inputs.loading import MiniBatchLoader
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
 from tests.inputs.formats.test_text_conformance import CODECS, CSV, JSON
@@ -474,23 +474,14 @@ def mini_batches(folder: Path, dataset: InputTable, size: BatchSize) -> Iterator
     path = folder / "manifest.arrow"
     write_manifest(path, plan([dataset], size))
     manifest = Manifest.open(path)
-    loader = MiniBatchLoader(manifest, folder / "scratch", 0, [dataset.storage])
+    decoder = Decoder(manifest, [dataset.storage])
     try:
         for number in range(manifest.mini_batches):
-            if dataset.format.__class__.__name__ == "Hdf5" and not manifest.inputs[0]["survey"]["table"]:
-                yield loader._read(number, 0, *_parts(manifest, number))[0].data
-            else:
-                yield at_the_user(loader.read_table(number))
+            data = decoder.decode(number).data
+            yield data if isinstance(data, dict) else at_the_user(data)
     finally:
-        loader.close()
+        decoder.leave()
         path.unlink()
-
-
-def _parts(manifest: Manifest, number: int) -> tuple[Any, Any]:
-    from mpi_prs.inputs.payload import parts_of, unpack
-
-    header, _ = unpack(manifest.payload(number))
-    return header, parts_of(header)
 
 
 def plain_values(values: Any) -> Any:

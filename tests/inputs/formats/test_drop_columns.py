@@ -11,7 +11,7 @@ import pytest
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.datasets import HIVE, InputTable
-from mpi_prs.inputs.loading import MiniBatchLoader
+from mpi_prs.inputs.decoding import Decoder
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.payload import unpack
 from mpi_prs.inputs.planning import plan
@@ -116,9 +116,10 @@ def test_partition_keys_and_the_path_are_left_out_and_are_keys_still(stores: Pat
         [["Store", "1000"]],
         [["Store", "1001"]],
     ]
-    loader = MiniBatchLoader(manifest, tmp_path / "scratch", 0, [dataset.storage])
-    assert loader.read_table(0).to_pandas()["Brand"].tolist() == ["dominicks"] * 2 + ["tropicana"] * 2
-    loader.close()
+    decoder = Decoder(manifest, [dataset.storage])
+    frame = decoder.table(0).to_pandas()
+    decoder.leave()
+    assert frame["Brand"].tolist() == ["dominicks"] * 2 + ["tropicana"] * 2
 
 
 def test_partition_keys_of_folders_are_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Damaged files kill, or keep busy, a reader process; they cost their own mini-batches, and no rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, wait_until
+
+NewJob = Callable[..., Job]
+
+SCRIPT = """
+def run(mini_batch):
+    return mini_batch["text"].tolist()
+"""
+HARMFUL = """
+import os, sys, threading
+if any(argument.endswith("reader/serving.py") for argument in sys.orig_argv):
+    from mpi_prs.inputs.formats.format import LocalFiles
+    opened = LocalFiles.open
+    def harmful(self, path):
+        what = os.path.basename(path).partition("-")[0]
+        surveys = threading.current_thread() is threading.main_thread()
+        if what == "abort" and not surveys or what == "surveyed":
+            os.write(2, b"terminate called after throwing an instance of 'Damage'\\n")
+            os.abort()
+        if what == "exit" and not surveys:
+            os._exit(3)
+        while what == "loop" and not surveys or what == "endless":
+            pass
+        return opened(self, path)
+    LocalFiles.open = harmful
+"""
+"""What stands in for faults of a library: the name of a file says what reading it does to the process."""
+
+
+@pytest.fixture
+def table_job(new_job: NewJob) -> Callable[..., Job]:
+    """Makes a job over sound files and harmful ones."""
+
+    def make(*harmful: str, sound: int = 8, **settings: Any) -> Job:
+        settings = {"mini_batch_size": "10KB", "inputs": [{"table": "in/*.csv"}], "run_max_try": 2, **settings}
+        job = new_job(SCRIPT, items=0, **settings)
+        job.names += [f"row{number}" for number in range(sound)]
+        for name in [*(f"sound-{number}" for number in range(sound)), *harmful]:
+            number = name.rpartition("-")[2]
+            (job.folder / "in" / f"{name}.csv").write_text(f"id,text\n{number},row{number}\n")
+        (job.folder / "sitecustomize.py").write_text(HARMFUL)
+        job.environment["PYTHONPATH"] = f"{job.folder}:{REPOSITORY}"
+        return job
+
+    return make
+
+
+def failures(job: Job) -> dict[str, str]:
+    """Name of a file → why it has failed."""
+    lines = map(json.loads, job.directory.failed_items.read_text().splitlines())
+    return {Path(line["item"].partition(",")[0]).stem: line["message"] for line in lines}
+
+
+@pytest.mark.job
+def test_files_that_kill_the_reader_process_cost_their_own_mini_batches_alone(table_job: Callable[..., Job]) -> None:
+    job = table_job("abort-1", "abort-2", "exit-3")
+    done = job.local(processes=3)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert_harm_is_told(job)
+
+
+@pytest.mark.mpi
+def test_no_rank_dies_of_a_file(table_job: Callable[..., Job], mpi: Mpi) -> None:
+    job = table_job("abort-1", "abort-2", "exit-3", processes_per_rank=2)
+    done = job.under(mpi)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert_harm_is_told(job)
+
+
+def assert_harm_is_told(job: Job) -> None:
+    reasons = failures(job)
+    assert reasons.keys() == {"abort-1", "abort-2", "exit-3"}
+    abort = reasons["abort-1"]
+    assert abort.startswith(
+        f"{job.folder}/in/abort-1.csv, bytes 8 to 14: the process that read it was killed by SIGABRT"
+    )
+    assert "terminate called after throwing an instance of 'Damage'" in abort
+    assert "the file is damaged" in abort
+    assert "ended with exit code 3" in reasons["exit-3"]
+
+
+@pytest.mark.job
+def test_a_file_that_is_read_for_ever_fails_alone(table_job: Callable[..., Job]) -> None:
+    job = table_job("loop-1", task_overhead_timeout=1, run_max_try=1)
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    reason = failures(job)["loop-1"]
+    assert "loop-1.csv, bytes 8 to 14: the process that read it computed for more than 1 s" in reason
+    assert "task_overhead_timeout" in reason
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("command", ["run", "--dry-run", "debug"])
+def test_a_file_that_kills_the_survey_is_named(table_job: Callable[..., Job], command: str) -> None:
+    job = table_job("surveyed-1")
+    begun = [sys.executable, "-m", "mpi_prs", *(["debug"] if command == "debug" else ["run", "--local", "2"])]
+    options = ["--dry-run"] if command == "--dry-run" else []
+    done = job.finish(job.start([*begun, str(job.config), *options]))
+    assert done.returncode == 2, done.stdout
+    assert "Traceback" not in done.stdout
+    assert f"{job.folder}/in/surveyed-1.csv: the process that surveyed it was killed by SIGABRT" in done.stdout
+
+
+@pytest.mark.job
+def test_debug_names_a_file_that_kills_its_reader(table_job: Callable[..., Job]) -> None:
+    job = table_job("abort-1")
+    job.config.write_text(job.config.read_text().replace("in/*.csv", "in/abort-1.csv"))
+    done = job.finish(job.start([sys.executable, "-m", "mpi_prs", "debug", str(job.config)]))
+    assert done.returncode == 2, done.stdout
+    assert "abort-1.csv, bytes 8 to 14: the process that read it was killed by SIGABRT" in done.stdout
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("file", ["loop-1", "endless-1"])
+def test_a_busy_reader_process_dies_with_its_rank(table_job: Callable[..., Job], file: str) -> None:
+    job = table_job(file, sound=1)
+    process = job.start_local(processes=1)
+    wait_until(lambda: any(map(is_busy, job.pids("reader/serving.py"))))
+    os.kill(process.pid, signal.SIGKILL)
+    job.assert_nothing_left()
+    process.communicate()
+
+
+def is_busy(pid: int) -> bool:
+    """Whether a process has computed for longer than its start takes."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) > 1.5 * os.sysconf("SC_CLK_TCK")
