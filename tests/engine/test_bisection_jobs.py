@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.jobs import Job, Mpi, assert_every_row_once
+from tests.support.jobs import Job, Mpi, assert_every_row_once, wait_until
 
 NewJob = Callable[..., Job]
 
@@ -72,6 +72,11 @@ def check(job: Job, poison: str, bad: set[int], size: int, tries: int = 2) -> No
         assert made.count("True") <= further
 
 
+def bad_items(items: int, bad: int) -> set[int]:
+    """So many of them, spread over them all."""
+    return {number * items // bad for number in range(bad)}
+
+
 @pytest.mark.parametrize("poison", POISONS)
 def test_one_bad_item_of_ten_costs_itself(new_job: NewJob, poison: str) -> None:
     job = make(new_job, poison, 25, {13}, mini_batch_size=10)
@@ -79,6 +84,48 @@ def test_one_bad_item_of_ten_costs_itself(new_job: NewJob, poison: str) -> None:
     assert done.returncode == 0, done.stdout
     check(job, poison, {13}, 10)
     assert "24 ok, 1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(("size", "bad"), [(1, 1), (2, 1), (2, 2), (10, 3), (10, 10)])
+def test_whatever_their_number_exactly_the_bad_items_fail(new_job: NewJob, size: int, bad: int) -> None:
+    items = bad_items(size, bad)
+    job = make(new_job, "raises", size + 1, items, mini_batch_size=size)
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    check(job, "raises", items, size)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("bad", [1, 3, 1000])
+def test_a_thousand_items(new_job: NewJob, mpi: Mpi, poison: str, bad: int) -> None:
+    if poison == "hangs" and bad == 1000:
+        pytest.skip("2,000 timeouts")
+    items = bad_items(1000, bad)
+    job = make(new_job, poison, 1001, items, mini_batch_size=1000)
+    done = job.under(mpi, timeout=3000)
+    assert done.returncode == 0, done.stdout
+    check(job, poison, items, 1000)
+
+
+def test_killed_in_the_middle_it_goes_on_with_what_is_left(new_job: NewJob) -> None:
+    job = make(new_job, "raises", 33, {5, 20}, mini_batch_size=32)
+    script = job.folder / "script.py"
+    script.write_text(script.read_text().replace("    return names", "    time.sleep(0.1)\n    return names"))
+    calls = job.folder / "calls"
+    process = job.start_local(processes=1)
+    wait_until(lambda: calls.exists() and calls.read_text().count("True") >= 8)
+    job.kill_all()
+    job.finish(process)
+    before = calls.read_text().count("True")
+    assert not job.output.exists()
+    done = job.local(processes=1)
+    assert done.returncode == 0, done.stdout
+    assert job.rows() == [name for number, name in enumerate(job.names) if number not in (5, 20)]
+    assert sorted(failed_items(job)) == [job.names[5], job.names[20]]
+    told = [line.split() for line in calls.read_text().splitlines()]
+    assert told.count(["0", "32", "False"]) == 2  # its tries, none of them in the second start
+    assert before < len([each for each in told if each[2] == "True"]) <= 2 * 2 * 5 + 1  # one was cut off
 
 
 def test_what_failed_alone_is_tried_again_alone(new_job: NewJob, mpich: Mpi) -> None:
