@@ -32,7 +32,7 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError, OutputError
 from mpi_prs.core.files import NoRegularFile, own_file, replacing
 from mpi_prs.inputs.formats.format import quoted
-from mpi_prs.wire.parts import FIRST_PART
+from mpi_prs.wire.parts import WAYS
 
 FORMAT_VERSION = b"2"
 RECORD_BATCH_BYTES = 4 * 2**20
@@ -152,8 +152,8 @@ def _write(
             writer.write_batch(_record_batch(rows, items, schema))
             first_of_batch.append(written)
             written += len(rows)
-            if written > FIRST_PART:
-                raise InputError(f"more than {FIRST_PART} mini-batches: choose a larger mini_batch_size")
+            if written > WAYS:
+                raise InputError(f"more than {WAYS} mini-batches: choose a larger mini_batch_size")
             items += sum(row.items for row in rows)
             stays = stays or any(row.stays > 1 for row in rows)
         if not items:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import RECORD_TYPE, LostItems, Results, read_journal
-from mpi_prs.wire.parts import FIRST_PART
+from mpi_prs.wire.parts import WAYS
 from mpi_prs.wire.record import RECORD
 
 GROUP = 1 << 14
@@ -127,10 +127,10 @@ _MOST = {"started": 2.5e11, "run": 1e9, "overhead": 1e9}
 
 def _columns(frames: list[Results], nodes: dict[int, str]) -> Columns:
     records = _sane(np.frombuffer(b"".join(frame.records for frame in frames), RECORD_TYPE))
-    ways = records["mini_batch"] // FIRST_PART
+    ways = records["mini_batch"] // WAYS
     if ways.any():
         records = records.copy()
-        records["mini_batch"] %= FIRST_PART
+        records["mini_batch"] %= WAYS
     counts = [len(frame.records) // RECORD.size for frame in frames]
     before = np.cumsum(records["length"]) - records["length"]  # bytes of rows before each one, in this group
     firsts = np.cumsum([0, *counts[:-1]])

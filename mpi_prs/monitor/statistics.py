@@ -80,6 +80,8 @@ class Statistics:
         failed: mini-batches that failed for good.
         items_failed: their items, those that failed each for itself, and those that ``run()`` did not return of others.
         items_alone: of these, those that failed each for itself.
+        ended: attempts that were ended, because another one of the same mini-batch was done first.
+        ended_seconds: how long these had run, for nothing.
         parts: calls of ``run()`` with a part of a mini-batch, done and failed.
         retried: failed attempts that were followed by another one.
         failures: attempts that failed, by kind (see :class:`mpi_prs.wire.failure.FailureKind`).
@@ -98,6 +100,8 @@ class Statistics:
     failed: int = 0
     items_failed: int = 0
     items_alone: int = 0
+    ended: int = 0
+    ended_seconds: float = 0.0
     parts: int = 0
     retried: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -213,6 +217,9 @@ class StatisticsReader:
                 statistics.retried += 1
         elif name == "reopened":
             statistics.failed = statistics.items_alone = self._items_of_failed = 0
+        elif name == "attempt_ended":
+            statistics.ended += 1
+            statistics.ended_seconds += event["seconds"]
         elif name == "worker_lost":
             statistics.lost_workers += 1
         elif name == "benched":

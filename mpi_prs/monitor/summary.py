@@ -51,6 +51,7 @@ class Summary:
                 f"{count(statistics.done)} ok, {count(statistics.failed)} failed, {count(statistics.retried)} retried",
             ),
             ("in parts", self._in_parts()),
+            ("copies", self._copies()),
             ("wall time", self._wall_time()),
             ("processes", self._processes()),
             ("throughput", rate(self.items_per_second) if self.items_per_second else ""),
@@ -95,6 +96,14 @@ class Summary:
             return ""
         alone = f"{many(statistics.items_alone, 'item')} failed alone"
         return f"{alone}, {many(statistics.parts, 'call')} of run() with parts" if statistics.parts else alone
+
+    def _copies(self) -> str:
+        statistics = self.statistics
+        if not statistics.ended:
+            return ""
+        attempts = f"{many(statistics.ended, 'attempt')} ended, as another was done first"
+        share = 100 * statistics.ended_seconds / max(statistics.total.run_seconds + statistics.ended_seconds, 1e-9)
+        return f"{attempts}: {duration(statistics.ended_seconds)} wasted ({share:.2g} % of all run() time)"
 
     def _slowest_node(self) -> str:
         found = self.slowest_node

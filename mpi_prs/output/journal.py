@@ -313,6 +313,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "synced": {"output": _COUNT, "modified": 0},
     "damaged": {"output": _COUNT},
     "workers": {"nodes": {}},
+    "attempt_ended": {"seconds": 0.0},
     "worker_lost": {},
     "benched": {"node": "", "why": ""},
     "taken_back": {"node": ""},

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpi_prs.core.errors import OutputError
 from mpi_prs.output.journal import RECORD_TYPE, read_journal, write_all
-from mpi_prs.wire.parts import FIRST_PART
+from mpi_prs.wire.parts import WAYS
 
 _PIECE = 4 << 20
 _HEADER = -1  # stands before mini-batch 0
@@ -83,12 +83,12 @@ def read_places(journal: Path, *, in_input_order: bool) -> Places:
 
 def _by_input(numbers: Any) -> Any:
     """What sorts them as the input: mini-batches, and of each its parts; the header is the first."""
-    ways = numbers // FIRST_PART  # -1 of the header
+    ways = numbers // WAYS  # -1 of the header
     if not (ways > 0).any():
         return np.argsort(numbers, kind="stable")
     depths = np.frexp(ways.astype(np.float64))[1]
     places = np.where(ways > 0, ways << (_DEEPEST - depths), 0)  # a way is a binary fraction
-    return np.lexsort((places, np.where(ways < 0, _HEADER, numbers % FIRST_PART)))
+    return np.lexsort((places, np.where(ways < 0, _HEADER, numbers % WAYS)))
 
 
 def _joined(offsets: Any, lengths: Any) -> Iterator[tuple[int, int]]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpi_prs.wire.channel import CHANNEL_LOST_EXIT, ProcessPhase
-from mpi_prs.wire.parts import is_part, mini_batch_of
+from mpi_prs.wire.parts import is_copy, is_part, mini_batch_of
 
 
 class FailureKind(str, enum.Enum):
@@ -127,7 +127,7 @@ _OUT_OF_GPU_MEMORY = (
 
 def name_of(failure: Failure) -> str:
     """What failed, in a few words."""
-    of = "part of " if is_part(failure.mini_batch) else ""
+    of = "part of " if is_part(failure.mini_batch) else "copy of " if is_copy(failure.mini_batch) else ""
     item = f"item {failure.item} of " if failure.item >= 0 else ""
     return f"{item}{of}mini-batch {mini_batch_of(failure.mini_batch)}"
 

@@ -19,6 +19,7 @@ master → worker
 ``START``              JSON: :class:`~mpi_prs.wire.settings.WorkerSettings`
 ``GO``                 empty: every worker sees the run directory; start the user processes
 ``ASSIGN``             ranges of mini-batches: first, count, attempt
+``END_ATTEMPT``        one such range of one mini-batch: another attempt was done first, this one counts no more
 ``RESTART``            JSON: try again to start this user process
 ``DRAIN``              JSON: start nothing new; what runs may go on for some seconds
 ``STOP``               JSON: end all user processes, say BYE, leave with this exit code
@@ -63,6 +64,7 @@ class Tag(enum.IntEnum):
     RESTART = 24
     GO = 25
     FAREWELL = 26
+    END_ATTEMPT = 27
 
 
 def pack_json(**fields: Any) -> bytes:

@@ -19,7 +19,7 @@ from mpi_prs.monitor.columns import Columns, listen, read_columns
 from mpi_prs.monitor.report import ProcessedMiniBatches
 from mpi_prs.output.journal import Journal, LostItems, Results
 from mpi_prs.wire.failure import Failure, FailureKind
-from mpi_prs.wire.parts import FIRST_PART
+from mpi_prs.wire.parts import WAYS
 from mpi_prs.wire.record import RECORD, Record
 
 T0 = 1_700_000_000.0
@@ -78,7 +78,7 @@ def journal(tmp_path: Path) -> Iterable[Writer]:
 
 RECORDS = st.builds(
     Record,
-    mini_batch=st.integers(0, FIRST_PART - 1),
+    mini_batch=st.integers(0, WAYS - 1),
     items=st.integers(1, 2**32 - 1),
     returned=st.integers(0, 2**32 - 1),
     attempt=st.integers(1, 5),

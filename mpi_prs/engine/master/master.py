@@ -32,6 +32,7 @@ from mpi_prs.engine.scheduler.events import (
     AttemptFailed,
     Bench,
     DrainAsked,
+    EndAttempt,
     Event,
     Excuse,
     Fail,
@@ -63,7 +64,7 @@ from mpi_prs.output.journal import LostItems
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, STOP, Failure, FailureKind, name_of, unpack_failures
 from mpi_prs.wire.messages import Tag
-from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
+from mpi_prs.wire.parts import bounds, is_copy, is_part, mini_batch_of, without_copies
 from mpi_prs.wire.record import ATTEMPT, MINI_BATCH, RECORD
 from mpi_prs.wire.settings import WorkerSettings
 
@@ -329,6 +330,8 @@ class Master:
                     self._transport.send(command.worker, Tag.ASSIGN, messages.pack_ranges(command.ranges))
                 case Restart():
                     self._transport.send(command.worker, Tag.RESTART, messages.pack_json(process=command.process))
+                case EndAttempt():
+                    self._end_attempt(command)
                 case Retry() | Excuse() | Fail() | Halve() | FailItems():
                     self._record_failure(command)
                 case GiveUp():
@@ -383,6 +386,8 @@ class Master:
         accepted = self.scheduler.finished(source, records, now)
         self._time_limit.learn(records)
         lost = self._lost_of(source, records, accepted)
+        if self.scheduler.policy.speculative_copies:
+            records = without_copies(records)
         if accepted is None:
             self._output.append(source, records, rows, lost)
         else:
@@ -396,6 +401,8 @@ class Master:
         self._time_limit.learn(record)
         accepted = self.scheduler.finished(source, record, now)
         lost = self._lost_of(source, record, accepted)
+        if self.scheduler.policy.speculative_copies:
+            record = bytes(without_copies(record))
         if accepted is None:
             self._output.append_file(source, record, path, lost)
             self.tally.mini_batches += 1
@@ -410,7 +417,10 @@ class Master:
             return  # its answer will come too late
         start, _ = bounds(number, items)
         self._lost_items[source, number, attempt] = [
-            LostItems(number, items, [start + failure.item], failure.to_dict()) for failure in failures
+            LostItems(
+                mini_batch_of(number) if is_copy(number) else number, items, [start + failure.item], failure.to_dict()
+            )
+            for failure in failures
         ]
         self._tell(ItemsFailed(source, number, attempt, len(failures)), now)
         _log.warning("%s on %s: %s", name_of(failures[0]), failures[0].node, failures[0].message)
@@ -478,6 +488,8 @@ class Master:
         if failure.kind is FailureKind.WORKER_LOST:
             return  # the loss itself was said
         excuse = "no try is lost" if failure.kind in FULL_DISKS else "no try is lost: the node is benched"
+        if isinstance(command, Excuse) and command.why:
+            excuse = f"no try is lost: {command.why}"
         remark = f" ({excuse})" if isinstance(command, Excuse) else ""
         _log.warning(
             "%s, try %d, process %d on %s: %s%s",
@@ -488,6 +500,15 @@ class Master:
             failure.message,
             _REMARKS.get(type(command), remark),
         )
+
+    def _end_attempt(self, command: EndAttempt) -> None:
+        body = messages.pack_ranges([(command.mini_batch, 1, command.attempt)])
+        self._transport.send(command.worker, Tag.END_ATTEMPT, body)
+        number, node = mini_batch_of(command.mini_batch), self._node(command.worker)
+        which = "copy" if is_copy(command.mini_batch) else "first attempt"
+        _log.info("mini-batch %d is done: its %s on %s is ended after %.3g s", number, which, node, command.seconds)
+        said = {"worker": command.worker, "node": node, "seconds": command.seconds, "time": time.time()}
+        self._output.event("attempt_ended", mini_batch=number, **said)
 
     def _record_loss(self, command: Lose) -> None:
         rank, why, node = command.worker, command.why, self._node(command.worker)

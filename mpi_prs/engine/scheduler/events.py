@@ -31,6 +31,7 @@ command                       what is to be done
 :class:`Fail`                 record that the mini-batch has failed for good
 :class:`Halve`                record that the mini-batch, or a part of it, has failed; its halves are tried
 :class:`FailItems`            record that these items have failed for good
+:class:`EndAttempt`           let the worker end this attempt: a copy was done first, or what it was a copy of
 :class:`Restart`              let the worker start this user process again
 :class:`GiveUp`               say that this user process is not started again
 :class:`Lose`                 record that the worker is lost
@@ -202,10 +203,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """It failed on a node that is benched, or for a full disk: tried again elsewhere, and no try is lost."""
+    """No try is lost: it failed on a node that is benched, or for a full disk, and is tried again elsewhere; or another
+    attempt goes on."""
 
     worker: int
     failure: Failure
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,16 @@ class FailItems:
 
 
 @dataclass(frozen=True, slots=True)
+class EndAttempt:
+    """Another attempt of this mini-batch was done first: this one, which has run for so many seconds, is to end."""
+
+    worker: int
+    mini_batch: int
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """Start this user process once more."""
 
@@ -287,4 +300,4 @@ class TakeBack:
     why: str
 
 
-Command = Assign | Retry | Excuse | Fail | Halve | FailItems | Restart | GiveUp | Lose | Bench | TakeBack
+Command = Assign | Retry | Excuse | Fail | Halve | FailItems | EndAttempt | Restart | GiveUp | Lose | Bench | TakeBack

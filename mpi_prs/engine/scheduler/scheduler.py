@@ -31,14 +31,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from mpi_prs.core.units import many_are
 from mpi_prs.engine.scheduler.affinity import Affinity
+from mpi_prs.engine.scheduler.copies import Copies
 from mpi_prs.engine.scheduler.events import (
     Assign,
     AttemptFailed,
     Command,
     DrainAsked,
+    EndAttempt,
     Event,
     Excuse,
     Fail,
@@ -79,7 +82,7 @@ from mpi_prs.engine.scheduler.states import (
     WorkerState,
 )
 from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, Failure, FailureKind
-from mpi_prs.wire.parts import FIRST_PART, bounds, halves, is_part, mini_batch_of
+from mpi_prs.wire.parts import FIRST_PART, WAYS, bounds, copy_of, halves, is_copy, is_part, mini_batch_of
 from mpi_prs.wire.record import RECORD
 
 
@@ -127,6 +130,7 @@ class Scheduler:
         self._retries = Retries(self.nodes)
         self._attempts: dict[int, int] = {}  # failed tries so far, where there are any
         self._losses: dict[int, int] = {}  # how often its worker was lost
+        self._copies = Copies() if policy.speculative_copies else None
         self._in_parts: dict[int, InParts] = {}  # mini-batch → what is left of it
         self._parts_more = 0  # parts that are left, beyond one for each of these mini-batches
         self._done = self._failed = self._items_done = self._items_failed = self._items_alone = self._retried = 0
@@ -141,7 +145,7 @@ class Scheduler:
         """Take what has happened; returns what is to be done, in this order."""
         match event:
             case HandOut():
-                self._hand_out(event.only)
+                self._hand_out(event.only, now)
             case WorkerHeard():
                 if event.worker in self.workers:
                     self.workers[event.worker].heard = now
@@ -317,10 +321,11 @@ class Scheduler:
         self._ready -= len(known.ready)
         self._failing -= sum(failures >= 2 for failures in known.init_failures.values())
         self._given_up -= len(known.given_up)
-        self._held -= len(known.held)
+        lost = [number for number in known.held if not self._another_goes_on(number)]
+        self._held -= len(lost)
         self.nodes.left(known.node, known.processes - len(known.given_up), len(known.ready))
         most = self.policy.most_losses
-        for number in known.held:
+        for number in map(_without_copy, lost):
             self._losses[number] = losses = self._losses.get(number, 0) + 1
             if losses >= most:
                 message = f"its workers were lost {most} times"
@@ -351,14 +356,14 @@ class Scheduler:
 
     # Handing out
 
-    def _hand_out(self, only: int | None) -> None:
+    def _hand_out(self, only: int | None, now: float) -> None:
         """To those about whom something has changed, then to the idle ones."""
         if only is not None:
-            self._assign(only)
+            self._assign(only, now)
             return
         asked, self._to_ask = self._to_ask, set()
         for worker in asked:
-            self._assign(worker)
+            self._assign(worker, now)
         if not self._changed:
             return
         self._changed = False
@@ -366,15 +371,55 @@ class Scheduler:
         while self._idle and self._to_do > self._held != held and self.phase is JobPhase.RUNNING:
             held = self._held
             for worker in tuple(self._idle):
-                self._assign(worker)
+                self._assign(worker, now)
+        if self._copies is not None and self._to_do == self._held and self.phase is JobPhase.RUNNING:
+            self._hand_out_copies(self._copies, now)
 
-    def _assign(self, worker: int) -> None:
+    def _hand_out_copies(self, copies: Copies, now: float) -> None:
+        """Nothing waits any more, no retries either: who is idle gets a copy of what runs for too long."""
+        takers = [
+            (worker, known)
+            for worker in self._idle
+            if (known := self.workers[worker]) and known.can_take and not copies.is_slow(known)
+        ]
+        for _since, original, number in copies.longest(self.workers, now):
+            if not takers:
+                return
+            worker, known = takers[-1]
+            copies.begin(number, original, worker)
+            known.held[copy_of(number)] = attempt = self.workers[original].held[number]
+            self._commands.append(Assign(worker, [(copy_of(number), 1, attempt)]))
+            copies.note(known, now)
+            if not known.can_take:
+                takers.pop()
+
+    def _another_goes_on(self, number: int) -> bool:
+        """Whether there is another attempt of this mini-batch, beside one that has ended without being done."""
+        return self._copies is not None and self._copies.drop(number)
+
+    def _win(self, number: int, now: float) -> int:
+        """One of two attempts was done: the other one is ended. Returns the mini-batch."""
+        assert self._copies is not None
+        pair = self._copies.pairs.pop(mini_batch_of(number))
+        mini_batch = _without_copy(number)
+        loser, other = (pair.original, mini_batch) if is_copy(number) else (pair.copy, copy_of(mini_batch))
+        if loser is not None:
+            known = self.workers[loser]
+            attempt = known.held.pop(other)
+            known.items_failed.pop(other, None)
+            self._commands.append(EndAttempt(loser, other, attempt, now - known.running.pop(other, now)))
+            self._to_ask.add(loser)
+        return mini_batch
+
+    def _assign(self, worker: int, now: float) -> None:
         known = self.workers.get(worker)
         if known is None or self.phase is not JobPhase.RUNNING:
             return
         ranges = self._work_for(worker, known)
         if ranges:
             self._commands.append(Assign(worker, ranges))
+        if self._copies is not None:
+            self._copies.note(known, now)
         if len(known.held) < len(known.ready) * known.at_once:
             self._idle.add(worker)
         else:
@@ -477,6 +522,9 @@ class Scheduler:
         for number in numbers:
             del known.held[number]
             known.items_failed.pop(number, None)
+            if self._another_goes_on(number):
+                continue
+            number = _without_copy(number)
             self._held -= 1
             if is_part(number):
                 self._try_again(number, known)
@@ -504,6 +552,7 @@ class Scheduler:
             self._changed = True
         states, failed, in_parts = self._states, self.nodes.failed, self._in_parts
         items_failed = known.items_failed if known is not None else {}
+        pairs = self._copies.pairs if self._copies is not None else {}
         accepted: list[bool] = []
         settled = parts = done_items = short = alone = 0
         seconds = 0.0
@@ -515,6 +564,8 @@ class Scheduler:
             del held[number]
             if items_failed and number in items_failed:
                 alone += items_failed.pop(number)
+            if pairs and number % WAYS in pairs:
+                number = self._win(number, now)
             if in_parts and number >= FIRST_PART:
                 parts += 1
                 accepted.append(True)
@@ -545,6 +596,8 @@ class Scheduler:
         if alone:
             self._fail_alone(alone)
         self._moved = now
+        if self._copies is not None:
+            self._copies.learn(records)
         if 0 < seconds < math.inf:
             known.mean_seconds = _moving_mean(known.mean_seconds, seconds, settled, known.processes)
             self._mean_seconds = _moving_mean(self._mean_seconds, seconds, settled, self._processes)
@@ -558,9 +611,16 @@ class Scheduler:
             return
         del known.held[number]
         known.items_failed.pop(number, None)
-        self._held -= 1
         self._moved = now
         self._heed_full_disk(known, failure)
+        if self._another_goes_on(number):
+            self._commands.append(Excuse(worker, failure, "another attempt goes on"))
+            self.check()
+            return
+        if is_copy(number):
+            number = _without_copy(number)
+            failure = replace(failure, mini_batch=number)
+        self._held -= 1
         if known.node.benched or failure.kind in FULL_DISKS:
             self._commands.append(Excuse(worker, failure))
             self._try_again(number, known)
@@ -641,6 +701,7 @@ class Scheduler:
     # The whole
 
     def _tick(self, now: float) -> None:
+        self._changed |= self._copies is not None  # what runs has become longer
         if not self._ever_ready:  # until then init_timeout watches
             self._moved = now
         limit = self.policy.progress_update_timeout
@@ -708,6 +769,11 @@ class Scheduler:
     def _abort(self, reason: str) -> None:
         if self.phase in (JobPhase.RUNNING, JobPhase.DRAINING):
             self.phase, self.reason = JobPhase.ABORTED, reason
+
+
+def _without_copy(number: int) -> int:
+    """The mini-batch in place of its copy; a part as it is."""
+    return mini_batch_of(number) if is_copy(number) else number
 
 
 def _moving_mean(mean: float, seconds: float, count: int, processes: int) -> float:

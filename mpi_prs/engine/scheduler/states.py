@@ -24,6 +24,7 @@ class Policy:
 
     run_max_try: int = 3
     bisect_on_failure: bool = False
+    speculative_copies: bool = False
     error_threshold: int = -1
     allowed_failed_count: int | None = None
     allowed_failed_percent: float | None = None
@@ -123,9 +124,15 @@ class WorkerState:
     given_up: set[int] = field(default_factory=set)
     stopped: int = 0  # of those that are given up, because the script has asked for it
     held: dict[int, int] = field(default_factory=dict)  # mini-batch → attempt
+    running: dict[int, float] = field(default_factory=dict)  # of these → since when; only for copies
     items_failed: dict[int, int] = field(default_factory=dict)  # mini-batch → such items; its results are on their way
     last_chance: int = -1  # the mini-batch that it got as such; see Scheduler._try_again
     mean_seconds: float = 0.0  # of a user process for a mini-batch, moving average; 0: nothing measured yet
+
+    @property
+    def can_take(self) -> bool:
+        """Whether one of its processes has nothing to do, and its node is none that should get no work."""
+        return not self.node.benched and len(self.held) < len(self.ready) * self.at_once
 
 
 @dataclass(eq=False)

@@ -187,6 +187,11 @@ class UserProcess:
         self._draining = True
         self._slot.skip_unstarted()
 
+    def runs(self, number: int) -> bool:
+        """Whether it is at this mini-batch now."""
+        activity = self._slot.read()
+        return activity.mini_batch == number and any(number in chunk for chunk in self.outstanding)
+
     def kill(self) -> None:
         """Kill it now. :meth:`poll` then tells that it is gone, and that its work was not started: it has no blame."""
         self._withdrawn = True

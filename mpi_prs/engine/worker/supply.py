@@ -27,7 +27,7 @@ from mpi_prs.core.environ import TABLES_IN_FILES
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.inputs.manifest import Loaded, Manifest
 from mpi_prs.storage.credentials import Storage
-from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
+from mpi_prs.wire.parts import FIRST_COPY, bounds, mini_batch_of
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
@@ -178,7 +178,7 @@ class FromManifest:
     def _load(self, chunk: Chunk, count: int) -> Portion:
         taken = Chunk(chunk.first, count, chunk.attempt)
         try:
-            load = self._load_part if is_part(chunk.first) else self._manifest.load
+            load = self._load_part if chunk.first >= FIRST_COPY else self._manifest.load
             return Portion(taken, load(chunk.first, count))
         except (MpiPrsError, OSError) as error:
             return Portion(taken, None, str(error))

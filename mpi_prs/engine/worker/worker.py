@@ -90,6 +90,7 @@ class Worker:
         self._supply: Supply
         self._set_up_so_far = contextlib.ExitStack()  # what is to be undone at the end
         self._places: dict[int, ProcessPlace] = {}
+        self._ended: set[tuple[int, int]] = set()  # mini-batches and attempts that others have done first
         self._remarks: list[str] = []  # what held up the end
         self._no_start: Failure | None = None  # why no user process is started
         self._code: CodeCheck | None = None
@@ -303,6 +304,9 @@ class Worker:
             elif tag == Tag.RESTART:
                 number = messages.unpack_json(body)["process"]
                 self._restart_at[number] = self._clock() + max(_RESTART_PAUSE, self._pauses.pop(number, 0.0))
+            elif tag == Tag.END_ATTEMPT:
+                for first, _, attempt in messages.unpack_ranges(body):
+                    self._end_attempt(first, attempt)
             elif tag == Tag.DRAIN:
                 self._drain(messages.unpack_json(body)["grace"])
             elif tag == Tag.STOP:
@@ -310,6 +314,16 @@ class Worker:
                 self._exit_code, self._graceful = fields["exit_code"], fields["graceful"]
                 self.dismissed = True
         return taken
+
+    def _end_attempt(self, number: int, attempt: int) -> None:
+        """It was done elsewhere: the process that runs it is replaced, unless it runs others beside it."""
+        self._ended.add((number, attempt))
+        for process in self._processes.values():
+            if process.state is State.READY and process.at_once == 1 and process.runs(number):
+                self._log.info(
+                    "user process %d is replaced: another has done its mini-batch first", process.place.number
+                )
+                process.kill()
 
     def _drain(self, grace: float) -> None:
         """Give back what no process has, and let the processes finish what they have."""
@@ -403,6 +417,10 @@ class Worker:
 
     def _put_back(self, chunks: list[Chunk]) -> None:
         """What a process had not started: for another one here, or back to the master."""
+        if self._ended:
+            ended = [chunk for chunk in chunks if chunk.count == 1 and (chunk.first, chunk.attempt) in self._ended]
+            self._supply.answered(chunk.first for chunk in ended)
+            chunks = [chunk for chunk in chunks if chunk not in ended]
         if self._drain_by is not None:
             self._supply.answered(number for chunk in chunks for number in chunk)
             self._give_back(chunks)
@@ -473,6 +491,10 @@ class Worker:
             portion = self._portion_for(process, 1 if self._suspects else most)
             if portion is None:
                 return
+            chunk = portion.chunk
+            if self._ended and chunk.count == 1 and (chunk.first, chunk.attempt) in self._ended:
+                supply.answered([chunk.first])
+                continue
             process.is_alone = self._suspects > 0
             self._suspects = max(0, self._suspects - 1)
             if portion.loaded is not None:

@@ -171,10 +171,12 @@ class JobConfig(Section):
         examples=[10],
     )
     allowed_failed_count: Threshold | None = Field(
-        default=None, description="failed mini-batches above which the job is aborted; default: any number"
+        default=None,
+        description="failed mini-batches above which the job is aborted; items with bisect_on_failure; default: any",
     )
     allowed_failed_percent: Percent | None = Field(
-        default=None, description="percent of failed mini-batches above which the job is aborted; default: any"
+        default=None,
+        description="percent of failed mini-batches, or items, above which the job is aborted; default: any",
     )
     output_action: Literal["append_row", "summary_only"] = Field(
         default="append_row",
@@ -207,6 +209,11 @@ class JobConfig(Section):
         default=False,
         description="halve a mini-batch that has failed all its tries, and its failing halves, down to single items: "
         "only those that fail alone are lost; default false",
+    )
+    speculative_copies: bool = Field(
+        default=False,
+        description="when nothing else is left to do, give what runs for more than 1.5 times as long as 95 % of the "
+        "mini-batches to an idle process as well; the first answer counts; default false",
     )
     init_timeout: Seconds = Field(default=600, description="seconds that init() may take; default 600")
     task_overhead_timeout: Seconds = Field(

@@ -171,6 +171,7 @@ def _policy(config: JobConfig, options: RunOptions, manifest: Manifest) -> Polic
     return Policy(
         run_max_try=config.run_max_try,
         bisect_on_failure=config.bisect_on_failure,
+        speculative_copies=config.speculative_copies,
         error_threshold=config.error_threshold,
         allowed_failed_count=config.allowed_failed_count,
         allowed_failed_percent=config.allowed_failed_percent,
