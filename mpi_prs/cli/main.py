@@ -62,6 +62,7 @@ _COMMANDS = {
     "cancel": "mpi_prs.cli.cancel:cancel",
     "failed": "mpi_prs.cli.failed:failed",
     "doctor": "mpi_prs.cli.doctor:doctor",
+    "verify": "mpi_prs.cli.verify:verify",
     "schema": "mpi_prs.cli.schema:schema",
     "models": "mpi_prs.cli.registry.models:models",
     "datasets": "mpi_prs.cli.registry.datasets:datasets",

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mpi_prs.child.rows.row_format import Form, default_to_csv, form_of
 from mpi_prs.core import values
@@ -271,6 +271,13 @@ class JobConfig(Section):
         default=SlurmSection(), description="what the job asks Slurm for; default: the cluster's defaults"
     )
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from; ``None``: it was made by a program."""
+        return self._file
+
     @field_validator("to_csv", mode="before")
     @classmethod
     def _default_by_suffix(cls, value: Any, info: ValidationInfo) -> Any:
@@ -442,6 +449,7 @@ def make_config(data: Mapping[str, Any], path: Path, document: Document) -> JobC
     except ValidationError as error:
         raise validation_error(str(path), error.errors(include_url=False), JobConfig, document) from None
     _check_code_is_there(config, str(path), document)
+    config._file = path.absolute()
     return config
 
 

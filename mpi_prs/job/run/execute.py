@@ -157,6 +157,31 @@ def run_in_this_process(
             transport.close()
 
 
+def work_through(config: JobConfig, run: OpenRun, processes: int, signals: StopSignals) -> Ending:
+    """Work on what is left of a run, in this process and without its books: no status, no reports, no completion.
+
+    Args:
+        signals: entered already.
+
+    Raises:
+        LaunchError, JobStopped: as :func:`execute`.
+    """
+    assert run.output is not None
+    config = config.model_copy(update={"processes_per_rank": processes})
+    options = RunOptions(accept_changes=True)
+    scheduler = _restored_scheduler(config, options, run)
+    settings = _worker_settings(config, options, run, scheduler.policy.last_try)
+    world = local_world(2)
+    thread = threading.Thread(target=_local_worker, args=(world,), name="worker")
+    thread.start()
+    try:
+        return Master(world[0], scheduler, run.output, settings, signals, lambda _master: None).run()
+    finally:
+        thread.join()
+        for transport in world:
+            transport.close()
+
+
 def _local_worker(world: list[LocalTransport]) -> None:
     try:
         Worker(world[1]).run()

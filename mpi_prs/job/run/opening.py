@@ -262,6 +262,22 @@ def _check_same(directory: RunDirectory, config: JobConfig, options: RunOptions)
     raise OutputError(f"{directory.output} holds a run with other settings:\n{lines}\n{hint}")
 
 
+def changed_since(config: JobConfig) -> list[str]:
+    """What differs from the run in the output folder, a line each; changes nothing.
+
+    Raises:
+        OutputError: there is no run, or one whose mini-batches are others.
+    """
+    directory = RunDirectory(config.output)
+    description = _read_description(directory)
+    old, new = sealed(description["fingerprint"]), fingerprint(config)
+    lines = [*differences(old, new), *_changed_sources(directory, config, _id_of(description))]
+    if changes_manifest(old, new) or any(old.get(key) != new.get(key) for key in _PLACE_OF_ROWS):
+        shown = "\n".join(f"  {line}" for line in lines)
+        raise OutputError(f"{directory.output} holds the run of another job:\n{shown}\ngive the config it was run with")
+    return lines
+
+
 def _changed_sources(directory: RunDirectory, config: JobConfig, run: str) -> list[str]:
     """A line for each key whose files are others than when the run was begun."""
     if not directory.sources.exists():  # begun by a version that did not ask

@@ -45,6 +45,7 @@ _PACKAGES = Path(__file__).parents[2] / "child" / "packages.py"
 _ASK_SECONDS = 120.0
 _WAIT_SECONDS = 60.0
 """How long the end of a run waits for the digests of large files; they are read while it is at work."""
+_LAST_SECONDS = 2.0
 _MOST_READ = 100 << 30
 """Bytes of large files that are read for their digests: a minute or two of one core."""
 
@@ -75,6 +76,7 @@ class Provenance:
         }
         self._earlier = self._starts_so_far()
         self._looked = threading.Event()
+        self._over = False
         self._write()
         threading.Thread(target=self._look, name="provenance", daemon=True).start()
 
@@ -99,8 +101,11 @@ class Provenance:
 
     def end(self, outcome: str, exit_code: int) -> None:
         """Note how the start has ended."""
+        self._looked.wait(_LAST_SECONDS)
         self._start |= {"ended": iso_time(time.time()), "outcome": outcome, "exit_code": exit_code}
         self._write()
+        with self._lock:
+            self._over = True  # the folder is others' business now
 
     def _starts_so_far(self) -> list[dict[str, Any]]:
         try:
@@ -115,7 +120,9 @@ class Provenance:
             self._python = _about_python(self._config)
             self._write()
             self._sources = _with_digests(self._sources)
-            write_dataclass(self._directory.sources, self._sources, lasting=True)
+            with self._lock:
+                if self._directory.sources.exists() and not self._over:
+                    write_dataclass(self._directory.sources, self._sources, lasting=True)
             self._write()
         except OSError as error:
             _log.warning("what made the output is not known in full: %s", error)
@@ -139,6 +146,7 @@ class Provenance:
         record = {
             "run": self._run,
             "name": self._config.name,
+            "config": str(self._config.file),
             "digest": digest,
             "settings": self._settings,
             "files": files,
@@ -146,8 +154,10 @@ class Provenance:
             "starts": [*self._earlier, {**self._start, "digest": digest}],
         }
         try:
-            with self._lock, replacing(self._directory.provenance, mode=0o600) as file:  # not all secrets look like one
-                file.write(json.dumps(record, indent=1).encode() + b"\n")
+            with self._lock:
+                if not self._over:
+                    with replacing(self._directory.provenance, mode=0o600) as file:  # not all secrets look like one
+                        file.write(json.dumps(record, indent=1).encode() + b"\n")
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._directory.provenance, error.strerror)
 
