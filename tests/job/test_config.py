@@ -184,7 +184,7 @@ def test_the_suffix_of_a_table_tells_its_format_and_separator(
         (["a.csv", "b.tsv"], [".tsv", "an input of each", "separator"]),
         ("a.xlsx", ["the table", "a.xlsx is an Excel workbook", "pandas.read_excel(FILE).to_parquet(FILE.parquet)"]),
         ("a.dta", ["a.dta is a Stata file", "pandas.read_stata"]),
-        ("a.csv.xz", ["a.csv.xz is compressed with xz", "unpack it"]),
+        ("a.zip", ["a.zip does not show in its suffix", "delimited, parquet"]),
         ("a.json", ["a.json is a JSON file", "format: json_lines if each line is an object"]),
         ("a.strange", ["a.strange does not show in its suffix", "delimited, parquet"]),
     ],

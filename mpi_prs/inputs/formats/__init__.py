@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mpi_prs.child.shims.finder import resolve
-from mpi_prs.inputs.formats.format import TableFormat
+from mpi_prs.inputs.formats.format import COMPRESSIONS, TableFormat
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,13 @@ def made_of(class_name: str, options: Mapping[str, Any]) -> TableFormat:
 
 
 _BY_SUFFIX = {suffix: entry for entry in _ENTRIES for suffix in entry.suffixes}
-_COMPRESSED = (".gz", ".bz2", ".zst")
 
 
 def suffix_of(pattern: str) -> str:
     """The suffix of a path, glob or URL that tells a format, in lower case and without that of a compression."""
     name = re.sub(r"[?#].*", "", pattern) if pattern.startswith(("http://", "https://")) else pattern
     name = name.lower()
-    for suffix in _COMPRESSED:
+    for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
     return PurePosixPath(name).suffix
 

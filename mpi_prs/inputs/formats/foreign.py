@@ -24,7 +24,6 @@ class _Foreign(NamedTuple):
 
 
 _PANDAS = "convert it, such as pandas.{reader}(FILE).to_parquet(FILE.parquet)"
-_UNPACK = "unpack it, or compress it as .gz, .bz2 or .zst"
 _FOREIGN = (
     _Foreign("an Excel workbook", (".xlsx", ".xlsm", ".xlsb", ".ods"), b"", _PANDAS.format(reader="read_excel")),
     _Foreign("an Excel workbook", (".xls",), b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _PANDAS.format(reader="read_excel")),
@@ -64,9 +63,12 @@ _FOREIGN = (
     _Foreign("an HDF5 file", (), b"\x89HDF\r\n\x1a\n", "give the key format: hdf5"),
     _Foreign("compressed with gzip", (".tgz",), b"\x1f\x8b\x08", "let its name end with .gz"),
     _Foreign("compressed with zstd", (), b"\x28\xb5\x2f\xfd", "let its name end with .zst"),
-    _Foreign("compressed with xz", (".xz",), b"\xfd7zXZ\0", _UNPACK),
+    _Foreign("compressed with xz", (), b"\xfd7zXZ\0", "let its name end with .xz"),
     _Foreign(
-        "a zip archive, or an Excel workbook", (".zip",), b"PK\x03\x04", f"{_UNPACK}; or convert it to CSV or Parquet"
+        "a zip archive, or an Excel workbook",
+        (),
+        b"PK\x03\x04",
+        "let its name end with .zip if it is an archive of one file; or convert it to CSV or Parquet",
     ),
     _Foreign("an archive", (".tar", ".7z", ".rar"), b"", "unpack it"),
 )

@@ -24,6 +24,8 @@ from mpi_prs.storage.remote import RemoteFiles
 
 TOLD = 10
 """Bad records that a batch tells of."""
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz", ".zip": "zip"}
+"""Suffix of a compressed file of text → how it is compressed."""
 MAX_RECORD_SIZE = 64 * 2**20
 """A record of text that goes on for longer, in bytes, is rather a quote or a line break that is missing."""
 

@@ -10,14 +10,10 @@ import codecs
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-import pyarrow as pa
-
+from mpi_prs.inputs.formats.compression import compression_of, decompressed
 from mpi_prs.inputs.formats.format import MAX_RECORD_SIZE, DamagedFile, Files, length_of, reading, record_too_long
 
 _CHUNK = 2**16
-COMPRESSED = 4
-"""A guess of how many times a compressed file is shorter; only an estimate of its rows comes from it."""
-_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BOM = codecs.BOM_UTF8
 PIECES = 64
 PIECE_BYTES = 2**17
@@ -37,11 +33,6 @@ class SampleLines(NamedTuple):
     file: str
     offset: int
     data: bytes
-
-
-def compression_of(path: str) -> str | None:
-    """How a file is compressed, by its suffix: ``gzip``, ``bz2``, ``zstd``; ``None``: it is not."""
-    return next((name for suffix, name in _COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
 
 
 def lines_of(file: BinaryIO, start: int, stop: int, path: str = "", longest: int = MAX_RECORD_SIZE) -> Lines:
@@ -96,16 +87,6 @@ def line_number(file: BinaryIO, offset: int) -> int:
         number += chunk.count(b"\n")
         offset -= len(chunk)
     return number
-
-
-def decompressed(file: BinaryIO, path: str, limit: int = -1) -> bytes:
-    """The content of a compressed file, or the beginning of it. Raises DamagedFile."""
-    try:
-        with pa.CompressedInputStream(file, compression_of(path)) as stream:
-            data: bytes = stream.read(None if limit < 0 else limit)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedFile(f"{path} cannot be decompressed: {error}. Check that it is a whole file") from error
-    return data.removeprefix(BOM)
 
 
 def sample(files: Callable[[], Iterator[str]], store: Files, longest: int) -> Iterator[SampleLines]:

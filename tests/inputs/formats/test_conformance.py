@@ -302,8 +302,8 @@ def of_columns(kinds: Iterable[str], *, nulls: bool) -> Any:
 
 def many_rows() -> Any:
     """So many that there are stripes of them."""
-    numbers = range(20_000)
-    return pa.table({"id": pa.array([None if n == 15_000 else BIG + n for n in numbers]), "n": pa.array(numbers)})
+    numbers = range(1_100)
+    return pa.table({"id": pa.array([None if n == 700 else BIG + n for n in numbers]), "n": pa.array(numbers)})
 
 
 _REPEATED = pa.table({"v": pa.RunEndEncodedArray.from_arrays([9, 20, ROWS], [BIG, None, 3])})

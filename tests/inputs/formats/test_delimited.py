@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited import survey as delimited_survey
 from mpi_prs.inputs.formats.delimited import text as delimited_text
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
-from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
+from mpi_prs.inputs.formats.format import COMPRESSIONS, Batch, BatchSize, Part
 from mpi_prs.inputs.formats.json_lines.reading import JsonLines
 from mpi_prs.inputs.formats.told import Told
 from tests.inputs.formats.test_delimited_random import by_pandas, frames_of, same
@@ -558,6 +559,7 @@ def test_only_the_first_bad_records_are_told_but_all_are_counted(tmp_path: Path)
         (".gz", gzip.compress),
         (".bz2", bz2.compress),
         (".zst", lambda data: pa.Codec("zstd").compress(data).to_pybytes()),
+        (".xz", lzma.compress),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -716,7 +718,7 @@ def test_texts_are_never_missing_where_they_are_to_stay_as_they_are(tmp_path: Pa
 # Damage
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
 @pytest.mark.parametrize(
     "format",
     [Delimited(), Delimited(header="no_header"), Delimited(header="combine_all_files_headers"), JsonLines()],

@@ -9,7 +9,10 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +23,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pytest
 
+from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import BatchSize, TableFormat
 from mpi_prs.inputs.formats.json_lines.reading import JsonLines
@@ -143,10 +147,22 @@ JSON: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
         b"\xef\xbb\xbf" + json_of(table).replace("\n", "\r\n").encode()
     ),
 }
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".zst": lambda data: bytes(pa.compress(data, "zstd", asbytes=True)),
+    ".xz": lzma.compress,
+    ".zip": lambda data: zipped({"__MACOSX/t.csv": b"noise", "folder/": b"", "folder/t.csv": data}),
 }
 
 
@@ -196,6 +212,21 @@ def test_compressed_text_comes_back(tmp_path: Path, suffix: str, codec: str) -> 
     packed = tmp_path / f"t{suffix}{codec}"
     packed.write_bytes(CODECS[codec](path.read_bytes()))
     assert_same(Delimited() if suffix == ".csv" else JsonLines(), [packed], TABLE)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.csv": b"a\n1\n", "b.csv": b""}, r"t.csv.zip has 2 files in it \(a.csv, b.csv\), where one is expected"),
+        ({"folder/": b""}, "t.csv.zip has 0 files in it, where one is expected"),
+    ],
+)
+def test_a_zip_archive_of_more_than_one_file_is_refused(
+    tmp_path: Path, members: dict[str, bytes], message: str
+) -> None:
+    (tmp_path / "t.csv.zip").write_bytes(zipped(members))
+    with pytest.raises(InputError, match=message):
+        frames_of(Delimited(), [tmp_path / "t.csv.zip"], SIZES[0])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

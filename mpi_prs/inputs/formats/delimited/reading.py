@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype
+from mpi_prs.inputs.formats.compression import compression_of, decompressed
 from mpi_prs.inputs.formats.delimited.text import (
     Dialect,
     Encoding,
@@ -37,7 +38,6 @@ from mpi_prs.inputs.formats.delimited.text import (
     too_long,
 )
 from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
-from mpi_prs.inputs.formats.lines import compression_of, decompressed
 from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, NumberStyle, is_integer_text, to_datetimes, to_values
 
 _LOOK_BACK = 2**16

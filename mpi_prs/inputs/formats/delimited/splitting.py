@@ -13,6 +13,7 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
+from mpi_prs.inputs.formats.compression import COMPRESSED, compression_of
 from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
 from mpi_prs.inputs.formats.delimited.survey import OddValue, SampleFindings, choose, sample
 from mpi_prs.inputs.formats.delimited.text import (
@@ -40,7 +41,6 @@ from mpi_prs.inputs.formats.format import (
     record_too_long,
 )
 from mpi_prs.inputs.formats.inference import Mixture, type_of
-from mpi_prs.inputs.formats.lines import COMPRESSED, compression_of
 from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.text_columns import MISSING, NumberStyle
 from mpi_prs.inputs.formats.told import Doubt, Told, told_columns
@@ -77,8 +77,8 @@ class Delimited:
     - A line with nothing but blanks before its comment is none.
 
     Files are cut at line breaks by the readers, so that splitting reads nothing but the header. With
-    ``support_multi_line`` each file is read once to find the ends of its records, as a stream. A ``.gz``, ``.bz2`` or
-    ``.zst`` file is one mini-batch.
+    ``support_multi_line`` each file is read once to find the ends of its records, as a stream. A compressed file (see
+    :mod:`~mpi_prs.inputs.formats.compression`) is one mini-batch.
 
     Attributes:
         separator: between values; one ASCII character.

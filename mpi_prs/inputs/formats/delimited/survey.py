@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpi_prs.inputs.formats.compression import compression_of, decompressed
 from mpi_prs.inputs.formats.delimited.reading import field_counts, texts_of
 from mpi_prs.inputs.formats.delimited.text import (
     Dialect,
@@ -31,7 +32,6 @@ from mpi_prs.inputs.formats.delimited.text import (
 )
 from mpi_prs.inputs.formats.format import DamagedFile, Files, length_of, reading
 from mpi_prs.inputs.formats.inference import Mixture, look
-from mpi_prs.inputs.formats.lines import compression_of, decompressed
 from mpi_prs.inputs.formats.text_columns import NumberStyle
 
 SAMPLE_BYTES = 2**23

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.formats.compression import compression_of, decompressed
 from mpi_prs.inputs.formats.foreign import check_is_text
 from mpi_prs.inputs.formats.format import Files, reading, record_too_long
-from mpi_prs.inputs.formats.lines import compression_of, decompressed
 
 # Encodings
 

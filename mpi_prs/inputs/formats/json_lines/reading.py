@@ -12,6 +12,7 @@ import pyarrow.json as pj
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
+from mpi_prs.inputs.formats.compression import COMPRESSED, compression_of, decompressed
 from mpi_prs.inputs.formats.foreign import check_is_text
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
@@ -42,11 +43,8 @@ from mpi_prs.inputs.formats.json_lines.types import (
     undated,
 )
 from mpi_prs.inputs.formats.lines import (
-    COMPRESSED,
     Lines,
     SampleLines,
-    compression_of,
-    decompressed,
     line_number,
     lines_of,
     sample,
@@ -76,7 +74,7 @@ class JsonLines:
 
     Misfits, keys that the sample lacks among them (unless columns are selected), are bad records; so are whole numbers
     beyond 64 bits, unless their column is to be ``string`` or ``float64``, and what is nested more than 64 deep. A
-    ``.gz``, ``.bz2`` or ``.zst`` file is one mini-batch.
+    compressed file (see :mod:`~mpi_prs.inputs.formats.compression`) is one mini-batch.
 
     Attributes:
         columns: to select, in this order; default: all of the sample, in the order in which they are met.
