@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -57,6 +58,23 @@ TIERS = {
 """What a test needs besides Python → the fixtures that bring it. ``long`` is set by hand,."""
 
 
+gc.disable()  # until all tests are there: what is imported and collected stays
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From here on garbage is looked for among what the tests make, and not in the thousands of tests each time."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Those who run tests with a cluster alone do not import the others: a file that has one names Slurm."""
+    if config.option.markexpr == "slurm" and collection_path.suffix == ".py":
+        return True if "slurm" not in collection_path.read_text() else None
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each test gets its tier by what it starts; what takes minutes begins.
 
@@ -70,6 +88,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(isinstance(value, str) and value == "blob" for value in given):  # a fixture that asks for it by name
             fixtures.add("azurite")
         tiers = [tier for tier, needs in TIERS.items() if needs & fixtures or item.get_closest_marker(tier)]
+        if "slurm" in tiers:
+            assert "slurm" in item.path.read_text(), f"-m slurm would leave out {item.path}: see pytest_ignore_collect"
         for tier in tiers or ([] if item.get_closest_marker("long") else ["quick"]):
             item.add_marker(tier)
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -9,17 +9,16 @@ import csv
 import fcntl
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from tests.support.jobs import REPOSITORY, Mpi
 
@@ -46,6 +45,8 @@ def labels(build: Path) -> dict[str, int]:
 
 
 def test_the_pictures_are_the_held_out_digits_with_their_labels(build: Path, labels: dict[str, int]) -> None:
+    from sklearn.datasets import load_digits  # takes a second, which all would pay for whenever tests are collected
+
     digits = load_digits()
     paths = sorted(build.glob("data/**/*"))
     pictures = [path for path in paths if path.is_file()]
@@ -72,61 +73,52 @@ def test_preparing_again_finds_everything_there_and_touches_nothing(build: Path)
     assert times_and_contents(build) == before
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [
-        pytest.param("models/mnist-tf.model.index", lambda path: path.write_bytes(b"torn"), id="a torn model"),
-        pytest.param("labels.csv", Path.unlink, id="no labels"),
-    ],
-)
-def test_preparing_again_mends_what_is_torn_or_missing(
-    build: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]
-) -> None:
+def test_preparing_again_mends_what_is_torn_or_missing(build: Path, tmp_path: Path) -> None:
+    is_prepared = runpy.run_path(str(DIGITS / "prepare.py"))["is_prepared"]
     mended = tmp_path / "digits"
     shutil.copytree(build, mended)
-    damage(mended / file)
+    assert is_prepared(mended)
+    (mended / "labels.csv").unlink()
+    assert not is_prepared(mended)
+    shutil.copy(build / "labels.csv", mended)
+    (mended / "models" / "mnist-tf.model.index").write_bytes(b"torn")
+    assert not is_prepared(mended)
+    (mended / "labels.csv").unlink()
 
     assert "training" in python(DIGITS / "prepare.py", "--build", mended).stdout
 
-    assert "everything is there already" in python(DIGITS / "prepare.py", "--build", mended).stdout
+    assert is_prepared(mended)
     assert set(times_and_contents(mended)) == set(times_and_contents(build))
     assert (mended / "labels.csv").read_bytes() == (build / "labels.csv").read_bytes()
 
 
-def test_the_checkpoint_has_the_tensors_that_existing_scripts_ask_for(build: Path) -> None:
-    look = """
-import json, sys
-import tensorflow.compat.v1 as tf
-
-tf.disable_eager_execution()
-tf.train.import_meta_graph(sys.argv[1])
-names = ["network/X:0", "network/output/MatMul:0"]
-tensors = [tf.get_default_graph().get_tensor_by_name(name) for name in names]
-print(json.dumps([[tensor.op.type, tensor.dtype.name, tensor.shape.as_list()] for tensor in tensors]))
-"""
-    answer = python("-c", look, build / "models" / "mnist-tf.model.meta")
-    assert json.loads(answer.stdout) == [["Placeholder", "float32", [None, 784]], ["MatMul", "float32", [None, 10]]]
-
-
-@pytest.mark.parametrize("model", ["absolute", "relative to the script"])
-def test_the_entry_script_names_95_of_100_digits_right(
-    build: Path, labels: dict[str, int], tmp_path: Path, model: str
+def test_the_entry_script_names_95_of_100_digits_right_by_tensors_that_existing_scripts_ask_for(
+    build: Path, labels: dict[str, int], tmp_path: Path
 ) -> None:
+    """With a folder relative to the script; the whole job below has it absolute. One process, for one TensorFlow."""
     folder = build / "models"
     classify = """
 import json, sys
 sys.path.insert(0, sys.argv.pop(1))
 paths = json.loads(sys.argv.pop(1))
+checkpoint = sys.argv.pop(1)
 import digit_identification as script
+import tensorflow.compat.v1 as tf
 
 script.init()
 print(json.dumps([script.run(paths[start : start + 5]) for start in range(0, len(paths), 5)]))
+
+with tf.Graph().as_default() as graph:
+    tf.train.import_meta_graph(checkpoint)
+    tensors = [graph.get_tensor_by_name(name) for name in ("network/X:0", "network/output/MatMul:0")]
+print(json.dumps([[tensor.op.type, tensor.dtype.name, tensor.shape.as_list()] for tensor in tensors]))
 """
     paths = [str(path) for path in sorted(build.glob("data/**/*.png"))]
-    argument = folder if model == "absolute" else os.path.relpath(folder, DIGITS)
-    answer = python("-c", classify, DIGITS, json.dumps(paths), "--model", argument, "--of-no-concern", cwd=tmp_path)
+    given = [json.dumps(paths), folder / "mnist-tf.model.meta", "--model", os.path.relpath(folder, DIGITS)]
+    answer = python("-c", classify, DIGITS, *given, "--of-no-concern", cwd=tmp_path)
 
-    mini_batches = json.loads(answer.stdout)
+    mini_batches, tensors = map(json.loads, answer.stdout.splitlines())
+    assert tensors == [["Placeholder", "float32", [None, 784]], ["MatMul", "float32", [None, 10]]]
     assert [len(rows) for rows in mini_batches] == [5] * 159 + [2]
     rows = [row for mini_batch in mini_batches for row in mini_batch]
     assert [row.split(": ")[0] for row in rows] == [Path(path).name for path in paths]
@@ -170,28 +162,28 @@ def test_the_accuracy_check_says_which_file_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    ("config", "inputs"),
+    ("config", "inputs", "ranks"),
     [
-        ("configs/digits.yaml", "inputs.0.files={build}/data/**/*.png"),
-        ("configs/digits_hdf5.yaml", "inputs.0.table={build}/digits.h5"),
+        ("configs/digits.yaml", "inputs.0.files={build}/data/**/*.png", 3),
+        ("configs/digits_hdf5.yaml", "inputs.0.table={build}/digits.h5", 2),
     ],
 )
 def test_the_whole_job_under_mpi_has_one_row_a_picture(
-    build: Path, labels: dict[str, int], mpich: Mpi, tmp_path: Path, config: str, inputs: str
+    build: Path, labels: dict[str, int], mpich: Mpi, tmp_path: Path, config: str, inputs: str, ranks: int
 ) -> None:
     output = tmp_path / "output"
-    run_config(mpich, config, output, inputs.format(build=build), f"arguments=[--model, {build}/models]")
+    run_config(mpich, ranks, config, output, inputs.format(build=build), f"arguments=[--model, {build}/models]")
 
     rows = (output / "mnist_outputs.txt").read_text().splitlines()
     assert Counter(row.split(": ")[0] for row in rows) == dict.fromkeys(labels, 1)
     python(DIGITS / "accuracy.py", output / "mnist_outputs.txt", "--labels", build / "labels.csv")
 
 
-def run_config(mpi: Mpi, config: str, output: Path, *settings: str) -> None:
-    """Run a config of the repository on four ranks, with other settings and another output."""
+def run_config(mpi: Mpi, ranks: int, config: str, output: Path, *settings: str) -> None:
+    """Run a config of the repository, with other settings and another output."""
     changes = [word for setting in settings for word in ("--set", setting)]
     job = subprocess.run(
-        [*mpi.command(4), "run", config, "--output", str(output), *changes],
+        [*mpi.command(ranks), "run", config, "--output", str(output), *changes],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -25,7 +25,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tests.support.azurite import Azurite
-from tests.support.jobs import REPOSITORY, Job, Mpi, done_so_far, master_pid, parent_of, pids_of, wait_until
+from tests.support.jobs import (
+    REPOSITORY,
+    Job,
+    Mpi,
+    done_so_far,
+    master_pid,
+    parent_of,
+    pids_of,
+    wait_for_progress,
+)
 
 NewJob = Callable[..., Job]
 
@@ -268,7 +277,7 @@ class Campaign:
         """Wait for the moment, then stop and kill; returns what was done."""
         if fault.moment != "start":
             goal = MINI_BATCHES if fault.moment == "end" else fault.beyond
-            wait_until(lambda: process.poll() is not None or done_so_far(job) >= goal, ENDS_WITHIN, pause=0.02)
+            wait_for_progress(job, process, goal - 1, ENDS_WITHIN)
         time.sleep(fault.delay)
         if process.poll() is not None:
             return []

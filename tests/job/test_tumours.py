@@ -26,7 +26,7 @@ def test_the_whole_job_under_mpi_gives_a_typed_table_with_each_tumour_once(
 ) -> None:
     output = tmp_path / "output"
     settings = [f"inputs.0.table={build}/data/*.csv", f"side_inputs.model={build}/model.joblib"]
-    run_config(mpich, "configs/tumours.yaml", output, *settings)
+    run_config(mpich, 3, "configs/tumours.yaml", output, *settings)
 
     found = pd.read_parquet(output / "tumours.parquet")
     truth = pd.read_csv(build / "truth.csv")

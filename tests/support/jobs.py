@@ -187,9 +187,17 @@ def done_so_far(job: Job) -> int:
     return len(job.ledger().done) if job.directory.journal.exists() else 0
 
 
-def wait_for_progress(job: Job, process: subprocess.Popen[str], beyond: int) -> None:
-    """Until more than so many mini-batches are on record, or the job has ended."""
-    wait_until(lambda: process.poll() is not None or done_so_far(job) > beyond, say=lambda: str(done_so_far(job)))
+def wait_for_progress(job: Job, process: subprocess.Popen[str], beyond: int, within: float = 30) -> None:
+    """Until more than so many mini-batches are on record, or the job has ended: reads a journal when it has grown."""
+    read = -1
+
+    def is_beyond() -> bool:
+        nonlocal read
+        size = job.directory.journal.stat().st_size if job.directory.journal.exists() else 0
+        grown, read = size != read, size
+        return grown and done_so_far(job) > beyond
+
+    wait_until(lambda: process.poll() is not None or is_beyond(), within, lambda: str(done_so_far(job)))
 
 
 def master_pid(job: Job) -> int:
