@@ -135,6 +135,10 @@ class RunDirectory:
         """Text: the summary of the latest start."""
         return self.logs / "job_result.txt"
 
+    def earlier_job_result(self, start: int) -> Path:
+        """The summary of an earlier start, which the next one puts aside; the first is 1."""
+        return self.logs / f"job_result.{start}.txt"
+
     @property
     def processed_mini_batches(self) -> Path:
         """CSV: one line for each finished mini-batch."""

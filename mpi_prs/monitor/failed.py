@@ -269,15 +269,13 @@ class _Groups(_WhatFailed):
         _group(self._short, reason).add(what.mini_batch, what.items - what.returned, reason, "", "")
 
     def failed(self, event: dict[str, Any]) -> None:
-        number, first_line = event["mini_batch"], event["message"].partition("\n")[0]
-        reason = f"{event['kind']}: {first_line[:_LONGEST]}"
+        number, reason = event["mini_batch"], f"{event['kind']}: {_first_line(event['message'])}"
         traceback, log = event.get("traceback", ""), event.get("log", "")
         _group(self._failed, reason).add(number, self._manifest.items_of(number), reason, traceback, log)
 
     def lost(self, lost: LostItems) -> None:
         failure = lost.failure
-        first_line = failure["message"].partition("\n")[0]
-        reason = f"{failure['kind']}: {first_line[:_LONGEST]}"
+        reason = f"{failure['kind']}: {_first_line(failure['message'])}"
         _group(self._failed, reason).add(
             lost.mini_batch, len(lost.at), reason, failure["traceback"], failure["log"], lost.at
         )
@@ -287,6 +285,11 @@ class _Groups(_WhatFailed):
 
     def largest_first(self) -> list[_Group]:
         return sorted([*self._failed.values(), *self._short.values()], key=lambda group: -group.items)
+
+
+def _first_line(message: str) -> str:
+    line = message.partition("\n")[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST].rpartition(' ')[0] or line[:_LONGEST]} …"
 
 
 def _group(groups: dict[str, _Group], reason: str) -> _Group:
@@ -322,6 +325,8 @@ def generalised(message: str) -> str:
 
 def _described(group: _Group, manifest: Manifest) -> Iterator[str]:
     yield printable(group.general if group.varies else group.reason)
+    if group.varies and not group.traceback:
+        yield f"  such as: {printable(group.reason)}"
     yield f"  {many(group.items, 'item')} of {many(group.failures, 'mini-batch')}"
     if group.traceback:
         yield "  an example:"

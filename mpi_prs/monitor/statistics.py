@@ -83,6 +83,9 @@ class Statistics:
         ended: attempts that were ended, because another one of the same mini-batch was done first.
         ended_seconds: how long these had run, for nothing.
         parts: calls of ``run()`` with a part of a mini-batch, done and failed.
+        short: mini-batches, and parts, of which ``run()`` returned fewer rows than it got items.
+        short_example: of the first of these: its number, the rows that came, and its items.
+        rows_above: rows that ``run()`` returned beyond one an item.
         retried: failed attempts that were followed by another one.
         failures: attempts that failed, by kind (see :class:`mpi_prs.wire.failure.FailureKind`).
         total: all finished mini-batches, and parts of some.
@@ -103,6 +106,9 @@ class Statistics:
     ended: int = 0
     ended_seconds: float = 0.0
     parts: int = 0
+    short: int = 0
+    short_example: tuple[int, int, int] | None = None
+    rows_above: int = 0
     retried: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     total: Work = field(default_factory=Work)
@@ -161,6 +167,11 @@ class StatisticsReader:
         runs, overheads = records["run"].astype(np.float64), records["overhead"].astype(np.float64)
         items = np.minimum(records["items"], records["returned"]).astype(np.int64)
         self._missing += int(records["items"].sum(dtype=np.int64) - items.sum())
+        statistics.rows_above += int(records["returned"].sum(dtype=np.int64) - items.sum())
+        if len(short := records[records["returned"] < records["items"]]):
+            statistics.short += len(short)
+            if statistics.short_example is None:
+                statistics.short_example = tuple(short[0][["mini_batch", "returned", "items"]].tolist())
         self._runs += records["run"].tobytes()
         amounts = (len(records), int(items.sum()), float(runs.sum()), float(overheads.sum()))
         statistics.total.add(*amounts)

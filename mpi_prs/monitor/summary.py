@@ -52,6 +52,9 @@ class Summary:
             ),
             ("in parts", self._in_parts()),
             ("copies", self._copies()),
+            ("too few rows", self._too_few_rows()),
+            ("more rows", f"{count(statistics.rows_above)} more than items" if statistics.rows_above else ""),
+            ("this start", self._this_start()),
             ("wall time", self._wall_time()),
             ("processes", self._processes()),
             ("throughput", rate(self.items_per_second) if self.items_per_second else ""),
@@ -74,9 +77,27 @@ class Summary:
         text = duration(self.conditions.wall_seconds)
         if self.conditions.init_seconds:
             text += f", the first init() done after {duration(self.conditions.init_seconds)}"
-        if len(self.statistics.starts) > 1:
-            text += f"; {len(self.statistics.starts)} starts"
+        earlier = self.statistics.starts[:-1]
+        if earlier:
+            seconds = sum(start.elapsed for start in earlier) + self.conditions.wall_seconds
+            text += f"; {duration(seconds)} in all {len(earlier) + 1} starts"
         return text
+
+    def _this_start(self) -> str:
+        """What the time, the throughput and the advice are about, where the counts are of all starts."""
+        if len(self.statistics.starts) < 2:
+            return ""
+        work = self.statistics.latest.work
+        return f"{many(work.items, 'item')} ok in {many(work.mini_batches, 'mini-batch')}"
+
+    def _too_few_rows(self) -> str:
+        if self.statistics.short_example is None:
+            return ""
+        number, returned, items = self.statistics.short_example
+        return (
+            f"run() returned {many(returned, 'row')} for {many(items, 'item')} in mini-batch {number}, and too few in "
+            f"{many(self.statistics.short, 'mini-batch')} in all: mpi-prs failed {self.directory.output}"
+        )
 
     def _processes(self) -> str:
         if self.busy is None:
@@ -107,7 +128,9 @@ class Summary:
 
     def _slowest_node(self) -> str:
         found = self.slowest_node
-        return f"{found.name}: run() takes {duration(found.mean_run)}, {found.ratio:.2g} × the others" if found else ""
+        if found is None or f"{found.ratio:.2g}" == "1":
+            return ""
+        return f"{found.name}: run() takes {duration(found.mean_run)}, {found.ratio:.2g} × the others"
 
     def _output(self) -> str:
         if self.output is None:

@@ -138,6 +138,10 @@ def test_limit_runs_the_first_mini_batches_and_the_next_start_the_rest(new_job: 
     assert "limit reached: 7 mini-batches are left" in done.stdout
     done = job.local()
     assert done.returncode == 0, done.stdout
+    first, second = job.directory.earlier_job_result(1).read_text(), job.directory.job_result.read_text()
+    assert "limit reached" in first
+    assert "28 items ok in 7 mini-batches" in second
+    assert "in all 2 starts" in second
     assert "3 of 10 mini-batches are done" in done.stdout
     assert_every_row_once(job)
 

@@ -160,7 +160,6 @@ def test_the_summary_of_a_good_run(tmp_path: Path) -> None:
         "  processes     8, busy 90 % of the time",
         "  throughput    80 items/s",
         "  run()         p50 900 ms, p95 900 ms, longest 900 ms",
-        "  slowest node  n1: run() takes 900 ms, 1 × the others",
         f"  output        {tmp_path}/rows.txt (12 kB)",
         f"  logs          {tmp_path}/_run/logs",
     ]
@@ -168,14 +167,16 @@ def test_the_summary_of_a_good_run(tmp_path: Path) -> None:
 
 def test_the_summary_of_a_run_that_was_stopped_shows_the_growing_output_and_what_failed(tmp_path: Path) -> None:
     (tmp_path / "rows.txt.part").write_bytes(b"x")
-    known = statistics(starts=[Start(), Start()], items_failed=13, failed=2, retried=5, lost_workers=1)
+    starts = [Start(first=1000.0, last=1050.0), Start()]
+    known = statistics(starts=starts, items_failed=13, failed=2, retried=5, lost_workers=1)
     found = summary(known, RunDirectory(tmp_path), phase="drained", reason="stopped by a signal", exit_code=75)
     text = found.text()
     assert text.startswith("stopped early: stopped by a signal (exit code 75)\n")
     for line in (
         "items         8 000 ok, 13 failed",
         "mini-batches  800 ok, 2 failed, 5 retried",
-        "; 2 starts\n",
+        "this start    0 items ok in 0 mini-batches\n",
+        "; 2 min 30 s in all 2 starts\n",
         "lost workers  1\n",
         f"{tmp_path}/rows.txt.part (1 byte)",
         f"failed items  {tmp_path}/_run/failed_items.jsonl",
@@ -193,6 +194,18 @@ def test_the_summary_names_sick_nodes_and_counts_what_failed_on_two(tmp_path: Pa
         "advice        leave out what was benched (--exclude=n1,n2 for",
     ):
         assert line in text
+
+
+def test_the_summary_says_where_rows_and_items_differ_in_number(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "journal")
+    writer.start({1: "n1"})
+    writer.finish(1, record(0), record(1, items=5, returned=1), record(2, items=2, returned=9))
+    text = summary(read_statistics(writer.path, lambda _: 5), RunDirectory(tmp_path)).text()
+    assert "more rows     7 more than items\n" in text
+    assert (
+        f"too few rows  run() returned 1 row for 5 items in mini-batch 1, and too few in 1 mini-batch in all: "
+        f"mpi-prs failed {tmp_path}\n"
+    ) in text
 
 
 def test_a_job_that_went_through_everything_and_got_nothing_has_failed(tmp_path: Path) -> None:

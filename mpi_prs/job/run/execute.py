@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from mpi_prs.child.rows.row_format import encoding, form_of
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
-from mpi_prs.core.files import empty_folder, replacing
+from mpi_prs.core.files import empty_folder, move, replacing
 from mpi_prs.core.secrecy import scrub
 from mpi_prs.core.units import many_are
 from mpi_prs.engine.log_file import log_file
@@ -369,6 +369,8 @@ def _report(config: JobConfig, run: OpenRun, master: Master, outcome: Outcome) -
         directory=directory,
         output_file=config.append_row_file_name if config.output_action == "append_row" else None,
     )
+    with contextlib.suppress(OSError):  # those of earlier starts are kept
+        move(directory.job_result, directory.earlier_job_result(len(statistics.starts) - 1))
     with contextlib.suppress(OSError), replacing(directory.job_result) as file:
         file.write((summary.text() + "\n").encode("utf-8", "backslashreplace"))
     return summary
