@@ -60,6 +60,8 @@ def _is_unfit(values: Any) -> bool:
         return _is_unfit(values.dictionary_decode())
     if pa.types.is_struct(type):
         return any(map(_is_unfit, values.flatten()))
+    if pa.types.is_map(type):
+        return _is_unfit(values.cast(pa.list_(type.field(0).type)))
     if type.num_fields:
         return bool(hasattr(values, "flatten") and _is_unfit(values.flatten()))
     if pa.types.is_date(type):

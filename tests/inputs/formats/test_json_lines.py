@@ -348,6 +348,7 @@ BAD = [
     ('{"n": 1, "s": "\udcff"}', "byte 16 is not UTF-8"),
     ('{"n": 1, "\udcff": "x"}', "byte 11 is not UTF-8"),
     ('{"n": 1, "s": "x", "\\ud800": 1}', "half of a surrogate pair"),
+    ('{"n": 1, "o": {"x\\u0000": 1}}', "its key .* has the character NUL"),
     ("[" * 100_000, "nested too deep"),
     ('{"n": ' * 20_000 + "1" + "}" * 20_000, "nested too deep"),
 ]

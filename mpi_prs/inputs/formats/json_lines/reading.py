@@ -28,6 +28,7 @@ from mpi_prs.inputs.formats.format import (
 )
 from mpi_prs.inputs.formats.json_lines.types import (
     MAX_DEPTH,
+    NUL,
     Checker,
     Misfit,
     Place,
@@ -37,6 +38,7 @@ from mpi_prs.inputs.formats.json_lines.types import (
     long_integers,
     may_hide_integers,
     parsed,
+    readable,
     records_in,
     shown,
     type_of,
@@ -118,7 +120,7 @@ class JsonLines:
             )
         read, final = [], []
         for name in names if pieces else ():
-            there = found.types.get(name, pa.null())
+            there = readable(found.types.get(name, pa.null()))
             type = there if name not in chosen else chosen[name].type
             if name in chosen:
                 there = _to_read(there, type)
@@ -178,6 +180,8 @@ def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
         return
     most = None
     try:
+        if NUL in data:
+            raise pa.ArrowInvalid("it may be in a key")
         table = _read(data, None, "infer")
         types = {each.name: undated(each.type) for each in table.schema}
         columns = dict(zip(table.column_names, table.columns, strict=True))
@@ -245,9 +249,11 @@ class JsonLinesReader:
             self.close()  # the next try opens it anew
             raise
         try:
-            return Batch(self._table(lines.data, self._schema, self._unexpected))
+            if NUL not in lines.data:  # it may be in a key
+                return Batch(self._table(lines.data, self._schema, self._unexpected))
         except _FAILURES:
-            return self._carefully(part, lines)
+            pass
+        return self._carefully(part, lines)
 
     def close(self) -> None:
         """Close the file."""

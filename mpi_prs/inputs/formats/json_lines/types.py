@@ -27,6 +27,8 @@ MAX_DEPTH = 64
 """Objects and lists within each other, the record itself among them; Arrow cannot hand on more."""
 _CRASHES = 1000
 """So deep nesting Arrow still reads; twenty times deeper it crashes."""
+NUL = b"\\u0000"
+"""As JSON has it."""
 _SHOWN = 80
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
@@ -97,6 +99,15 @@ def undated(type: Any) -> Any:
         return pa.list_(undated(type.value_type))
     if pa.types.is_struct(type):
         return pa.struct([pa.field(each.name, undated(each.type)) for each in type])
+    return type
+
+
+def readable(type: Any) -> Any:
+    """The type with lists of text for lists in which the sample has no value: Arrow miscounts the nulls of these."""
+    if pa.types.is_list(type):
+        return pa.list_(pa.string() if pa.types.is_null(type.value_type) else readable(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([pa.field(each.name, readable(each.type)) for each in type])
     return type
 
 
@@ -445,7 +456,18 @@ def parsed(line: bytes) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise Misfit(None, "it has half of a surrogate pair, which is no character") from None
+        if NUL in line and (key := _key_with_nul(value)) is not None:
+            raise Misfit(None, f"its key {shown(key)} has the character NUL, behind which Arrow would cut it off")
     return value
+
+
+def _key_with_nul(value: Any) -> str | None:
+    if isinstance(value, list):
+        return next((key for each in value if (key := _key_with_nul(each)) is not None), None)
+    if not isinstance(value, dict):
+        return None
+    found = next((key for key in value if "\0" in key), None)
+    return found if found is not None else _key_with_nul(list(value.values()))
 
 
 def depth_of(line: bytes) -> int:
