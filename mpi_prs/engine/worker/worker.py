@@ -475,7 +475,8 @@ class Worker:
         at_once = max(process.at_once for process in ready)
         most = int(self._settings.window / 2 / self._outbox.mean_run * at_once) if self._outbox.mean_run else 1
         most = max(1, min(_FRAME_MINI_BATCHES, most, supply.queued // len(ready)))
-        waiting = max(most, self._process_settings.loaders_ahead if self._process_settings.loaders else 0)
+        loads_ahead = self._process_settings.loaders_ahead if self._process_settings.loaders else 0
+        waiting = max(most, loads_ahead, at_once if at_once > 1 else 0)  # of several at once many may end together
         while supply.queued:
             process = min(ready, key=lambda process: (process.outstanding_count, process.trust.in_doubt))
             if process.outstanding_count >= process.at_once + waiting:
