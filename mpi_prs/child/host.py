@@ -138,7 +138,9 @@ class Host:
             if settings.tables:
                 import_table_libraries()
             prepare_to_encode(self._row_form)
-            script = import_script(settings.entry_script, loads=settings.loaders > 0)
+            script = import_script(
+                settings.entry_script, loads=settings.loaders > 0, at_once=settings.mini_batches_in_flight
+            )
             complete(script.init())
         except BaseException as error:
             self.end_if_forked(error)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_prs.child.shims.finder import resolve
+
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STEPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "in_flight.py")
 
@@ -54,12 +56,13 @@ def prepare_interpreter(path: str, source_directory: str, arguments: Sequence[st
     sys.path[0:1] = [folder] if source_directory in ("", folder) else [folder, source_directory]
 
 
-def import_script(path: str, *, loads: bool = False) -> ScriptFunctions:
+def import_script(path: str, *, loads: bool = False, at_once: int = 1) -> ScriptFunctions:
     """Run the script's top level, as an import does (``__name__`` is the file's name, not ``__main__``).
 
     Args:
         path: of the script.
         loads: whether ``load`` is wanted as well.
+        at_once: mini-batches that may be in flight at once.
 
     Raises:
         NoRunFunction: it has no callable ``run``.
@@ -76,6 +79,8 @@ def import_script(path: str, *, loads: bool = False) -> ScriptFunctions:
     sys.modules[name] = module
     _names[:] = [name]
     spec.loader.exec_module(module)
+    if _is_streaming(sys.argv):
+        return _streaming(module, path, loads=loads, at_once=at_once)
     run = getattr(module, "run", None)
     if not callable(run):
         raise NoRunFunction(f"{path} has no function run(mini_batch); define it at the top level of the script")
@@ -87,6 +92,33 @@ def import_script(path: str, *, loads: bool = False) -> ScriptFunctions:
         is_async=_is_async(run),
         load=_load_of(module, path) if loads else None,
     )
+
+
+def _is_streaming(arguments: Sequence[str]) -> bool:
+    """Whether Azure's preview protocol is asked for."""
+    words = " ".join(arguments[1:]).replace("=", " ").split()
+    return any(
+        word == "--amlbi_async_mode" and words[place + 1].lower() == "true" for place, word in enumerate(words[:-1])
+    )
+
+
+def _streaming(module: types.ModuleType, path: str, *, loads: bool, at_once: int) -> ScriptFunctions:
+    functions = {name: getattr(module, name, None) for name in (*_MUST_STREAM, *_MAY_STREAM)}
+    missing = [f"{name}()" for name in _MUST_STREAM if not callable(functions[name])]
+    if missing:
+        raise NoRunFunction(
+            f"{path} has no {' and no '.join(missing)}, which --amlbi_async_mode True in its arguments asks for; "
+            "define them at the top level of the script, or leave that argument out"
+        )
+    shutdown = getattr(module, "shutdown", None) or _nothing
+    # Not for the many scripts that are not: it imports asyncio
+    enqueued = resolve("mpi_prs.child.enqueue:Enqueued")(*functions.values(), shutdown, at_once)
+    init, load = getattr(module, "init", None) or _nothing, _load_of(module, path) if loads else None
+    return ScriptFunctions(init, enqueued.run, enqueued.shutdown, takes_context=True, is_async=True, load=load)
+
+
+_MUST_STREAM = ("enqueue", "get_finished_batch_result")
+_MAY_STREAM = ("get_processing_batch_number", "check_all_tasks_processed")
 
 
 def _load_of(module: types.ModuleType, path: str) -> Callable[[str], Any]:

@@ -204,6 +204,7 @@ BY_NAME = {
     "mpi_prs.child.shims.names": "the table of these names",
     "mpi_prs.child.shims.preparation": "tensorflow 1, for scripts that are written for it",
     "mpi_prs.child.host": "asyncio, for scripts with an async run",
+    "mpi_prs.child.script": "asyncio, for Azure's streaming scripts",
     "mpi_prs.child.rows.encoding": "pyarrow, for typed rows alone",
     "mpi_prs.engine.worker.supply": "what reads tables, on ranks that read any",
     "mpi_prs.engine.worker.worker": "side inputs, on ranks that have any",
