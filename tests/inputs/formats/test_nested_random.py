@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from mpi_prs.inputs.formats.format import BatchSize, TableFormat
 from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+from mpi_prs.inputs.formats.missing import refuse_nulls
 from mpi_prs.inputs.formats.parquet.reading import Parquet
-from mpi_prs.inputs.loading import refuse_nulls, refuse_unfit
+from mpi_prs.inputs.formats.unfit import refuse_unfit
 from tests.support.tables import STORE, at_the_user, parts_of
 
 EXAMPLES = int(os.environ.get("MPI_PRS_TEST_EXAMPLES", "60"))

@@ -341,6 +341,7 @@ def test_encrypted_columns_are_refused_by_name_before_anything_is_read(tmp_path:
         (pa.array([0, None, -719162, -719163], pa.date32()), "0000-12-31"),
         (pa.array([0, 0, 86_399_999, 86_400_000 * 3_000_000], pa.date64()), "10183-09-21"),
         (pa.array([[0], None, [], [-800_000, 0]], pa.list_(pa.date32())), ""),
+        (pa.array([[("a", 0)], None, [], [("b", -800_000)]], pa.map_(pa.string(), pa.date32())), ""),
         (pa.array([{"t": 1000}, None, {"t": None}, {"t": 1}], pa.struct([("t", pa.time64("ns"))])), ""),
     ],
 )
