@@ -176,7 +176,7 @@ class Campaign:
             if not wrong and self._is_complete(job, kind, nothing_failed=reopened):
                 wrong = self._judge(job, kind, without_broken=not reopened)
                 if not wrong and kind.form == "fails at first" and not reopened:
-                    (Path(job.environment["FACTS"]) / "broken").unlink()
+                    (_own(job) / "facts" / "broken").unlink()
                     reopened = True
                     yield ""
                     continue
@@ -197,14 +197,15 @@ class Campaign:
         job = self._new_job(
             SCRIPT, MINI_BATCHES, mini_batch_size=1, append_row_file_name=kind.output, run_max_try=6, **settings
         )
+        own = _own(job)
         for folder in ("facts", "scratch", "dies"):
-            (job.folder / folder).mkdir()
-        (job.folder / "facts" / "broken").touch()
-        (job.folder / "dies" / "sitecustomize.py").write_text(DIES)
+            (own / folder).mkdir(parents=True)
+        (own / "facts" / "broken").touch()
+        (own / "dies" / "sitecustomize.py").write_text(DIES)
         job.environment.update(
-            FACTS=str(job.folder / "facts"),
+            FACTS=str(own / "facts"),
             FORM=kind.form,
-            TMPDIR=str(job.folder / "scratch"),
+            TMPDIR=str(own / "scratch"),
             AZURE_STORAGE_CONNECTION_STRING=self._store.connection_string(),
             DAEMON=f"1000.{int(job.mark, 16)}",
             MPI_PRS_START_TIMEOUT="45",
@@ -215,13 +216,13 @@ class Campaign:
     def _round(self, job: Job, kind: Kind, fault: Fault | None, arguments: tuple[str, ...]) -> str:
         """Start the job, do it harm, wait for its end; returns what is wrong."""
         had_work = done_so_far(job) < MINI_BATCHES
-        scratch, inits = job.folder / "scratch", job.folder / "facts" / "inits"
+        scratch, inits = _own(job) / "scratch", _own(job) / "facts" / "inits"
         old = set(scratch.glob("mpi_prs-worker*"))
         for left in old:
             os.utime(left, (0, 0))  # old enough for the next start that has workers
         inits.write_text("")
         stepwise = fault is not None and fault.moment == "step of the end"
-        job.environment["PYTHONPATH"] = f"{job.folder / 'dies'}:{REPOSITORY}"
+        job.environment["PYTHONPATH"] = f"{_own(job) / 'dies'}:{REPOSITORY}"
         job.environment.pop("DIES_AT", None)
         if stepwise:
             job.environment["DIES_AT"] = str(self._chance.randrange(70))
@@ -327,6 +328,11 @@ class Campaign:
         left = [path for path in job.directory.output.iterdir() if path.name not in ("_run", kind.output)]
         left += list(job.directory.spill.glob("*"))
         return f"left: {left}" if left else ""
+
+
+def _own(job: Job) -> Path:
+    """What is ours of a job, apart from its source directory, which must stay as it is."""
+    return job.folder.with_name(f"{job.folder.name}-own")
 
 
 def _rows(path: Path) -> list[str]:
