@@ -111,7 +111,7 @@ class Host:
         self._row_form = settings.row_form
         self._column_order = None
         if self._row_form is not None and self._row_form["form"] == "text":
-            self._column_order = ColumnOrder(settings.columns, self._row_form, _complain)
+            self._column_order = ColumnOrder(settings.columns, settings.run, self._row_form, _complain)
         self._header_form = self._row_form if self._row_form and self._row_form["header"] else None
         if self._header_form is not None:  # the column names stand once above all rows, not in each mini-batch
             self._row_form = {**self._header_form, "header": False}

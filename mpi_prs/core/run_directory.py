@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.records import read_json
+
 RUN_FOLDER = "_run"
 """The run directory's name in the output folder."""
 
@@ -39,6 +42,13 @@ class RunDirectory:
         for folder in (self.root, self.slurm, self.logs, user, *streams, system, system / "node"):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
                 yield from sorted(Path(entry.path) for entry in entries if entry.is_symlink())
+
+    def run_id(self) -> str:
+        """What names the run, in all of its files; empty where nothing tells."""
+        try:
+            return str(read_json(self.description, "the run").get("id", ""))
+        except (OSError, WorkspaceError):
+            return ""
 
     # What decides what is left to do
 

@@ -135,6 +135,7 @@ class Progress:
             host=socket.gethostname(),
             slurm_job_id=str(job_id) if (job_id := SLURM_JOB_ID.of()) is not None else None,
             exit_code=None,
+            run=directory.run_id(),
         )
         self._store(self._status, now)
         if self._terminal:

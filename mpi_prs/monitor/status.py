@@ -39,6 +39,7 @@ class Status:
         started, updated: ISO 8601, UTC.
         pid, host, slurm_job_id: of the master.
         exit_code: once it has ended.
+        run: names the run.
     """
 
     phase: str
@@ -68,6 +69,7 @@ class Status:
     host: str
     slurm_job_id: str | None
     exit_code: int | None
+    run: str = ""
 
     @property
     def under_way(self) -> bool:
@@ -103,8 +105,11 @@ def write_status(path: Path, status: Status) -> bool:
 
 
 def read_status(path: Path) -> Status | None:
-    """The status, or ``None`` when there is none that can be read."""
-    return read_dataclass(Status, path)
+    """The status, or ``None`` when there is none that can be read, or that of another run."""
+    status = read_dataclass(Status, path)
+    if status is not None and status.run and RunDirectory(path.parent.parent).run_id() not in ("", status.run):
+        return None
+    return status
 
 
 def iso_time(seconds: float) -> str:

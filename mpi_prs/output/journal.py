@@ -17,7 +17,7 @@ A RESULTS frame is written after its rows, so rows that no frame names are cut o
 killed loses nothing by this: what was written is in the kernel. A machine that dies may lose, or fill with zeros, what
 was not synced yet, and not in the order of writing. Therefore each frame carries the CRC of its rows; a ``synced``
 event says up to where everything is on disk, and at the next start the rows after that are read and compared; a
-``damaged`` one, that all of them must be.
+``damaged`` one, that the next start does so with all of them.
 
 A journal of version 1 names no run: it goes on as it is.
 """

@@ -234,8 +234,8 @@ class Replay:
                 self._modified = int(entry.event.get("modified", 0))
                 while self._doubtful and _end_of_rows(self._doubtful[0]) <= synced:
                     self._ledger.take(self._doubtful.popleft())
-            elif entry.event["event"] == "damaged":
-                self._is_damaged = True
+            elif entry.event["event"] in ("damaged", "start"):  # each start has compared them all
+                self._is_damaged = entry.event["event"] == "damaged"
 
     def claimed(self) -> Ledger:
         """What the journal says, whatever has become of the rows."""

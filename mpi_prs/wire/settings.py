@@ -50,6 +50,7 @@ class ProcessSettings:
         logging_level: of the root logger of the script.
         payloads, tables: what the mini-batches are made from, see :class:`~mpi_prs.inputs.manifest.Manifest`.
         columns: the file by which the processes of a run agree on the order of the columns of DataFrames.
+        run: names the run, for that file.
         spill: folder for rows that are too large for a message.
         loaders: threads that call the script's ``load``; 0: none, -1: as many as the process has cores, which the
             worker fills in.
@@ -72,6 +73,7 @@ class ProcessSettings:
     payloads: str
     tables: bool
     columns: str
+    run: str
     spill: str
     loaders: int = 0
     load_tries: int = 1

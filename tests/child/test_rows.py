@@ -294,7 +294,7 @@ def test_columns_in_another_order_are_written_by_name(tmp_path: Path) -> None:
     first = pd.DataFrame({"a": [1], "b": [10]})
     told: list[str] = []
     form = {**PLAIN, "index": True}
-    orders = [ColumnOrder(str(tmp_path / "columns"), form, told.append) for _ in range(2)]
+    orders = [ColumnOrder(str(tmp_path / "columns"), "", form, told.append) for _ in range(2)]
     for order, frame in zip(orders * 2, (first, first[["b", "a"]], first, first[["b", "a"]]), strict=True):
         assert rows_of(order.arranged(frame)) == b"1 10\n"
     other = first.rename(columns={"a": "c"})
@@ -303,7 +303,7 @@ def test_columns_in_another_order_are_written_by_name(tmp_path: Path) -> None:
     assert len(told) == 1
     assert "columns None,c,b; expected None,a,b, those of the first DataFrame" in told[0]
     assert rows_of(orders[0].arranged(first["b"])) == b"10\n"
-    headed = ColumnOrder(str(tmp_path / "columns"), {**form, "header": True}, told.append)
+    headed = ColumnOrder(str(tmp_path / "columns"), "", {**form, "header": True}, told.append)
     assert headed.arranged(first) is first
     named = first.rename_axis("i")
     for wrong in (other, first[["a"]], first[["a", "b", "b"]], named, named[["b", "a"]]):
@@ -315,7 +315,7 @@ def test_columns_in_another_order_are_written_by_name(tmp_path: Path) -> None:
 
 def test_an_index_of_more_levels_is_told_of(tmp_path: Path) -> None:
     told: list[str] = []
-    order = ColumnOrder(str(tmp_path / "columns"), {**PLAIN, "index": True}, told.append)
+    order = ColumnOrder(str(tmp_path / "columns"), "", {**PLAIN, "index": True}, told.append)
     first = pd.DataFrame({"a": [1], "b": [10]})
     deeper = first.set_index(pd.MultiIndex.from_tuples([(1, 2)]))
     for frame in (first, first.rename_axis("i"), deeper, deeper[["b", "a"]]):

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import pandas as pd
 import pytest
 
+from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.core.errors import InputError, JobStopped, OutputError
 from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.job.run.opening import OpenRun, RunOptions, is_complete_already, open_run
@@ -136,6 +138,39 @@ def test_files_of_another_run_are_refused(job: Job, other_files: Path, name: str
         config = job.config()
         with pytest.raises(OutputError, match="another run"):
             is_complete_already(config, RunOptions())
+
+
+COLUMNS = {
+    "of another run": (lambda text: text.replace(b'"run": "', b'"run": "x'), "damaged, or of another run"),
+    "in another order": (lambda text: text.replace(b'"a", "b"', b'"b", "a"'), "damaged, or of another run"),
+    "cut off": (lambda text: text[:-5], "damaged, or of another run"),
+    "no object": (lambda _: b"[]", "damaged, or of another run"),
+    "gone": (None, "is gone, and with it the order of the columns"),
+}
+
+
+@pytest.mark.parametrize("how", COLUMNS)
+def test_columns_in_an_order_that_is_not_that_of_the_rows_before_are_refused(job: Job, how: str) -> None:
+    change, words = COLUMNS[how]
+    with job.open() as run:
+        assert run.output is not None
+        form = {"form": "text", "header": True, "index": False}
+        ColumnOrder(str(run.directory.columns), run.id, form, print).arranged(
+            pd.DataFrame([[1, 2]], columns=["a", "b"])
+        )
+        run.output.append_header(b"a b\n")
+        append(run.output, 1)
+    written = run.directory.columns.read_bytes()
+    if change is None:
+        run.directory.columns.unlink()
+    else:
+        run.directory.columns.write_bytes(change(written))
+    text = job.refusal()
+    assert text.startswith(str(run.directory.columns))
+    assert words in text
+    assert "--overwrite" in text
+    run.directory.columns.write_bytes(written)
+    assert not job.is_complete()
 
 
 def test_a_manifest_with_a_flipped_bit_is_refused(job: Job) -> None:

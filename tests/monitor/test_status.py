@@ -84,6 +84,13 @@ def test_a_status_of_a_wrong_type_is_no_status(run: RunDirectory) -> None:
         assert read_status(run.status) is None
 
 
+def test_a_status_of_another_run_is_no_status(run: RunDirectory) -> None:
+    run.description.write_text('{"id": "this"}')
+    for name, is_ours in {"this": True, "that": False, "": True}.items():
+        write_status(run.status, a_status(run=name))
+        assert (read_status(run.status) is not None) == is_ours
+
+
 def test_a_status_that_cannot_be_written_is_no_error(run: RunDirectory) -> None:
     (run.root / "file").touch()
     assert not write_status(run.root / "file" / "status.json", a_status())

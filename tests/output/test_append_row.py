@@ -467,6 +467,19 @@ def test_a_file_that_was_only_touched_keeps_its_rows(run: Run) -> None:
     assert sorted(run.ledger().done) == [1, 2, 3]
 
 
+def test_a_start_that_has_compared_all_rows_spares_the_next_that(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    half_done(run)
+    with run.open() as output:
+        output.event("damaged", output=0)
+    assert sorted(run.ledger().done) == [1, 2, 3]
+    assert "are compared with the journal" in caplog.text
+    with run.open() as output:
+        output.event("start", time=0.0, start=2)
+    caplog.clear()
+    assert sorted(run.ledger().done) == [1, 2, 3]
+    assert not caplog.text
+
+
 def test_an_output_that_is_gone_is_refused_and_none_is_made(run: Run) -> None:
     half_done(run)
     run.part.unlink()

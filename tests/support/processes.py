@@ -23,6 +23,7 @@ def process_settings(**changes: Any) -> ProcessSettings:
         "payloads": "plain",
         "tables": False,
         "columns": "",
+        "run": "",
         "spill": "",
         "node": "n1",
     }

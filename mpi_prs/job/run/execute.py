@@ -273,6 +273,7 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_
         payloads=run.manifest.kind,
         tables=run.manifest.of_tables,
         columns=str(run.directory.columns),
+        run=run.id,
         spill=str(run.directory.spill),
         loaders=config.loaders if isinstance(config.loaders, int) else -1 if config.loaders else 0,
         load_tries=config.run_max_try,

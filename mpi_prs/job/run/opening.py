@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from mpi_prs import __version__
+from mpi_prs.child.rows.columns import read_columns
+from mpi_prs.child.rows.row_format import Form, form_of
 from mpi_prs.core.contents import Sources
 from mpi_prs.core.errors import OutputError, WorkspaceError
-from mpi_prs.core.files import empty_folder, own_file, replacing
+from mpi_prs.core.files import NoRegularFile, empty_folder, own_file, replacing
 from mpi_prs.core.records import read_dataclass, read_json, write_dataclass
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.inputs.manifest import Manifest, digest_of, write_manifest
@@ -33,6 +35,7 @@ from mpi_prs.job.run.ownership import check_ownership, refuse_links
 from mpi_prs.job.run.run_lock import RunLock
 from mpi_prs.job.run.sources import changes, gather
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
+from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, Replay, read_ledger
 from mpi_prs.output.ordering import finishing_file
 from mpi_prs.slurm.environment import SlurmEnvironment
@@ -336,6 +339,8 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     empty_folder(directory.spill)
     if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
         directory.columns.unlink(missing_ok=True)
+    elif rows and form_of(final.name) is Form.TEXT and run:
+        _check_columns(directory, run)
     with open(directory.token, "w", encoding="ascii", opener=own_file) as file:  # in place: a node may cache the name
         file.write(token)
     output = AppendRow(part, directory.journal, ledger, run)
@@ -344,6 +349,21 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
         ledger.reopen()
     output.event("start", time=time.time(), start=ledger.starts + 1)
     return OpenRun(directory, run, manifest, ledger, output, token, lock)
+
+
+def _check_columns(directory: RunDirectory, run: str) -> None:
+    """Refuse to write further rows of DataFrames in another order than those before."""
+    try:
+        read_columns(directory.columns, run)
+    except FileNotFoundError:
+        first = next((entry.results for entry in read_journal(directory.journal) if entry.results is not None), None)
+        if first is not None and not first.records:  # the header; lists of rows have none
+            raise OutputError(
+                f"{directory.columns} is gone, and with it the order of the columns below the header of the output: "
+                "put it back, or start the run anew with --overwrite"
+            ) from None
+    except (NoRegularFile, ValueError) as error:
+        raise OutputError(str(error)) from None
 
 
 def _describe(directory: RunDirectory, description: dict[str, Any]) -> None:

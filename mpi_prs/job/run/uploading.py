@@ -54,7 +54,7 @@ def upload_output(config: JobConfig, directory: RunDirectory) -> None:
         return
     rows = config.append_row_file_name if config.output_action == "append_row" else None
     try:
-        record = _Record(directory.uploaded, config.output_url)
+        record = _Record(directory, config.output_url)
         storage = config.storage.storage()
         left = (name for name in _names_below(directory) if name != rows and record.is_new(directory.output / name))
         while names := list(islice(left, max(_FILES_A_RECORD, len(record) // 8))):
@@ -92,21 +92,23 @@ _State = tuple[int, int]
 
 @dataclass(frozen=True)
 class Uploaded:
-    """The content of ``uploaded.json``: where to, and name → state of each file."""
+    """The content of ``uploaded.json``: where to, of which run, and name → state of each file."""
 
     url: str = ""
+    run: str = ""
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class _Record:
     """What is in the store already."""
 
-    def __init__(self, path: Path, url: str) -> None:
-        self._path = path
+    def __init__(self, directory: RunDirectory, url: str) -> None:
+        self._path = directory.uploaded
         self._url = url.rstrip("/")
-        known = _read(path)
-        self._files = known.files if known.url == self._url else {}
-        self._folder = path.parent.parent
+        self._run = directory.run_id()
+        known = _read(self._path)
+        self._files = known.files if (known.url, known.run) == (self._url, self._run) else {}
+        self._folder = directory.output
 
     def __len__(self) -> int:
         return len(self._files)
@@ -119,7 +121,7 @@ class _Record:
         """These have been uploaded, in the state that they were in before."""
         self._files |= files
         with replacing(self._path, lasting=True) as marker:  # a million are too many for a dataclass's deep copy
-            marker.write(json.dumps({"url": self._url, "files": self._files}).encode())
+            marker.write(json.dumps({"url": self._url, "run": self._run, "files": self._files}).encode())
 
 
 def _read(path: Path) -> Uploaded:
