@@ -48,6 +48,7 @@ from mpi_prs.child.mini_batch import (
     has_no_rows,
     import_table_libraries,
 )
+from mpi_prs.child.output_folder import NOWHERE, OutputFolder
 from mpi_prs.child.read_ahead import ReadAhead
 from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import (
@@ -121,7 +122,7 @@ class Host:
         self._rows: list[bytes] = []
         self._row_bytes = 0
         self._flushed = 0.0
-        self._spilled = 0
+        self._spilled = self._folders = 0
         self._asked: Failure | None = None  # by which the script asked for a pause or an end
         self._failures = 0  # since the last success
         self._loaders: Loaders | None = None
@@ -247,10 +248,11 @@ class Host:
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
         items_failed: list[Failure] = []
+        files = self.output_folder() if script.takes_context else NOWHERE
         slot = self._slot
         slot.write(ProcessPhase.PREPARING, number, prepared)
         try:
-            context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
+            context = MiniBatchContext(number, attempt - 1, files) if script.takes_context else None
             loaded = None
             if self._loaders is not None:
                 note = functools.partial(slot.write, ProcessPhase.PREPARING, number)
@@ -269,11 +271,12 @@ class Host:
             ended = time.monotonic()
             self.end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(ProcessPhase.ENCODING, number, ended)
-            returned, rows, spilled = self.encode(result)
+            returned, rows, spilled = self.encode(result, files)
             mini_batch = loaded = result = None
             self._mini_batches.let_go()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
             failure = self.failed(error, number, attempt, started)
+            files.discard()
             self.send_failed(failure)
             if failure.code in (RESTART, STOP, SLEEP):
                 self._asked = failure
@@ -283,8 +286,15 @@ class Host:
         items -= self.send_items_failed(items_failed)
         self.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
 
-    def encode(self, result: Any) -> tuple[int, bytes, str | None]:
-        """How many ``run()`` returned, their rows, and the file that these are in if they are large."""
+    def output_folder(self) -> OutputFolder:
+        """A place for the files of an attempt."""
+        self._folders += 1
+        name = f"{self._settings.node}-{self._process}-{self._name}-{self._folders}.files"
+        return OutputFolder(os.path.join(self._settings.spill, name))
+
+    def encode(self, result: Any, files: OutputFolder) -> tuple[int, bytes, str | None]:
+        """How many ``run()`` returned, their rows, and the file that these are in if they are large, or if there are
+        files, by whose name the master finds these."""
         if self._header_form is not None:
             result = as_fields(result)
         if self._column_order is not None and is_frame(result) and len(result):
@@ -293,6 +303,8 @@ class Host:
         if self._header_form is not None and not self._header_sent and is_frame(result) and len(result):
             self._channel.send(Kind.HEADER, 0, header_line(result, self._header_form))
             self._header_sent = True
+        if files.keep():
+            return returned, rows, self._spill(rows, f"{files.path}.rows")
         return returned, rows, self._spill(rows) if len(rows) > SPILL_THRESHOLD else None
 
     def failed(self, error: BaseException, number: int, attempt: int, began: float) -> Failure:
@@ -371,11 +383,11 @@ class Host:
             self._row_bytes = 0
         self._flushed = time.monotonic()
 
-    def _spill(self, rows: bytes) -> str:
+    def _spill(self, rows: bytes, path: str = "") -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
         name = f"{self._settings.node}-{self._process}-{self._name}-{self._spilled}.rows"
-        path: str = os.path.join(self._settings.spill, name)
+        path = path or os.path.join(self._settings.spill, name)
         try:
             with open(path, "wb") as file:
                 file.write(rows)

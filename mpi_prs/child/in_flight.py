@@ -30,6 +30,7 @@ from mpi_prs.child.mini_batch import (
     PlainMiniBatches,
     has_no_rows,
 )
+from mpi_prs.child.output_folder import NOWHERE
 from mpi_prs.child.read_ahead import ReadAhead
 from mpi_prs.child.script import ScriptFunctions, event_loop
 from mpi_prs.wire.channel import FLUSH_SECONDS, ChildEnd, Frame, Kind, Lane, ProcessPhase, Slot, parts_of
@@ -173,8 +174,9 @@ class InFlight:
         host, script, settings = self._host, self._script, self._settings
         prepared = started = time.monotonic()
         items_failed: list[Failure] = []
+        files = host.output_folder() if script.takes_context else NOWHERE
         try:
-            context = MiniBatchContext(number, attempt - 1) if script.takes_context else None
+            context = MiniBatchContext(number, attempt - 1, files) if script.takes_context else None
             loaded = None
             if host.loaders is not None:
                 loaded = await self._load(host.loaders, lane, number)
@@ -196,14 +198,17 @@ class InFlight:
             ended = time.monotonic()
             host.end_if_forked()
             self._slot.write(ProcessPhase.ENCODING, number, ended)
-            returned, rows, spilled = host.encode(result)
+            returned, rows, spilled = host.encode(result, files)
             mini_batch = loaded = result = arguments = None  # type: ignore[assignment]
             maker.let_go()
         except RunTimeout as timeout:
             failure = host.failed(timeout.__cause__ or timeout, number, attempt, started)
+            files.discard()
             return replace(failure, kind=FailureKind.TIMEOUT, message=str(timeout))
         except BaseException as error:
-            return host.failed(error, number, attempt, started)
+            failure = host.failed(error, number, attempt, started)
+            files.discard()
+            return failure
         finally:
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
         now = time.monotonic()

@@ -22,10 +22,12 @@ import mmap
 import os
 import struct
 import sys
+import tempfile
 import weakref
 from collections import deque
 from typing import Any
 
+from mpi_prs.child.output_folder import OutputFolder
 from mpi_prs.core.partition_values import partition_values
 from mpi_prs.wire.parts import is_part, mini_batch_of
 
@@ -82,13 +84,22 @@ class MiniBatchContext:
             (``bisect_on_failure``), or of which only these have (``--only-failed``).
     """
 
-    def __init__(self, number: int, retry_count: int) -> None:
+    def __init__(self, number: int, retry_count: int, files: OutputFolder | None = None) -> None:
         self.minibatch_index = mini_batch_of(number)
         self.is_part = is_part(number)
         self.partition_key_value: dict[str, Any] | None = None
         self.dataset: MiniBatchDataset | None = None
         self.global_row_index_lower_bound: int | None = None
         self.retry_count = retry_count
+        self._files = files
+
+    @property
+    def output_dir(self) -> str:
+        """A folder for files of this mini-batch: they appear below ``files`` in the output folder if its answer is
+        accepted, and else they are removed. Raises OSError: it cannot be made."""
+        if self._files is None:
+            self._files = OutputFolder(tempfile.mkdtemp(prefix="output_dir-", dir="."))
+        return self._files.make()
 
     def __repr__(self) -> str:
         return f"MiniBatchContext(minibatch_index={self.minibatch_index}, retry_count={self.retry_count})"

@@ -183,6 +183,11 @@ class RunDirectory:
         """The growing file, where another one was made of it at the end: kept while failed mini-batches are left."""
         return self.root / "kept_rows"
 
+    @property
+    def script_files(self) -> Path:
+        """What scripts have written below ``context.output_dir``, a folder for each mini-batch."""
+        return self.output / "files"
+
     def output_file(self, name: str) -> Path:
         """The ``append_row`` file; it has this name only once it is complete."""
         return self.output / name

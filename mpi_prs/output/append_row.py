@@ -29,10 +29,12 @@ from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import NoRegularFile, move, own_file, sync_folder
 from mpi_prs.core.free_space import FULL, free_space
 from mpi_prs.core.locks import is_still
+from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.core.units import many
 from mpi_prs.output.journal import Journal, JournalEntry, LostItems, Results, read_journal, write_all
 from mpi_prs.output.ledger import Ledger
 from mpi_prs.output.ordering import finishing_file, put_in_order
+from mpi_prs.output.script_files import FOLDER_SUFFIX, promote
 from mpi_prs.output.tracebacks import KeptTracebacks
 from mpi_prs.output.verification import first_damaged
 from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD
@@ -169,7 +171,10 @@ class AppendRow:
             self.append(worker, b"".join(kept_records), b"".join(kept_rows), lost)
 
     def append_file(self, worker: int, record: bytes, path: Path, lost: Sequence[LostItems] = ()) -> None:
-        """As :meth:`append`, with the rows in a file of their own, copied in pieces of 4 MiB."""
+        """As :meth:`append`, with the rows in a file of their own, copied in pieces of 4 MiB.
+
+        If it belongs to a folder with files of the script, that takes its place in the output folder.
+        """
         crc = length = 0
         try:
             with open(path, "rb") as file:
@@ -187,6 +192,8 @@ class AppendRow:
                 f"{fields[LENGTH]}. All mini-batches on record are safe; give the same command again to go on"
             )
         with self._storage():
+            if (folder := path.with_suffix("")).suffix == FOLDER_SUFFIX:
+                promote(folder, RunDirectory(self._journal_path.parent.parent).script_files, fields[MINI_BATCH])
             self.journal.results(Results(worker, self._end, length, crc, record), self._kept(lost))
         self._end += length
         self._unsynced += length

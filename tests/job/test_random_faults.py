@@ -58,11 +58,20 @@ def init():
     with open(FACTS + "/inits", "a") as file:
         file.write("init\\n")
 
-def run(mini_batch):
+def run(mini_batch, context):
     time.sleep(0.008)
     names = [os.path.basename(path) for path in mini_batch]
     if FORM == "fails at first" and names[0].endswith("7.txt") and os.path.exists(FACTS + "/broken"):
         raise ValueError("broken")
+    if FORM == "files":
+        tried = context.retry_count or not names[0].endswith("5.txt")
+        for name in names:
+            with open(os.path.join(context.output_dir, name if tried else "failed"), "w") as file:
+                file.write(name)
+                file.flush()
+                file.write(" is whole")
+        if not tried:
+            raise ValueError("tried in vain")
     if FORM == "frame":
         return pd.DataFrame({"name": names, "number": [int(open(path).read()) for path in mini_batch]})
     return [name + (" " * 5_000_000 if name.endswith("33.txt") else "") for name in names]  # passes as a file
@@ -112,6 +121,7 @@ KINDS = {
     "Parquet": Kind("frame", "rows.parquet", {}),
     "HDF5": Kind("frame", "rows.h5", {"output_order": "input"}),
     "some fail at first": Kind("fails at first", "rows.txt", {}),
+    "files of the script": Kind("files", "rows.txt", {}),
     "uploaded": Kind("text", "rows.txt", {}),
 }
 
@@ -322,10 +332,17 @@ class Campaign:
         rows = [name.rstrip() for name in _rows(output)]
         if rows != expected if kind.settings else sorted(rows) != expected:
             return f"missing {Counter(expected) - Counter(rows)}, too many {Counter(rows) - Counter(expected)}"
+        if kind.form == "files":
+            written = {path.name: path.read_text() for path in job.directory.script_files.glob("*/*/*")}
+            if written != {name: f"{name} is whole" for name in expected}:
+                return f"files of the script: {written}"
+            if (count := len(list(job.directory.script_files.glob("*/*")))) != MINI_BATCHES:
+                return f"files of the script in {count} folders"
         container = job.environment["CONTAINER"]
         if container and self._store.read(container, f"out/{kind.output}") != output.read_bytes():
             return "what is uploaded is not the output"
         left = [path for path in job.directory.output.iterdir() if path.name not in ("_run", kind.output)]
+        left = [path for path in left if kind.form != "files" or path.name != "files"]
         left += list(job.directory.spill.glob("*"))
         return f"left: {left}" if left else ""
 

@@ -226,6 +226,45 @@ def run(mini_batch, mini_batch_context):
     assert "INFO script: a line in the log" in job.log("stderr")
 
 
+FILES = """
+import os
+
+{asynchronous}def run(mini_batch, context):
+    rows = []
+    for path in mini_batch:
+        name = os.path.basename(path)
+        if not path.endswith("7.txt"):
+            os.makedirs(os.path.join(context.output_dir, "below"), exist_ok=True)
+            with open(os.path.join(context.output_dir, "below", f"{{name}} {{context.retry_count}}"), "w") as file:
+                file.write(name)
+        rows.append(name)
+    if mini_batch[0].endswith("8.txt") and not context.retry_count:
+        os._exit(1) if mini_batch[0].endswith("08.txt") else 1 / 0
+    return rows
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "asynchronous"),
+    [({"mini_batch_size": 2}, ""), ({"mini_batch_size": 2, "output_action": "summary_only"}, ""), ({}, "async ")],
+    ids=["rows", "no rows", "several at once"],
+)
+def test_files_of_a_script_appear_once_and_only_of_what_was_accepted(
+    new_job: NewJob, settings: dict[str, Any], asynchronous: str
+) -> None:
+    job = new_job(FILES.format(asynchronous=asynchronous), **{"mini_batch_size": 1, **settings})
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    if "output_action" not in settings:
+        assert_every_row_once(job)
+    found = sorted(job.directory.script_files.glob("*/*/below/*"))
+    whose = [path.name.split() for path in found]
+    assert [name for name, _ in whose] == [name for name in job.names if not name.endswith("7.txt")]
+    assert {name for name, retry in whose if retry == "1"} >= {"item-0008.txt", "item-0018.txt", "item-0038.txt"}
+    assert [path.read_text() for path in found] == [name for name, _ in whose]
+    assert list(job.directory.spill.iterdir()) == []
+
+
 def test_the_reports_are_all_there(new_job: NewJob, mpich: Mpi) -> None:
     job = new_job(NAMES_SCRIPT, items=40)
     done = job.under(mpich)

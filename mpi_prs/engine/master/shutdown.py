@@ -81,8 +81,8 @@ def dismiss(
                 _log.warning("%s", remark)
     if left:
         _log.warning(
-            "the script left files in its working folders, such as %s; they are removed now. Write what is to stay to "
-            "EntryScript().output_dir",
+            "the script left files in its working folders, such as %s; they are removed now. Write what is to stay "
+            "below context.output_dir, where context is the second argument of run(), or EntryScript().output_dir",
             left,
         )
 

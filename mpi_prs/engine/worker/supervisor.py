@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -494,6 +495,9 @@ class UserProcess:
             if str(path) not in self._announced:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        for path in Path(self.settings.spill).glob(f"{self.settings.node}-{self.place.number}-{self.pid}-*.files"):
+            if f"{path}.rows" not in self._announced:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _share_out(self, news: News, verdict: _Sentence, tail: str, seconds: float) -> None:
         """One mini-batch has the blame, if it is still without an answer; the others were not started.

@@ -38,6 +38,7 @@ from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, Replay, read_ledger
 from mpi_prs.output.ordering import finishing_file
+from mpi_prs.output.script_files import remove_strays
 from mpi_prs.slurm.environment import SlurmEnvironment
 
 _log = logging.getLogger("mpi_prs.job")
@@ -191,6 +192,7 @@ def _remove_run(directory: RunDirectory, config: JobConfig) -> None:
         part = directory.partial_output_file(name)
         for path in (directory.output_file(name), part, finishing_file(part)):
             path.unlink(missing_ok=True)
+    remove_strays(directory.script_files, Ledger())
     empty_folder(directory.root, keep=(directory.lock.name, directory.slurm.name))
 
 
@@ -337,6 +339,7 @@ def _resume(directory: RunDirectory, config: JobConfig, options: RunOptions, loc
     token = uuid.uuid4().hex
     directory.spill.mkdir(exist_ok=True)
     empty_folder(directory.spill)
+    remove_strays(directory.script_files, ledger)
     if not ledger.output_end:  # nothing is written, so nothing stands below the columns of an earlier start
         directory.columns.unlink(missing_ok=True)
     elif rows and form_of(final.name) is Form.TEXT and run:
