@@ -20,10 +20,14 @@ LOG = logging.getLogger("mpi_prs.worker1")
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
     """Of a module, of large data beside it, and of a model elsewhere."""
-    files: dict[str, list[str]] = {"source_directory": ["helper.py", "large.bin"], "arguments": ["model.pt"]}
-    for name in ("helper.py", "large.bin", "model.pt"):
+    files: dict[str, list[str]] = {
+        "source_directory": ["helper.py", "large.bin"],
+        "data in source_directory": ["counter.txt"],
+        "arguments": ["model.pt"],
+    }
+    for name in ("helper.py", "large.bin", "model.pt", "counter.txt"):
         (tmp_path / name).write_text(name)
-    most = {"helper.py": None, "large.bin": 0, "model.pt": None}
+    most = {"helper.py": None, "large.bin": 0, "model.pt": None, "counter.txt": None}
     found = {
         key: {str(tmp_path / name): content_of(str(tmp_path / name), most[name]) for name in names}
         for key, names in files.items()
@@ -49,6 +53,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "nothing": (lambda _folder: None, "", ""),
     "a module": (write("helper.py", "HELPER.py"), "helper.py", "helper.py"),
     "a file that is gone, which makes itself felt": (remove("helper.py"), "", ""),
+    "data that the script may write itself": (write("counter.txt", "2"), "", ""),
     "the time of a module": (touch("helper.py"), "", ""),
     "the size of large data": (write("large.bin", "larger"), "large.bin", "large.bin"),
     "the time of large data, which may be a copy of this node's own": (touch("large.bin"), "", "large.bin"),

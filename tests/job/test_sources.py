@@ -102,8 +102,8 @@ def touch(name: str) -> Callable[[Project], object]:
 NOTICED: dict[str, tuple[Callable[[Project], object], str]] = {
     "a helper module": (edit("code/helper.py"), "source_directory: helper.py has changed"),
     "a helper module in a package": (edit("code/lib/deep.py"), "source_directory: lib/deep.py has changed"),
-    "data beside the code": (write("code/vocabulary.json"), "source_directory: vocabulary.json has changed"),
-    "settings of the script": (write("code/score.yaml"), "source_directory: score.yaml has changed"),
+    "data beside the code": (write("code/vocabulary.json"), "data in source_directory: vocabulary.json has changed"),
+    "settings of the script": (write("code/score.yaml"), "data in source_directory: score.yaml has changed"),
     "a module that is gone": (remove("code/helper.py"), "source_directory: helper.py is gone"),
     "a module that is new": (write("code/numpy.py"), "source_directory: numpy.py is new"),
     "a model in an argument": (edit("models/net.pt"), "arguments: {}/models/net.pt has changed"),
@@ -200,3 +200,21 @@ def test_the_time_of_a_file_that_has_just_been_written_proves_nothing(project: P
     edit("code/helper.py")(project)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert changes(then, project.config()) == ["source_directory: helper.py has changed"]
+
+
+def test_data_beside_the_code_that_changed_while_the_run_was_at_work_is_told_and_code_is_not_accepted(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    then = project.begin()
+    for name in ("code/vocabulary.json", "code/helper.py", "models/net.pt"):
+        write(name)(project)
+    at_work = (project.folder / "models/net.pt").stat().st_mtime_ns
+    code_and_model = [
+        "source_directory: helper.py has changed",
+        f"arguments: {project.folder}/models/net.pt has changed",
+    ]
+    assert changes(then, project.config(), at_work) == code_and_model
+    assert "vocabulary.json has changed while the run was at work" in caplog.text
+    os.utime(project.folder / "code/vocabulary.json", ns=(at_work, at_work + 10**10))
+    data = "data in source_directory: vocabulary.json has changed"
+    assert changes(then, project.config(), at_work) == [code_and_model[0], data, code_and_model[1]]

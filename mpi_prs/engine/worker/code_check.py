@@ -21,6 +21,8 @@ _SMALL = 1 << 20
 """Bytes up to which a file is read where its time is another: a worker has other things to do."""
 _MOST = 2_000
 """Files that are looked at: some seconds' time where a file server is slow."""
+_KEYS = ("side_inputs", "arguments", "environment_variables", "source_directory")
+"""Those of the record that say what no script writes."""
 
 
 class CodeCheck:
@@ -43,10 +45,7 @@ class CodeCheck:
         files = {} if found is None else found.files
         self._looked = False
         self._own = set(files.get("source_directory", {}))
-        elsewhere = {
-            path: then for key, known in files.items() if key != "source_directory" for path, then in known.items()
-        }
-        everything = {**elsewhere, **files.get("source_directory", {})}
+        everything = {path: then for key in _KEYS for path, then in files.get(key, {}).items()}
         local = [(path, then) for path, then in everything.items() if not is_url(path)]
         self._then = dict(local[:_MOST])
         if len(local) > _MOST:

@@ -290,7 +290,8 @@ def _changed_sources(directory: RunDirectory, config: JobConfig, run: str) -> li
     then = read_dataclass(Sources, directory.sources)
     if then is None or then.run != run:
         return [f"{directory.sources}: cannot be read, or is of another run, so nobody knows which code has changed"]
-    return changes(then, config)
+    at_work = directory.journal.stat().st_mtime_ns if directory.journal.exists() else 0
+    return changes(then, config, at_work)
 
 
 def _read_description(directory: RunDirectory) -> dict[str, Any]:

@@ -49,13 +49,19 @@ _NO_MATTER = re.compile(
     r".*(\.(log|out|err|lock|pid|tmp|part|swp|bak|prof|md|rst)|~)|core(\.\d+)?|#.*#|README.*|LICENSE.*"
 )
 """Names of files that programs write beside code, and that people read."""
-_OUTPUT_NAME = re.compile(r"(?i)(?<![a-z])(out|output|result|log|save|dest|tmp|temp|cache|scratch|work)|HOME\b")
+_OUTPUT_NAME = re.compile(
+    r"(?i)(?<![a-z])(out|output|result|log|save|dest|tmp|temp|cache|scratch|work|state|dump|export|report)|HOME\b"
+)
 """Options and variables whose value is where a script writes, or what is no business of this job."""
 _JOB_CONFIG = re.compile(
     rb"""^[ \t]*["']?(entry_script["']?[ \t]*:|type["']?[ \t]*:[ \t]*["']?(parallel|pipeline)\b)""", re.MULTILINE
 )
 _OF_SOURCE, _OF_ARGUMENTS = "source_directory", "arguments"
 _OF_VARIABLES, _OF_SIDE_INPUTS = "environment_variables", "side_inputs"
+_OF_DATA = "data in source_directory"
+"""What lies beside the code and is none. A script may write it itself: so no process is refused for it, and what
+changed while the run was at work is only told."""
+_TOLERANCE = 2 * 10**9  # nanoseconds by which two times of a file server may lie in another order
 
 
 def gather(config: JobConfig, run: str) -> Sources:
@@ -84,15 +90,20 @@ def gather(config: JobConfig, run: str) -> Sources:
     return Sources(run, files)
 
 
-def changes(then: Sources, config: JobConfig) -> list[str]:
+def changes(then: Sources, config: JobConfig, written_until: int = 0) -> list[str]:
     """What has changed since, a readable line for each key, such as ``source_directory: helper.py has changed``.
 
     The entry script is left out: the fingerprint tells. So is what the config names no more, what ``.amlignore`` names
-    by now, and new files that are no code, or lie in folders that had none.
+    by now, and new files that are no module, or lie in folders that had none. Data in the source directory that has
+    changed while the run was at work is said in the log.
+
+    Args:
+        written_until: when the run was at work last, in nanoseconds since 1970.
     """
     named = dict(_named(config))
     remote = dict(_in_stores(config))
     known = {path: content for files in then.files.values() for path, content in files.items()}
+    beside = then.files.get(_OF_DATA, {})
     folders = {os.path.dirname(path) for path in known}
     script = str(config.entry_script)
     known.pop(script, None)
@@ -103,7 +114,10 @@ def changes(then: Sources, config: JobConfig) -> list[str]:
         if path not in named:
             return "gone" if _is_code(path) and not os.path.lexists(path) else ""
         try:
-            return "changed" if has_changed(path, known[path]) else ""
+            if not has_changed(path, known[path]):
+                return ""
+            is_theirs = path not in beside or os.stat(path).st_mtime_ns > written_until + _TOLERANCE
+            return "changed" if is_theirs else "written"
         except OSError as error:
             _log.warning("%s cannot be compared with what it was when the run was begun: %s", path, error.strerror)
             return ""
@@ -112,12 +126,18 @@ def changes(then: Sources, config: JobConfig) -> list[str]:
         states = dict(zip(known, pool.map(state, known), strict=True))
     new = [path for path in named if path not in known and path != script and os.path.dirname(path) in folders]
     lines = []
-    for key in (_OF_SOURCE, _OF_ARGUMENTS, _OF_VARIABLES, _OF_SIDE_INPUTS):
+    if written := [path for path, state in states.items() if state == "written"]:
+        _log.warning(
+            "%s while the run was at work: that counts as written by the script. If it is read there, rows of two "
+            "versions mix, and --overwrite starts anew; else name it in .amlignore",
+            _said(written, "has changed", "have changed", config),
+        )
+    for key in (_OF_SOURCE, _OF_DATA, _OF_ARGUMENTS, _OF_VARIABLES, _OF_SIDE_INPUTS):
         files = then.files.get(key, {})
         said = [
             _said([path for path in files if states.get(path) == "changed"], "has changed", "have changed", config),
             _said([path for path in files if states.get(path) == "gone"], "is gone", "are gone", config),
-            _said([path for path in new if named[path] == key and _is_code(path)], "is new", "are new", config),
+            _said([path for path in new if named[path] == key and path.endswith(".py")], "is new", "are new", config),
         ]
         if any(said):
             lines.append(f"{key}: {'; '.join(filter(None, said))}")
@@ -148,8 +168,10 @@ def _named(config: JobConfig) -> Iterator[tuple[str, str]]:
         ((path, _OF_VARIABLES) for path in _of_variables(config, places)),
         ((path, _OF_SOURCE) for path in _of_source(config, places)),
     )
+    script = str(config.entry_script)
     for path, key in everything:
-        found.setdefault(path, key)
+        is_beside = key == _OF_SOURCE and path != script and not _is_code(path)
+        found.setdefault(path, _OF_DATA if is_beside else key)
     yield from found.items()
 
 
