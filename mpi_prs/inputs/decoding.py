@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.partition_values import partition_values
-from mpi_prs.inputs.formats import made_of
+from mpi_prs.inputs.formats import BY_CLASS, made_of
 from mpi_prs.inputs.formats.arrow import nullable_in_pandas, repeated, unpack_schema
-from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader
+from mpi_prs.inputs.formats.format import AnyFiles, Batch, Part, Reader, TellsOfBadRecords
 from mpi_prs.inputs.formats.missing import refuse_nulls
 from mpi_prs.inputs.formats.unfit import refuse_unfit
 from mpi_prs.inputs.manifest import Manifest
@@ -35,14 +35,16 @@ class DecodedMiniBatch:
     """The rows of a mini-batch.
 
     Attributes:
-        items: how many it has, those that were skipped as bad included.
+        items: how many it has, those that were skipped as bad included, but not those in ``failed``.
         told: what the user process is told of it, see :mod:`mpi_prs.child.mini_batch`.
         data: a ``pyarrow.Table``, or a dict of numpy arrays with equal first dimensions.
+        failed: of records that are bad, where and why; they count behind the others, and each fails for itself.
     """
 
     items: int
     told: dict[str, Any]
     data: Any
+    failed: Sequence[tuple[str, str]] = ()
 
 
 class Decoder:
@@ -51,9 +53,11 @@ class Decoder:
     Args:
         manifest: of tables.
         storages: how to get at the store of each input, with its secrets.
+        bisects: whether a record that is bad fails for itself, and not its mini-batch.
     """
 
-    def __init__(self, manifest: Manifest, storages: Sequence[Storage]) -> None:
+    def __init__(self, manifest: Manifest, storages: Sequence[Storage], bisects: bool = False) -> None:
+        self._bisects = bisects
         self._manifest = manifest
         self._inputs = manifest.inputs
         self._stores = [AnyFiles(storage) for storage in storages]
@@ -75,8 +79,14 @@ class Decoder:
         header, _ = unpack(self._manifest.payload(mini_batch))
         input, parts = self._manifest.input_of(mini_batch), parts_of(header)
         told = {"input": input, "partition": header.get("partition")}
+        before = 0
+        if is_part(number) and BY_CLASS[self._inputs[input]["format"]].in_rows:  # nothing else is read
+            before, stop = bounds(number, sum(part.rows for part in parts))
+            parts, header["sizes"] = _rows_of(parts, header["sizes"], before, stop)
+            number = mini_batch
         batches = self._read(mini_batch, input, header, parts, at)
-        skipped = sum(batch.skipped for batch in batches)
+        bad = [record for batch in batches for record in batch.bad] if self._fails_alone(input) else []
+        skipped = sum(batch.skipped for batch in batches) - len(bad)
         told["paths"] = list(dict.fromkeys(part.file for part in parts))
         data: Any
         if isinstance(batches[0].data, dict):
@@ -85,12 +95,17 @@ class Decoder:
         else:
             data = self._table(input, header, parts, batches)
             rows = data.num_rows
-        start, stop = bounds(number, rows + skipped)  # records that are skipped count behind the others
+        start, stop = bounds(number, rows + skipped + len(bad))  # what was skipped, and what is bad, counts behind
+        bad = bad[max(0, start - rows - skipped) : max(0, stop - rows - skipped)]
         if is_part(number):
             data = _slice(data, start, min(stop, rows))
         if self._manifest.exact:
-            told["row_index"] = self._manifest.first_item(mini_batch) + start
-        return DecodedMiniBatch(stop - start, told, data)
+            told["row_index"] = self._manifest.first_item(mini_batch) + before + start
+        return DecodedMiniBatch(stop - start - len(bad), told, data, [(each.place, str(each)) for each in bad])
+
+    def _fails_alone(self, input: int) -> bool:
+        """Whether a bad record is an item that fails, and is neither skipped nor the end of its mini-batch."""
+        return self._bisects and self._inputs[input]["options"].get("on_bad_record", "fail") == "fail"
 
     def table(self, number: int) -> Any:
         """The rows of one mini-batch, as a ``pyarrow.Table``.
@@ -119,7 +134,7 @@ class Decoder:
             self._check_size(input, part.file, size)
             batches.append(reader.read(part))
         for batch in batches:
-            for bad in batch.bad:
+            for bad in () if self._fails_alone(input) else batch.bad:
                 _log.warning("mini-batch %d: skipped a bad record: %s", number, bad)
         return batches
 
@@ -162,13 +177,28 @@ class Decoder:
         if input not in readers:
             described = self._inputs[input]
             format = made_of(described["format"], described["options"])
-            readers[input] = format.reader(described["survey"], self._stores[input])
+            reader = readers[input] = format.reader(described["survey"], self._stores[input])
+            if self._fails_alone(input) and isinstance(reader, TellsOfBadRecords):
+                reader.tell_of_all_bad_records()
         return readers[input]
 
     def leave(self) -> None:
         """A thread's last word: close the files that it has open."""
         for reader in self._of_thread.__dict__.pop("readers", {}).values():
             reader.close()
+
+
+def _rows_of(parts: Sequence[Part], sizes: Sequence[int], start: int, stop: int) -> tuple[list[Part], list[int]]:
+    """Of parts whose rows are numbered these rows, and the sizes of their files."""
+    found, of_files = [], []
+    for part, size in zip(parts, sizes, strict=True):
+        low, high = max(0, start), min(part.rows, stop)
+        if low < high:
+            some = part._replace(start=part.start + low, stop=part.start + high, rows=high - low)
+            found.append(some._replace(first_row=part.first_row + low) if part.first_row >= 0 else some)
+            of_files.append(size)
+        start, stop = start - part.rows, stop - part.rows
+    return found, of_files
 
 
 def _slice(data: Any, start: int, stop: int) -> Any:

@@ -25,16 +25,18 @@ class LoadedMiniBatch:
     """A mini-batch, ready for a user process.
 
     Attributes:
-        items: how many it has, those that were skipped as bad included.
+        items: how many it has, those that were skipped as bad included, but not those in ``failed``.
         payload: what the user process makes the mini-batch from.
         bytes: of memory or scratch space that it holds.
         release: gives them back; call it once, when the mini-batch is answered.
+        failed: of records that are bad, where and why; they count behind the items, and each fails for itself.
     """
 
     items: int
     payload: bytes
     bytes: int
     release: Callable[[], None]
+    failed: Sequence[tuple[str, str]] = ()
 
 
 class FileLoader:

@@ -145,7 +145,11 @@ class FailedItems(_WhatFailed):
             "attempts": failure["attempt"],
             **{name: failure[name] for name in ("node", "process", "log", "traceback")},
         }
-        for item in names_of_items(self._manifest, lost.mini_batch, lost.at):
+        place = failure.get("place")
+        where = (
+            [place] if place and isinstance(place, str) else names_of_items(self._manifest, lost.mini_batch, lost.at)
+        )
+        for item in where:
             self._failures.write(json.dumps({"item": item, **told}).encode("ascii") + b"\n")
         self._items_of_failures += len(lost.at)
 

@@ -206,6 +206,7 @@ class AppendRow:
             if traceback is not None:
                 self.event("traceback", **traceback)
             if len(kept) >= _MOST_MESSAGES:
+                failure["place"] = ""
                 failure["message"] = f"{failure['kind']}: one of too many messages, see {failure['log']}"
             key = json.dumps([each.number, failure])
             kept.setdefault(key, LostItems(each.number, each.items, [], failure)).at.extend(each.at)

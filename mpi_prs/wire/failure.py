@@ -69,6 +69,7 @@ class Failure:
         out_of_memory: whether that is why, as far as it shows.
         item: which of its items failed, from 0, where the others did not; -1: all of them.
         items: how many items the mini-batch has, or the part; 0: that is not known.
+        place: where the item stands, where that is more than its number.
     """
 
     kind: FailureKind
@@ -85,6 +86,7 @@ class Failure:
     out_of_memory: bool = False
     item: int = -1
     items: int = 0
+    place: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

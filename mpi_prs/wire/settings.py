@@ -100,6 +100,7 @@ class WorkerSettings:
 
     Attributes:
         last_try: the attempt whose failure is final.
+        bisect_on_failure: see the job config.
         run_root: the output folder, absolute, on the shared filesystem.
         run: names the run; its manifest has the name, too.
         token: names this start of the run; workers prove with it that they see the run directory.
@@ -121,6 +122,7 @@ class WorkerSettings:
     """
 
     last_try: int
+    bisect_on_failure: bool
     run_root: str
     run: str
     token: str

@@ -186,3 +186,56 @@ def test_an_answer_may_name_items_that_have_failed(new_job: NewJob) -> None:
     assert done.returncode == 0, done.stdout
     assert_every_row_once(job)
     assert job.rows()[4:8] == [job.names[number] for number in (5, 7, 4, 6)]  # behind the others of its mini-batch
+
+
+OF_TABLES = """
+import os
+
+def run(table, context):
+    with open(os.path.join(os.path.dirname(__file__), "calls"), "a") as file:
+        file.write(f"{context.minibatch_index} {len(table)} {context.is_part}\\n")
+    if (table.number == 13).any():
+        raise ValueError("an unlucky number")
+    return [str(number) for number in table.number]
+"""
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_of_a_table_the_rows_are_lost_that_fail_or_cannot_be_read(new_job: NewJob, suffix: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    job = new_job(
+        OF_TABLES,
+        inputs=[{"table": f"numbers.{suffix}", **({} if suffix == "parquet" else {"column_types": {"number": "int"}})}],
+        mini_batch_size="1MB",
+        bisect_on_failure=True,
+        run_max_try=1,
+        output_order="input",
+    )
+    path = job.folder / f"numbers.{suffix}"
+    lines = [str(number) for number in range(40)]
+    if suffix == "parquet":
+        pandas.DataFrame({"number": range(40)}).to_parquet(path)
+    else:
+        lines[7] = lines[30] = "many" if suffix == "csv" else '"many"'
+        rows = ["number", *lines] if suffix == "csv" else [f'{{"number": {number}}}' for number in lines]
+        path.write_text("\n".join(rows) + "\n")
+    done = job.local()
+    assert done.returncode == 0, done.stdout
+    bad = {13} if suffix == "parquet" else {7, 13, 30}
+    assert job.rows() == [str(number) for number in range(40) if number not in bad]
+    assert f"{40 - len(bad)} ok, {len(bad)} failed" in done.stdout
+    found = {line["item"]: line for line in map(json.loads, job.directory.failed_items.read_text().splitlines())}
+    (unlucky,) = (item for item, line in found.items() if "an unlucky number" in line["message"])
+    first = {"csv": "row 13 of those from byte 7 on", "jsonl": "row 13 of those from byte 0 on", "parquet": "row 14"}
+    assert unlucky == f"{path}, {first[suffix]}"
+    header = suffix == "csv"
+    places = [f"{path}, line {number + 1 + header}" for number in sorted(bad - {13})]
+    assert sorted(set(found) - {unlucky}) == sorted(places)
+    assert all("many" in found[place]["message"] for place in places)
+    calls = (job.folder / "calls").read_text()
+    assert calls.count("True") <= 2 * 6 + 1
+    (job.folder / "script.py").write_text(OF_TABLES.replace("== 13", "== 1300"))
+    done = job.local("--only-failed")
+    assert done.returncode == 0, done.stdout
+    assert job.rows() == [str(number) for number in range(40) if number not in bad - {13}]
+    assert job.directory.failed_items.read_text().count("\n") == len(bad) - 1

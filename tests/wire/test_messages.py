@@ -39,6 +39,7 @@ def settings(**changes: Any) -> WorkerSettings:
         "run": "0c1d",
         "token": "a1b2",
         "last_try": 3,
+        "bisect_on_failure": True,
         "processes": 4,
         "share": Share(first_process=8, node_processes=16, first_on_gpus=4, core_processes=8),
         "gpus_per_process": 2,

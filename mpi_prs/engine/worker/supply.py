@@ -63,10 +63,12 @@ class Supply(Protocol):
 
     Attributes:
         queued: how many are here and not handed over.
+        names_bad_records: whether :meth:`bad_records` may have any.
         wake_descriptor: readable when more can be taken than before; ``None`` when that never happens by itself.
     """
 
     queued: int
+    names_bad_records: bool
     wake_descriptor: int | None
 
     def add(self, chunk: Chunk) -> None:
@@ -89,6 +91,9 @@ class Supply(Protocol):
 
     def answered(self, numbers: Iterable[int]) -> None:
         """These are done or failed: what they hold can go."""
+
+    def bad_records(self, number: int) -> Sequence[tuple[int, str, str]]:
+        """Of a mini-batch or part that is handed over, which of its items are bad records, where, and why."""
 
     def items_of(self, number: int) -> int:
         """The number of items of a mini-batch, or part, that is handed over; 0: it is not known."""
@@ -113,7 +118,7 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
         in_files = TABLES_IN_FILES.of(settings.environment_variables) is True
         patience = settings.process.task_overhead_timeout
         make = resolve("mpi_prs.inputs.reader.tables:TableLoader")
-        loader = make(manifest, scratch, storages, threads, patience, in_files)
+        loader = make(manifest, scratch, storages, threads, patience, in_files, settings.bisect_on_failure)
     else:
         make = resolve("mpi_prs.inputs.loading:FileLoader")
         loader = make(manifest, scratch / "staged", settings.scratch_limit, storages)
@@ -132,6 +137,7 @@ class FromManifest:
     """The manifest's payloads are what the user processes get. A take costs what :meth:`Manifest.load` costs."""
 
     wake_descriptor: int | None = None
+    names_bad_records = False
 
     def __init__(self, manifest: Manifest) -> None:
         self.queued = 0
@@ -193,6 +199,9 @@ class FromManifest:
     def answered(self, numbers: Iterable[int]) -> None:
         pass
 
+    def bad_records(self, number: int) -> Sequence[tuple[int, str, str]]:  # noqa: ARG002
+        return ()
+
     def items_of(self, number: int) -> int:
         start, stop = bounds(number, self._manifest.items_of(mini_batch_of(number)))
         return stop - start
@@ -249,6 +258,8 @@ class LoadedAhead:
         most_bytes: the same in bytes, as far as they are known.
         processes: that should have work: until each could have one, the next one is loaded whatever the bounds.
     """
+
+    names_bad_records = True
 
     def __init__(self, loader: Loader, threads: int, most_loaded: int, most_bytes: int, processes: int) -> None:
         self.queued = 0
@@ -354,7 +365,11 @@ class LoadedAhead:
 
     def items_of(self, number: int) -> int:
         prepared = self._handed_over.get(number)
-        return 0 if prepared is None else prepared.items
+        return 0 if prepared is None else prepared.items + len(prepared.failed)
+
+    def bad_records(self, number: int) -> Sequence[tuple[int, str, str]]:
+        prepared = self._handed_over.get(number)
+        return () if prepared is None else [(prepared.items + at, *bad) for at, bad in enumerate(prepared.failed)]
 
     def withdraw(self) -> list[Chunk]:
         self.notice()

@@ -44,8 +44,8 @@ from mpi_prs.engine.worker.trust import Trust
 from mpi_prs.wire import messages
 from mpi_prs.wire.failure import Failure, FailureKind, name_of, pack_failures
 from mpi_prs.wire.messages import Tag
-from mpi_prs.wire.parts import mini_batch_of
-from mpi_prs.wire.record import MINI_BATCH, RECORD
+from mpi_prs.wire.parts import bounds, mini_batch_of
+from mpi_prs.wire.record import ATTEMPT, MINI_BATCH, RECORD
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk, News, ProcessPlace, State
 
@@ -363,6 +363,8 @@ class Worker:
             self._log.warning("user process %d is killed: %s", number, news.killed)
         if news.header is not None:
             self._send(Tag.HEADER, news.header)
+        if self._supply.names_bad_records:
+            news.items_failed += self._bad_records(number, news)
         if news.items_failed:  # they go before what they are items of
             self._report_failed_items(number, news.items_failed)
         if news.finished:
@@ -386,6 +388,24 @@ class Worker:
         if news.gone:
             self._forget(process)
             self._plan_restart(process, news, now)
+
+    def _bad_records(self, process: int, news: News) -> Iterator[Failure]:
+        """Of what is done, the records that could not be read."""
+        done = [*news.records, *(record for record, _path in news.spilled)]
+        for fields in RECORD.iter_unpack(b"".join(done)):
+            number, attempt = fields[MINI_BATCH], fields[ATTEMPT]
+            for item, place, problem in self._supply.bad_records(number):
+                yield Failure(
+                    FailureKind.LOAD,
+                    problem,
+                    mini_batch=number,
+                    attempt=attempt,
+                    process=process,
+                    node=self._node,
+                    item=item,
+                    items=self._supply.items_of(number),
+                    place=place,
+                )
 
     def _with_items(self, failure: Failure) -> Failure:
         """With what only the supply knows: how many items it had."""
@@ -523,7 +543,9 @@ class Worker:
 
     def _report_load_failure(self, portion: Portion) -> None:
         first, attempt = portion.chunk.first, portion.chunk.attempt
-        failure = Failure(FailureKind.LOAD, portion.problem, "", first, attempt, node=self._node)
+        manifest = self._sight.manifest
+        start, stop = bounds(first, manifest.items_of(mini_batch_of(first))) if manifest.exact else (0, 0)
+        failure = Failure(FailureKind.LOAD, portion.problem, "", first, attempt, node=self._node, items=stop - start)
         failure = self._blame_full_disk(failure)
         self._log.warning("mini-batch %d cannot be loaded: %s", first, failure.message)
         self._send(Tag.FAILED, failure.to_json())

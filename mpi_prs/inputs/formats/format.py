@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from mpi_prs.core import values
 from mpi_prs.core.errors import InputError
@@ -24,6 +24,8 @@ from mpi_prs.storage.remote import RemoteFiles
 
 TOLD = 10
 """Bad records that a batch tells of."""
+MOST_TOLD = 1_000_000
+"""The same, where each of them is to be named."""
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz", ".zip": "zip"}
 """Suffix of a compressed file of text → how it is compressed."""
 MAX_RECORD_SIZE = 64 * 2**20
@@ -86,9 +88,14 @@ class BadRecord:
     column: str | None
     problem: str
 
+    @property
+    def place(self) -> str:
+        """File and line, for a message."""
+        return f"{self.file}, line {self.line}"
+
     def __str__(self) -> str:
         column = f", column {self.column!r}" if self.column is not None else ""
-        return f"{self.file}, line {self.line}{column}: {self.problem}"
+        return f"{self.place}{column}: {self.problem}"
 
 
 @dataclass
@@ -98,7 +105,7 @@ class Batch:
     Attributes:
         data: a ``pyarrow.Table``, or a dict of numpy arrays with equal first dimensions.
         skipped: records left out (``on_bad_record: skip_and_count``), on top of the rows in ``data``.
-        bad: the first :data:`TOLD` of these.
+        bad: the first :data:`TOLD` of these, or all.
     """
 
     data: Any
@@ -214,6 +221,14 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Close what is open."""
+
+
+@runtime_checkable
+class TellsOfBadRecords(Protocol):
+    """A reader of text, which can leave bad records out."""
+
+    def tell_of_all_bad_records(self) -> None:
+        """Leave them out from now on, and tell of each."""
 
 
 class TableFormat(Protocol):

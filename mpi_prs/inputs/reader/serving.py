@@ -49,7 +49,7 @@ class LoadingThreads:
     def __init__(self, settings: dict[str, Any]) -> None:
         storages = [Storage.from_secret(secret) for secret in settings["storages"]]
         manifest = Manifest.open(Path(settings["manifest"]))
-        self._decoder = Decoder(manifest, storages)
+        self._decoder = Decoder(manifest, storages, settings["bisects"])
         self._segments = Segments(Path(settings["folder"]) if settings["folder"] else None)
         self._in_files = bool(settings["folder"])
         self._lent: dict[int, Segment] = {}
@@ -88,7 +88,7 @@ class LoadingThreads:
                 MessageKind.FAILED, ["InputError", f"it cannot be loaded: {type(error).__name__}: {error}"]
             )
         else:
-            self._lend(segment, {"items": decoded.items, "told": told}, connection)
+            self._lend(segment, {"items": decoded.items, "told": told, "failed": decoded.failed}, connection)
 
     def _lend(self, segment: Segment, answer: dict[str, Any], connection: ReaderConnection) -> None:
         with self._lock:

@@ -80,6 +80,7 @@ class TableLoader:
         threads: that load.
         patience: seconds that a part may take to be read, of the reader's processor; one more for each MB of its file.
         in_files: hand tables over by files in ``scratch``, to processes in another user namespace.
+        bisects: whether a record that is bad fails for itself, and not its mini-batch.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class TableLoader:
         threads: int,
         patience: float,
         in_files: bool = False,
+        bisects: bool = False,
     ) -> None:
         self._manifest = manifest
         self._scratch = scratch
@@ -98,6 +100,7 @@ class TableLoader:
             "manifest": str(manifest.path),
             "storages": [storage.secret() for storage in storages],
             "folder": None,
+            "bisects": bisects,
         }
         self._threads = threads
         self._patience = patience
@@ -185,7 +188,8 @@ class TableLoader:
         path = str(Path(owner.folder, Path(fields["file"]).name)) if "file" in fields else ""
         loan = owner.loans.taken(fields["segment"], descriptor, path, fields["capacity"])
         told = {**fields["told"], "segment": loan.path}
-        return LoadedMiniBatch(fields["items"], pack(told), loan.capacity, partial(owner.loans.release, loan))
+        release = partial(owner.loans.release, loan)
+        return LoadedMiniBatch(fields["items"], pack(told), loan.capacity, release, fields["failed"])
 
     def _failure(self, number: int, lane: _Lane, how: str) -> InputError:
         what = names(self._manifest, mini_batch_of(number))[lane.part]

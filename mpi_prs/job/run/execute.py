@@ -283,6 +283,7 @@ def _worker_settings(config: JobConfig, options: RunOptions, run: OpenRun, last_
     )
     return WorkerSettings(
         last_try=last_try,
+        bisect_on_failure=config.bisect_on_failure,
         run_root=str(config.output),
         run=run.id,
         token=run.token,

@@ -37,7 +37,7 @@ from mpi_prs.inputs.formats.delimited.text import (
     squeezed_chunks,
     too_long,
 )
-from mpi_prs.inputs.formats.format import TOLD, BadRecord, Batch, Part, length_of, reading
+from mpi_prs.inputs.formats.format import MOST_TOLD, TOLD, BadRecord, Batch, Part, length_of, reading
 from mpi_prs.inputs.formats.text_columns import FALSE, TRUE, NumberStyle, is_integer_text, to_datetimes, to_values
 
 _LOOK_BACK = 2**16
@@ -113,6 +113,7 @@ class DelimitedReader:
         self._headed = headed
         self._all_headed = all_headed
         self._skip = skip
+        self._most_told = TOLD
         self._watched = watched
         self._convert = _convert_options(columns, False)
         self._convert_grouped = _convert_options(columns, True)
@@ -126,6 +127,9 @@ class DelimitedReader:
         self._encoding = Encoding(opener.encoding, 1, 0)
         self._own_names: Sequence[str] = ()
         self._floor = 0
+
+    def tell_of_all_bad_records(self) -> None:
+        self._skip, self._most_told = True, MOST_TOLD
 
     def read(self, part: Part) -> Batch:
         """The rows of a part. Memory: its bytes, its columns, and as much again while Arrow parses.
@@ -301,7 +305,7 @@ class DelimitedReader:
                 column = pa.nulls(len(texts.rows), pa.binary())
             values, wrong = self._values(field, column)
             arrays.append(values)
-            for row in wrong[:TOLD].tolist():
+            for row in wrong[: self._most_told].tolist():
                 bad.setdefault(int(texts.rows[row]), _misfit(field, column.slice(row, 1), columns))
             misfits[wrong] = True
         table = pa.Table.from_arrays(arrays, names=columns.schema.names)
@@ -350,7 +354,7 @@ class DelimitedReader:
             before = self._lines_before(part.file, text.offset)
         return [
             BadRecord(part.file, before + int(records.lines[number]) + 1, bad[number].column, bad[number].problem)
-            for number in sorted(bad)[:TOLD]
+            for number in sorted(bad)[: self._most_told]
         ]
 
     def _advice(self, bad: _Bad) -> str:

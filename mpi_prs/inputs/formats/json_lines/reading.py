@@ -16,6 +16,7 @@ from mpi_prs.inputs.formats.compression import COMPRESSED, compression_of, decom
 from mpi_prs.inputs.formats.foreign import check_is_text
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,
+    MOST_TOLD,
     TOLD,
     BadRecord,
     Batch,
@@ -230,11 +231,15 @@ class JsonLinesReader:
         self._selected = bool(format.columns)
         self._longest = format.max_record_size
         self._skip = format.on_bad_record == "skip_and_count"
+        self._most_told = TOLD
         self._store = store
         self._open: tuple[str, BinaryIO] | None = None
         nested = any(pa.types.is_nested(each.type) for each in self._schema)
         # "ignore" would also leave out unknown keys within the selected columns, and lose what they say
         self._unexpected = "error" if not self._selected else "infer" if nested else "ignore"
+
+    def tell_of_all_bad_records(self) -> None:
+        self._skip, self._most_told = True, MOST_TOLD
 
     def read(self, part: Part) -> Batch:
         """The rows of a part. Memory: its bytes, and its columns.
@@ -311,7 +316,7 @@ class JsonLinesReader:
             first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
         told = [
             BadRecord(part.file, first + number, misfit.column, misfit.problem + self._elsewhere(misfit, part.file))
-            for number, misfit in bad[:TOLD]
+            for number, misfit in bad[: self._most_told]
         ]
         if not self._skip:
             first_bad = bad[0][1]
