@@ -27,7 +27,7 @@ from mpi_prs.core.environ import TABLES_IN_FILES
 from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.inputs.manifest import Loaded, Manifest
 from mpi_prs.storage.credentials import Storage
-from mpi_prs.wire.parts import FIRST_COPY, bounds, mini_batch_of
+from mpi_prs.wire.parts import FIRST_COPY, bounds, is_part, mini_batch_of
 from mpi_prs.wire.settings import WorkerSettings
 from mpi_prs.wire.work import Chunk
 
@@ -85,6 +85,9 @@ class Supply(Protocol):
 
     def next_attempt(self) -> int:
         """The attempt of what :meth:`take` would give; 0: nothing."""
+
+    def next_is_part(self) -> bool:
+        """Whether that is a part; only where there is something."""
 
     def take_first_try(self, most: int) -> Portion | None:
         """As :meth:`take`, but what has failed before is passed over."""
@@ -158,6 +161,9 @@ class FromManifest:
 
     def next_attempt(self) -> int:
         return self._waiting[0].attempt if self._waiting else 0
+
+    def next_is_part(self) -> bool:
+        return is_part(self._waiting[0].first)
 
     def take(self, most: int) -> Portion | None:
         return self._take(0, most) if self._waiting else None
@@ -335,6 +341,9 @@ class LoadedAhead:
 
     def next_attempt(self) -> int:
         return self._ready[0].attempt if self._ready else 0
+
+    def next_is_part(self) -> bool:
+        return is_part(self._ready[0].number)
 
     def take(self, most: int) -> Portion | None:  # noqa: ARG002 (one at a time: each is loaded by itself)
         return self._take(self._ready[0]) if self._ready else None

@@ -528,7 +528,7 @@ class Worker:
         assert self._settings is not None
         supply, trust = self._supply, process.trust
         attempt = supply.next_attempt()
-        if attempt <= 1:
+        if attempt <= 1 or (supply.next_is_part() and attempt < self._settings.last_try):  # to fail costs no item yet
             return supply.take(most)
         if not trust.in_doubt:
             return None if process.outstanding_count >= process.at_once else supply.take(1)
