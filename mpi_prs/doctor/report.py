@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpi_prs.doctor.findings import Launch, RankFindings, Survey
+from mpi_prs.engine.mpi import WITH_PMIX
 from mpi_prs.engine.node import ranges
 
 _FAMILIES = {
@@ -27,12 +29,22 @@ def family(text: str) -> str:
     return next((name for name, (words, _) in _FAMILIES.items() if any(word in lower for word in words)), "")
 
 
+def _pmi_of(library: str) -> str:
+    return "pmix" if library.endswith(WITH_PMIX) else _FAMILIES[family(library)][1]
+
+
+def _version(library: str) -> int:
+    """The first number in a library's name; 0: there is none."""
+    found = re.search(r"\d+", library)
+    return int(found[0]) if found else 0
+
+
 def fitting_launchers(launch: Launch) -> list[str]:
     """What starts ranks that this MPI understands, best first."""
     ours = family(launch.library)
     fitting = []
     if ours and launch.srun_types:
-        wanted = _FAMILIES[ours][1]
+        wanted = _pmi_of(launch.library)
         fitting += [f"srun --mpi={wanted}"] if any(word.startswith(wanted) for word in launch.srun_types) else []
     return fitting + [mpirun.path for mpirun in launch.mpiruns if ours and family(mpirun.version) == ours]
 
@@ -86,8 +98,13 @@ def worth_knowing(survey: Survey) -> list[str]:
         if ours and theirs and theirs != ours:
             hints.append(f"{mpirun.path} belongs to {theirs}, and mpi4py uses {ours}: do not start jobs with it")
     if ours and launch.srun_types and not any(name.startswith("srun") for name in fitting):
-        wanted = _FAMILIES[ours][1]
+        wanted = _pmi_of(launch.library)
         hints.append(f"srun does not offer the {wanted} that {ours} needs: use mpirun in the allocation")
+    if ours == "MPICH" and _pmi_of(launch.library) == "pmi2" and launch.srun_types and _version(launch.library) >= 5:
+        hints.append(
+            "PMI-2, which srun --mpi=pmi2 speaks, is deprecated from MPICH 5 on: an MPICH that is built with PMIx "
+            "(--with-pmix; pip's is not) takes srun --mpi=pmix"
+        )
     little = [found.node for found in survey.found if found.scratch and found.scratch_free < _LITTLE_SPACE]
     if little:
         hints.append(f"less than 1 GB of scratch is free on {_named(little)}: set scratch in the job config")

@@ -6,6 +6,7 @@ import array
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import stat
 import sys
@@ -229,8 +230,15 @@ def load_mpi() -> Any:
 
 
 def library_name(mpi: Any) -> str:
-    """The name and version of the MPI library, in its own words; MPI need not be started."""
-    return " ".join(mpi.Get_library_version().split("\n")[0].split(",")[0].strip("\x00").split())
+    """The name and version of the MPI library, in its own words, and :data:`WITH_PMIX`; MPI need not be started."""
+    said = mpi.Get_library_version()
+    name = " ".join(said.split("\n")[0].split(",")[0].strip("\x00").split())
+    is_built_so = name.startswith("MPICH") and re.search(r"--with-(pmi=)?pmix", said) is not None
+    return name + WITH_PMIX if is_built_so else name
+
+
+WITH_PMIX = " built with PMIx"
+"""Of an MPICH that takes ``srun --mpi=pmix``: others do not, and pip's is none."""
 
 
 def connect() -> MpiTransport:
@@ -292,7 +300,12 @@ RIGHT_LAUNCHER = (
 
 def strange_launcher(library: str, environ: Mapping[str, str] = HERE) -> str:
     """Why MPI may not start at all, in words; empty: no reason is known."""
-    if library.startswith("MPICH") and PMIX_RANK.of(environ) is not None and PMI_RANK.of(environ) is None:
+    if (
+        library.startswith("MPICH")
+        and WITH_PMIX not in library
+        and PMIX_RANK.of(environ) is not None
+        and PMI_RANK.of(environ) is None
+    ):
         return f"the launcher speaks PMIx (Open MPI's mpirun, srun --mpi=pmix), and mpi4py uses {library}"
     return ""
 

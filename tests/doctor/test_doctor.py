@@ -24,7 +24,7 @@ from tests.support.slurm_cluster import SlurmCluster
 
 HYDRA = Mpirun("/venv/bin/mpirun", "HYDRA build details:\n Version: 5.0.2")
 OPENMPI = Mpirun("/usr/bin/mpirun", "mpirun (Open MPI) 4.1.4")
-LAUNCH = Launch("/venv/bin/python", "MPICH Version: 5.0.2", "4.1.2", "srun", 4, (HYDRA,), ("none", "pmi2"))
+LAUNCH = Launch("/venv/bin/python", "MPICH Version: 4.3.2", "4.1.2", "srun", 4, (HYDRA,), ("none", "pmi2"))
 VERSIONS = {"Python": "3.11.7", "numpy": "2.1.0"}
 
 
@@ -98,6 +98,7 @@ def test_what_is_wrong_is_named_with_what_to_do(seen: Survey, words: list[str]) 
         (survey(found(2, "n2", gpus=("GPU 0: A100",))), ["n2", "Slurm gave none", "gpus_per_process"]),
         (survey(launch=replace(LAUNCH, mpiruns=(HYDRA, OPENMPI))), [OPENMPI.path, "Open MPI", "MPICH"]),
         (survey(launch=replace(LAUNCH, srun_types=("none", "pmix_v4"))), ["does not offer the pmi2", "use mpirun"]),
+        (survey(launch=replace(LAUNCH, library="MPICH Version: 5.0.2")), ["deprecated from MPICH 5 on", "--mpi=pmix"]),
     ],
 )
 def test_what_may_be_meant_is_only_worth_knowing(seen: Survey, words: list[str]) -> None:
@@ -142,6 +143,9 @@ def test_the_launcher_that_fits_is_of_the_same_mpi() -> None:
     openmpi = replace(LAUNCH, library="Open MPI v5.0.11", mpiruns=(HYDRA, OPENMPI), srun_types=("pmi2", "pmix_v4"))
     assert fitting_launchers(openmpi) == ["srun --mpi=pmix", OPENMPI.path]
     assert fitting_launchers(replace(openmpi, library="")) == []
+    with_pmix = replace(LAUNCH, library="MPICH Version: 5.0.2 built with PMIx", srun_types=("pmi2", "pmix_v4"))
+    assert fitting_launchers(with_pmix) == ["srun --mpi=pmix", HYDRA.path]
+    assert worth_knowing(survey(launch=with_pmix)) == []
     assert "none found that fits" in "\n".join(launch_lines(replace(LAUNCH, mpiruns=(), srun_types=None)))
 
 

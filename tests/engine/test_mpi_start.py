@@ -13,7 +13,7 @@ import pytest
 
 from mpi_prs.core.environ import START_TIMEOUT
 from mpi_prs.core.errors import LaunchError
-from mpi_prs.engine.mpi import wait_until_read
+from mpi_prs.engine.mpi import library_name, strange_launcher, wait_until_read
 from tests.support.jobs import REPOSITORY, wait_until
 
 
@@ -23,6 +23,24 @@ def test_the_start_may_take_ten_minutes_or_what_the_variable_says() -> None:
     for wrong in ("soon", "0", "-1", "nan", "inf"):
         with pytest.raises(LaunchError, match=r"MPI_PRS_START_TIMEOUT, .*: got .*; expected a .*number of seconds"):
             START_TIMEOUT.of({"MPI_PRS_START_TIMEOUT": wrong})
+
+
+@pytest.mark.parametrize(
+    ("configure", "name"),
+    [
+        ("--with-device=ch4:ucx", "MPICH Version: 5.0.2"),
+        ("--with-pmix=/usr", "MPICH Version: 5.0.2 built with PMIx"),
+        ("--with-pmi=pmix", "MPICH Version: 5.0.2 built with PMIx"),
+    ],
+)
+def test_an_mpich_that_takes_a_pmix_launcher_says_so_in_how_it_was_built(configure: str, name: str) -> None:
+    class Library:
+        def Get_library_version(self) -> str:
+            return f"MPICH Version:      5.0.2\nMPICH configure: {configure}\n\0"
+
+    assert library_name(Library()) == name
+    note = strange_launcher(name, {"PMIX_RANK": "0"})
+    assert bool(note) == ("pmix" not in configure)
 
 
 def test_before_an_abort_the_launcher_has_read_what_was_printed() -> None:
