@@ -11,8 +11,17 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import orc
 
-SUFFIXES = {"delimited": ".csv", "json_lines": ".jsonl", "parquet": ".parquet", "hdf5": ".h5"}
+SUFFIXES = {
+    "delimited": ".csv",
+    "json_lines": ".jsonl",
+    "parquet": ".parquet",
+    "hdf5": ".h5",
+    "orc": ".orc",
+    "arrow": ".arrow",
+}
+"""Name of a format → suffix of its files."""
 
 _EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 _TEXT = [b'"', b"\n", b"\r", b",", b"{", b"[", b"}", b"]", b"\\", b"\0", b"\xff", b"null", b"1e999", b"\\ud800", b"-"]
@@ -25,6 +34,8 @@ def sound_files() -> dict[str, list[bytes]]:
         "json_lines": [_json(), b'{"a": [{"b": [1, null]}], "c": "\\u00e9"}\n{"a": [], "c": null}\n' * 4],
         "parquet": list(_parquet()),
         "hdf5": list(_hdf5()),
+        "orc": list(_orc()),
+        "arrow": list(_arrow()),
     }
 
 
@@ -64,6 +75,8 @@ def _place(data: bytearray, name: str, random: random.Random) -> int:
         return random.randrange(max(0, len(data) - 8 - length), len(data))
     if name == "hdf5" and random.random() < 0.5:
         return random.randrange(min(len(data), 4096))
+    if name in ("orc", "arrow") and random.random() < 0.5:
+        return random.randrange(max(0, len(data) - 1024), len(data))
     return random.randrange(len(data))
 
 
@@ -76,9 +89,9 @@ def _json() -> bytes:
     return b"".join(b'{"id": %d, "x": %g, "text": "t%d", "at": {"y": [%d]}}\n' % (n, n / 2, n, n) for n in range(20))
 
 
-def _parquet() -> Iterator[bytes]:
+def _mixed() -> pa.Table:
     numbers = np.arange(40)
-    table = pa.table(
+    return pa.table(
         {
             "n": numbers,
             "x": pa.array([None if n % 7 == 0 else n / 2 for n in range(40)]),
@@ -90,6 +103,10 @@ def _parquet() -> Iterator[bytes]:
             "c": pa.array([f"k{n % 3}" for n in range(40)]).dictionary_encode(),
         }
     )
+
+
+def _parquet() -> Iterator[bytes]:
+    table = _mixed()
     plain = {"use_dictionary": False, "compression": "none"}
     for options in ({}, plain, {"compression": "zstd", "version": "1.0"}, {**plain, "data_page_version": "2.0"}):
         sink = io.BytesIO()
@@ -105,6 +122,23 @@ def _parquet() -> Iterator[bytes]:
         write_page_index=True,
     )
     yield sink.getvalue()
+
+
+def _orc() -> Iterator[bytes]:
+    table = _mixed().select(["n", "x", "s", "l", "t"])
+    for compression in ("uncompressed", "zlib", "snappy"):
+        sink = io.BytesIO()
+        orc.write_table(table, sink, compression=compression)
+        yield sink.getvalue()
+
+
+def _arrow() -> Iterator[bytes]:
+    table = _mixed()
+    for compression in (None, "lz4", "zstd"):
+        sink = io.BytesIO()
+        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+            writer.write_table(table, max_chunksize=15)
+        yield sink.getvalue()
 
 
 def _hdf5() -> Iterator[bytes]:
