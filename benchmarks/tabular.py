@@ -182,7 +182,7 @@ def engine(folder: Path, table: Path, rows: int) -> tuple[float, float]:
 
 
 def peaks(folder: Path, table: Path) -> dict[str, float]:
-    """The highest resident memory of master, worker and user process during a job, in MiB."""
+    """The highest resident memory of each kind of process during a job, in MiB."""
     process = start(folder, table, ranks=2)
     found: dict[str, float] = {}
     over = threading.Event()
@@ -215,6 +215,8 @@ def note(entry: Path, found: dict[str, float], text: str) -> None:
         return
     if b"child/host.py" in words:
         role = "user process"
+    elif b"reader/serving.py" in words:  # of a survey, too
+        role = "reader process"
     elif b"mpi_prs" in words and text.encode() in words:
         role = "master" if b"PMI_RANK=0" in environment.split(b"\0") else "worker"
     else:
@@ -280,7 +282,7 @@ def memory(folder: Path, csv: Path, times: float) -> None:
             shutil.copyfileobj(source, target, 16 << 20)
     large = peaks(folder / "large", folder / "large.csv")
     print(f"Peak of resident memory over that CSV, and over one {times:g} times as large")
-    for role in ("master", "worker", "user process"):
+    for role in ("master", "worker", "reader process", "user process"):
         row(role, f"{small[role]:.0f} MiB", f"{large[role]:.0f} MiB, {large[role] / small[role]:.2f} ×")
 
 
