@@ -21,7 +21,7 @@ FILES = (
     *("code/weights.bin", "code/run.log", "code/.hidden", "code/in/a.png", "code/out/rows.txt", "code/other/rows.txt"),
     *("code/other/_run/journal", "code/job-2.yaml", "code/left_out.py", "code/venv/pyvenv.cfg", "code/venv/lib/six.py"),
     *("models/net.pt", "models/folder/a.pt", "models/results.csv", "side/ref.fa", "side/folder/b.fa", "path/tool.py"),
-    *("variable.bin", "extra.bin"),
+    *("variable.bin", "extra.bin", "code/account.key", "code/token.txt", "key.json"),
 )
 
 
@@ -46,6 +46,7 @@ class Project:
             "entry_script": "score.py",
             "inputs": ["code/in/*.png", "code/*.png"],
             "output": "code/out",
+            "storage": {"account_key_file": "code/account.key"},
             "error_threshold": -1,
             "arguments": [
                 *["--model", str(self.folder / "models/net.pt"), f"--more={self.folder / 'models/folder'}", "vocab"],
@@ -54,9 +55,13 @@ class Project:
             "environment_variables": {
                 "WEIGHTS": str(self.folder / "variable.bin"),
                 "CACHE_FILE": str(self.folder / "extra.bin"),
+                "CREDENTIALS": str(self.folder / "key.json"),
                 "PYTHONPATH": f"/nowhere:{self.folder / 'path'}",
             },
-            "side_inputs": {"ref": "side/ref.fa", "more": "side/folder"},
+            "side_inputs": {
+                "ref": {"path": "side/ref.fa", "storage": {"sas_token_file": "code/token.txt"}},
+                "more": "side/folder",
+            },
             **settings,
         }
         self.write("code/job.yaml", yaml.safe_dump(given))
@@ -129,6 +134,10 @@ def test_a_change_of_what_decides_the_output_is_noticed_by_content(project: Proj
 NO_MATTER: dict[str, Callable[[Project], object]] = {
     "the time alone": touch("code/helper.py"),
     "the script, of which the fingerprint tells": write("code/score.py"),
+    "a key that is another now": lambda project: [
+        write(f"code/{name}")(project) for name in ("account.key", "token.txt")
+    ],
+    "credentials in a variable": write("key.json"),
     "a log": write("code/run.log"),
     "a new file that is no code": write("code/cache.db"),
     "what is hidden": write("code/.hidden"),

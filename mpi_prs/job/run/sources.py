@@ -25,6 +25,7 @@ from mpi_prs.core.contents import Content, Sources, content_of, has_changed
 from mpi_prs.core.errors import InputError, ScriptError
 from mpi_prs.core.files import walk
 from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.secrecy import looks_secret
 from mpi_prs.core.units import count
 from mpi_prs.core.urls import Names, is_glob, is_url, literal, of_texts
 from mpi_prs.job.config.model import JobConfig
@@ -176,7 +177,7 @@ def _named(config: JobConfig) -> Iterator[tuple[str, str]]:
 
 
 class _Places:
-    """Where the data of a job is and its output goes: that is no code."""
+    """Where the data of a job is, its output goes, and its credentials are, which get others: that is no code."""
 
     def __init__(self, config: JobConfig) -> None:
         self._folders = [str(config.output)]
@@ -192,6 +193,10 @@ class _Places:
             else:
                 self._folders.append(os.path.normpath(pattern))
         self._folders += [str(section.files_from) for section in config.inputs if section.files_from is not None]
+        sections = [config.storage, *(each.storage for each in config.inputs)]
+        sections += [each.storage for each in config.side_inputs.values()]
+        keys = [(each.account_key_file, each.sas_token_file) for each in sections if each is not None]
+        self._folders += [str(path) for path in chain.from_iterable(keys) if path is not None]
 
     def have(self, path: str) -> bool:
         """Whether a file or folder is one of them, or lies in one."""
@@ -251,7 +256,7 @@ def _of_arguments(config: JobConfig, places: _Places) -> Iterator[str]:
     for argument in config.arguments:
         name, equals, value = argument.partition("=")
         is_option = argument.startswith("-")
-        if not _OUTPUT_NAME.search(name if is_option else option):
+        if not _is_no_input(name if is_option else option):
             yield from _files_at(value if is_option else argument, config, places)
         option = name if is_option and not equals else ""
 
@@ -261,8 +266,14 @@ def _of_variables(config: JobConfig, places: _Places) -> Iterator[str]:
         if name == "PYTHONPATH":
             for folder in value.split(os.pathsep):
                 yield from (path for path in _files_at(folder, config, places) if _is_code(path))
-        elif not _OUTPUT_NAME.search(name):
+        elif not _is_no_input(name):
             yield from _files_at(value, config, places)
+
+
+def _is_no_input(name: str) -> bool:
+    """Whether an option or variable says by its name that the script writes there, or finds its credentials."""
+    is_secret = looks_secret(name) and "tokeniz" not in name.lower()
+    return is_secret or _OUTPUT_NAME.search(name) is not None
 
 
 def _files_at(value: str, config: JobConfig, places: _Places) -> Iterator[str]:
