@@ -185,7 +185,6 @@ def test_the_suffix_of_a_table_tells_its_format_and_separator(
         ("a.xlsx", ["the table", "a.xlsx is an Excel workbook", "pandas.read_excel(FILE).to_parquet(FILE.parquet)"]),
         ("a.dta", ["a.dta is a Stata file", "pandas.read_stata"]),
         ("a.zip", ["a.zip does not show in its suffix", "delimited, parquet"]),
-        ("a.json", ["a.json is a JSON file", "format: json_lines if each line is an object"]),
         ("a.strange", ["a.strange does not show in its suffix", "delimited, parquet"]),
     ],
 )
@@ -395,7 +394,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"inputs": [{"table": "a.csv", "dataset": "x"}]}, ["inputs.0", "dataset has no meaning", "format delimited"]),
     (
         {"inputs": [{"table": "a.dat"}]},
-        ["inputs.0", "a.dat", "key format", "delimited, parquet, orc, arrow, json_lines, hdf5"],
+        ["inputs.0", "a.dat", "key format", "delimited, parquet, orc, arrow, json_lines, json, hdf5"],
     ),
     ({"inputs": [{"table": "a.csv", "format": "xls"}]}, ["inputs.0.format", "'xls'", "'delimited', 'parquet'"]),
     ({"inputs": [{"table": "a.csv", "files": "b"}]}, ["inputs.0", "exactly one of", "table"]),

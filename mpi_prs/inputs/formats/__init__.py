@@ -85,6 +85,13 @@ _ENTRIES = (
         in_rows=False,
     ),
     FormatEntry(
+        "json",
+        "mpi_prs.inputs.formats.json_lines.reading:JsonArrays",
+        (".json",),
+        ("columns", "column_types", "on_bad_record", "max_record_size", "numpy_types"),
+        in_rows=False,
+    ),
+    FormatEntry(
         "hdf5",
         "mpi_prs.inputs.formats.hdf5.reading:Hdf5",
         (".h5", ".hdf5", ".hdf"),

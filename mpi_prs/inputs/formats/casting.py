@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.types import datetime_format, nullable_by_name, parse_column_type
+from mpi_prs.inputs.formats.types import JSON, datetime_format, nullable_by_name, parse_column_type
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Cast:
         format: of text that is a date and time; ``None``: ISO 8601.
         nullable: of whole numbers and booleans, whether the type in pandas is to have missing values; ``None``: where
             some may be missing.
+        is_json: values are the text of JSON.
     """
 
     type: Any
     format: str | None
     nullable: bool | None
+    is_json: bool = False
 
     def __call__(self, values: Any) -> Any:
         """An array of the type. Raises ``pyarrow.ArrowInvalid``: a value cannot be of it."""
@@ -47,12 +49,18 @@ class Cast:
             ) from error
 
 
-def casts(column_types: Mapping[str, str]) -> dict[str, Cast]:
-    """The casts of the columns. Raises InputError: there is no such type."""
+def casts(column_types: Mapping[str, str], json: bool = False) -> dict[str, Cast]:
+    """The casts of the columns. Raises InputError: there is no such type; ``json``: that is one, too."""
     found = {}
     for name, text in column_types.items():
+        if text == JSON and not json:
+            raise InputError(
+                f"column_types: column {name!r}: {JSON} is for the formats json and json_lines; string leaves text as "
+                "it is"
+            )
         try:
-            found[name] = Cast(parse_column_type(text), datetime_format(text), nullable_by_name(text))
+            cast = Cast(parse_column_type(text), datetime_format(text), nullable_by_name(text), text == JSON)
+            found[name] = cast
         except ValueError as error:
             raise InputError(f"column_types: column {name!r}: {error}") from error
     return found

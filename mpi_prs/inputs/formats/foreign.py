@@ -41,13 +41,6 @@ _FOREIGN = (
         "export the table, such as pandas.read_sql(QUERY, CONNECTION).to_parquet(FILE.parquet)",
     ),
     _Foreign(
-        "a JSON file",
-        (".json",),
-        b"",
-        "give the key format: json_lines if each line is an object; else convert it, such as "
-        "pandas.read_json(FILE).to_json(FILE.jsonl, orient='records', lines=True)",
-    ),
-    _Foreign(
         "a NumPy file",
         (".npy", ".npz"),
         b"\x93NUMPY",

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+JSON = "json"
+"""The type of values of any shape, of formats of JSON: their text."""
 _TYPES = {
     "string": pa.string(),
     "int": pa.int64(),
@@ -34,6 +36,7 @@ _TYPES = {
     "bool": pa.bool_(),
     "boolean": pa.bool_(),
     "datetime": pa.timestamp("us"),
+    JSON: pa.string(),
 }
 _DATETIME = re.compile(r"datetime\((.*%.*)\)", re.DOTALL)
 
@@ -44,7 +47,7 @@ def parse_column_type(text: str) -> Any:
     ``string``; ``int`` or ``long``, NumPy's ``int64`` to ``int8`` and ``uint64`` to ``uint8``, pandas' ``Int64`` to
     ``UInt8`` (see :func:`nullable_by_name`); ``float``, ``double`` or ``float64``; ``float32``; ``bool``, pandas'
     ``boolean``; ``datetime`` for ISO 8601, or ``datetime(FORMAT)`` with one of :meth:`datetime.datetime.strptime`, such
-    as ``datetime(%d.%m.%Y)``: microseconds, without a time zone.
+    as ``datetime(%d.%m.%Y)``: microseconds, without a time zone; ``json``, see :data:`JSON`.
 
     Raises:
         ValueError: it is none of these; the text names them.

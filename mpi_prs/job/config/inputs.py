@@ -74,7 +74,7 @@ class InputSection(Section):
     table: tuple[Pattern, ...] = Field(
         default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets a DataFrame"
     )
-    format: Literal["delimited", "parquet", "orc", "arrow", "json_lines", "hdf5"] | None = Field(
+    format: Literal["delimited", "parquet", "orc", "arrow", "json_lines", "json", "hdf5"] | None = Field(
         default=None, description="format of a table's files; default: by their suffix"
     )
     separator: Text | None = Field(
@@ -127,7 +127,8 @@ class InputSection(Section):
     column_types: dict[str, Text] = Field(
         default_factory=dict,
         description="types of columns where they should not be inferred: string, int, float, bool, datetime, "
-        "datetime(%d.%m.%Y), int32, float32, …; Int64, boolean where values may be missing",
+        "datetime(%d.%m.%Y), int32, float32, …; Int64, boolean where values may be missing; json (formats json, "
+        "json_lines: the text of values of any shape)",
     )
     numpy_types: bool | None = Field(
         default=None,
@@ -154,8 +155,8 @@ class InputSection(Section):
     )
     max_record_size: ByteSize | None = Field(
         default=None,
-        description="delimited, json_lines: bytes that a record may have, such as 500MB; a longer one is refused, as "
-        "rather a line break or a quote is missing; default 64MB",
+        description="delimited, json_lines, json: bytes that a record may have, such as 500MB; a longer one is "
+        "refused, as rather a line break or a quote is missing; default 64MB",
     )
     dataset: Text | None = Field(
         default=None, description="hdf5: path of the dataset or group in the file; default: its only one, or the root"

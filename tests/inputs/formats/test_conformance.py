@@ -29,7 +29,7 @@ from mpi_prs.inputs.decoding import Decoder
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.planning import plan
-from tests.inputs.formats.test_text_conformance import CODECS, CSV, JSON
+from tests.inputs.formats.test_text_conformance import CODECS, CSV, JSON, JSON_ARRAYS
 from tests.support.tables import at_the_user
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
@@ -537,7 +537,7 @@ def page() -> str:
         "(`Int64`, `boolean`), where pandas would make floats or objects.",
         "",
     ]
-    for name, writers in (("delimited", CSV), ("json_lines", JSON)):
+    for name, writers in (("delimited", CSV), ("json_lines", JSON), ("json", JSON_ARRAYS)):
         lines += [f"## {name}", "", "| as written by | outcome |", "| --- | --- |"]
         lines += [f"| {each} | equal |" for each in [*writers, *(f"compressed, `{suffix}`" for suffix in CODECS)]]
         lines.append("")

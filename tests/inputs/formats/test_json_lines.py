@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +24,10 @@ from hypothesis import strategies as st
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats import lines
+from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import Batch, BatchSize, Part
-from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+from mpi_prs.inputs.formats.json_lines import reading as json_reading
+from mpi_prs.inputs.formats.json_lines.reading import JsonArrays, JsonLines
 from mpi_prs.inputs.formats.told import Told
 from tests.support.tables import STORE, CountingFiles, at_the_user, parts_of, survey_of
 
@@ -189,6 +192,73 @@ def test_a_compressed_file_is_one_mini_batch(tmp_path: Path, suffix: str) -> Non
         assert reader.read(parts[0]).data.num_rows == 1
 
 
+# An array in a file, and values of any shape
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("ab"), JSON_VALUES, min_size=1), max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_an_array_has_the_text_of_its_values(
+    records: list[dict[str, Any]], size: int, indent: int | None, escaped: bool, chunk: int
+) -> None:
+    """Of any shape, wherever it is cut; as columns of the type json, whose cells are the text."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_reading, "_CHUNK", chunk)
+        path = Path(folder, "t.json")
+        path.write_text(json.dumps(records, indent=indent, ensure_ascii=escaped), encoding="utf-8", newline="")
+        format = JsonArrays(column_types={"a": "json", "b": "json"})
+        frames = frames_of(format, [path], BatchSize(bytes=size))
+        packed = Path(folder, "t.json.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        for found in (frames, frames_of(format, [packed])):
+            rows = [row for frame in found for row in frame[["a", "b"]].itertuples(index=False)]
+            values = [tuple(None if pd.isna(cell) else json.loads(cell) for cell in row) for row in rows]
+            assert values == [(record.get("a"), record.get("b")) for record in records]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n', "begins with '{' and not with '['. Give the key format: json_lines"),
+        ('[{"a": 1}, {"a": 2}', "ends before its array does"),
+        ('[{"a": 1}] x', "goes on behind the array"),
+        ('[{"a": 1},\n\n 7]', "line 3: 7 is not a JSON object"),
+        ('[{"a": 1},\n {"a": "x"}]', "line 2, column 'a': \"x\" is not int64"),
+        ('[{"a": [1]},\n {"a": 2}]', "such as a: string"),
+        ('[{"a": 1},\n {"a": [2]}]', "such as a: json"),
+        ('[{"a": 1}, {"a": "' + "x" * 200 + '"}]', "does not end within max_record_size"),
+    ],
+)
+def test_what_is_no_array_of_records_is_told_of(
+    tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_reading, "_CHUNK", 50)
+    path = written(tmp_path / "t.json", text)
+    with pytest.raises(InputError) as refused:
+        frames_of(JsonArrays(max_record_size=100), [path])
+    assert message in str(refused.value)
+
+
+def test_text_of_values_is_as_it_is_written(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", '{"v": 1.50}\n{"v": {"k":  [1e400, "é"]}}\n{"v": null}\n{"v": "x"}')
+    (frame,) = frames_of(JsonLines(column_types={"v": "json"}), [path])
+    assert frame["v"].tolist()[:2] + frame["v"].tolist()[3:] == ["1.50", '{"k":  [1e400, "é"]}', '"x"']
+    assert pd.isna(frame["v"][2])
+    with pytest.raises(InputError, match="json is for the formats json and json_lines"):
+        Delimited(column_types={"v": "json"})
+
+
 def test_empty_files_have_no_mini_batches(tmp_path: Path) -> None:
     files = [written(tmp_path / "a.jsonl"), written(tmp_path / "b.jsonl", {"x": 1}), written(tmp_path / "c.jsonl", "")]
     assert [len(frame) for frame in frames_of(JsonLines(), files)] == [1, 0]
@@ -286,7 +356,7 @@ def test_whole_numbers_in_nested_values_keep_their_digits(tmp_path: Path) -> Non
         ),
         (
             {"n": {"x": [-(10**20)]}},
-            rf"column 'n.x\[\]' has the whole number {-(10**20)}, beyond .* select the other columns",
+            rf"column 'n.x\[\]' has the whole number {-(10**20)}, beyond .*n: json gives the text",
         ),
     ],
 )
@@ -405,7 +475,7 @@ def test_files_of_which_types_do_not_agree_are_named(tmp_path: Path) -> None:
         assert sum(map(len, frames_of(format, [one, other]))) == 3
     written(other, {"m": 1, "o": {"x": "1"}})
     with pytest.raises(
-        InputError, match=r"column 'o' is struct<x: int64> in .* and struct<x: string> in .*; select the other"
+        InputError, match=r"column 'o' is struct<x: int64> in .* and struct<x: string> in .*; name its type .*o: json"
     ):
         survey_of(JsonLines(), one, other)
 

@@ -26,7 +26,8 @@ import pytest
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.delimited.splitting import Delimited
 from mpi_prs.inputs.formats.format import BatchSize, TableFormat
-from mpi_prs.inputs.formats.json_lines.reading import JsonLines
+from mpi_prs.inputs.formats.json_lines import reading as json_reading
+from mpi_prs.inputs.formats.json_lines.reading import JsonArrays, JsonLines
 from tests.support.tables import STORE, at_the_user, parts_of
 
 ROWS = 60
@@ -157,6 +158,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
+JSON_ARRAYS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
+    "pandas": lambda table, path: table.to_json(path, orient="records"),
+    "pandas, indented": lambda table, path: table.to_json(path, orient="records", indent=2, force_ascii=False),
+    "json, with gaps, and a mark": lambda table, path: path.write_text(
+        "\ufeff [" + json_of(table).strip().replace("}\n{", "}\t,\r\n{") + "\n] \n", encoding="utf-8"
+    ),
+}
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
@@ -202,6 +210,13 @@ def test_a_csv_with_line_breaks_comes_back(tmp_path: Path, variant: str) -> None
 def test_json_lines_come_back(tmp_path: Path, variant: str) -> None:
     JSON[variant](WITH_LINE_BREAKS, tmp_path / "t.jsonl")
     assert_same(JsonLines(), [tmp_path / "t.jsonl"], WITH_LINE_BREAKS)
+
+
+@pytest.mark.parametrize("variant", JSON_ARRAYS)
+def test_json_arrays_come_back(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reading, "_CHUNK", 77)
+    JSON_ARRAYS[variant](WITH_LINE_BREAKS, tmp_path / "t.json")
+    assert_same(JsonArrays(), [tmp_path / "t.json"], WITH_LINE_BREAKS)
 
 
 @pytest.mark.parametrize("codec", CODECS)

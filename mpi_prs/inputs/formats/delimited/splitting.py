@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 
@@ -41,10 +41,13 @@ from mpi_prs.inputs.formats.format import (
     record_too_long,
 )
 from mpi_prs.inputs.formats.inference import Mixture, type_of
+from mpi_prs.inputs.formats.lines import parts_at_ends
 from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.text_columns import MISSING, NumberStyle
 from mpi_prs.inputs.formats.told import Doubt, Told, told_columns
 
+_BLANKS = 2**16
+"""So many bytes at the end of a file may turn out to be blank lines."""
 _SHOWN = 80
 """Characters of a value in a message."""
 
@@ -386,28 +389,25 @@ class Delimited:
     ) -> Iterator[Part]:
         """Parts that end with records, as the file streams by."""
         unit = head.encoding.unit
-        start, rows = body, 0
+        last = body
         with reading(file), opener.store.open(file) as stream:
             try:
-                for offsets in record_ends(
-                    squeezed_chunks(stream, head.encoding, body, length), opener.dialect, opener.longest
-                ):
-                    ends = offsets * unit + body
-                    done = 0
-                    while (next_end := int(ends.searchsorted(start + step))) < len(ends):
-                        stop = int(ends[next_end])
-                        yield Part(file, start, stop, max(1, rows + next_end + 1 - done))
-                        start, rows, done = stop, 0, next_end + 1
-                    rows += len(ends) - done
+                chunks = squeezed_chunks(stream, head.encoding, body, length)
+                ends = (each * unit + body for each in record_ends(chunks, opener.dialect, opener.longest))
+                for part in parts_at_ends(file, body, ends, step, length):
+                    if part.stop < length or not self._is_blank(stream, part, head, opener):
+                        yield part
+                    last = part.stop
             except OverflowError:
-                line = count_line_breaks(squeezed_chunks(stream, head.encoding, head.encoding.bom, start)) + 1
+                line = count_line_breaks(squeezed_chunks(stream, head.encoding, head.encoding.bom, last)) + 1
                 raise record_too_long(file, line, opener.longest, "at the earliest") from None
-            if start < length:
-                stream.seek(start)
-                rest = head.encoding.squeezed(stream.read(min(length - start, 2**16)))
-                rest = without_comments(rest, opener.dialect)
-                if length - start > 2**16 or rest.strip(opener.dialect.blanks + b"\r\n"):
-                    yield Part(file, start, length, max(1, rows))
+
+    def _is_blank(self, stream: BinaryIO, part: Part, head: Head, opener: Opener) -> bool:
+        if part.stop - part.start > _BLANKS:
+            return False
+        stream.seek(part.start)
+        text = head.encoding.squeezed(stream.read(part.stop - part.start))
+        return not without_comments(text, opener.dialect).strip(opener.dialect.blanks + b"\r\n")
 
 
 def _doubted(survey: dict[str, Any], doubt: str) -> dict[str, Any]:

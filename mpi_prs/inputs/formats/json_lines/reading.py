@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
@@ -21,12 +22,17 @@ from mpi_prs.inputs.formats.format import (
     BadRecord,
     Batch,
     BatchSize,
+    DamagedFile,
     Files,
     Part,
+    check_counted,
     check_record_size,
+    length_of,
     quoted,
     reading,
+    record_too_long,
 )
+from mpi_prs.inputs.formats.json_lines.array import as_lines, begin_of, record_ends
 from mpi_prs.inputs.formats.json_lines.types import (
     MAX_DEPTH,
     NUL,
@@ -34,6 +40,7 @@ from mpi_prs.inputs.formats.json_lines.types import (
     Misfit,
     Place,
     SampleColumns,
+    as_json_text,
     depth_of_type,
     key_given_twice,
     long_integers,
@@ -46,17 +53,24 @@ from mpi_prs.inputs.formats.json_lines.types import (
     undated,
 )
 from mpi_prs.inputs.formats.lines import (
+    PIECE_BYTES,
     Lines,
     SampleLines,
     line_number,
     lines_of,
+    parts_at_ends,
+    pieces_of,
     sample,
+    spread,
 )
 from mpi_prs.inputs.formats.missing import for_pandas
 from mpi_prs.inputs.formats.told import Told, told_columns
 
 _BY_HAND = 5000
 """Records of the sample, at most, that are looked at one by one where Arrow finds something wrong."""
+_CHUNK = 2**22
+_SAMPLED = 2**28
+"""So much of the beginning of an array is looked at for a sample."""
 _BLOCK = 2**31 - 1
 _FAILURES = (pa.ArrowException, UnicodeError)
 
@@ -70,7 +84,9 @@ class JsonLines:
     dates too), with these differences:
 
     - A column is of one type. Where the sample has two (text and numbers), it is the first, and records of the other
-      are bad; ``string`` in ``column_types`` takes numbers and booleans as they are written.
+      are bad; ``string`` in ``column_types`` takes numbers and booleans as they are written. ``json`` takes whatever
+      there is, objects and lists of any shape among it: a cell is the text of the value, as it is written in the file
+      (``"text"`` with its quotes), or missing where it is ``null``; ``json.loads`` makes a value of it.
     - Whole numbers and booleans beside missing values are ``Int64`` and ``boolean``, not float64 and object. Where the
       sample has no missing value, a record without one is bad, unless ``column_types`` names one of these.
     - Objects arrive as ``dict`` with all keys of the sample, ``None`` where one is missing; lists as numpy arrays.
@@ -104,14 +120,14 @@ class JsonLines:
         """
         found = SampleColumns()
         size = lines = 0
-        pieces = list(sample(files, store, self.max_record_size))
+        chosen = casts(self.column_types, json=True)
+        pieces = list(sample(files, lambda path, most: self._pieces(path, most, store)))
         for piece in pieces:
             size += len(piece.data)
             lines += piece.data.count(b"\n") or 1
-            _look(piece, found, _BY_HAND // len(pieces))
+            _look(piece, as_json_text(piece.data, chosen), found, _BY_HAND // len(pieces))
         if pieces and not found.types:
-            _refuse(pieces[0].file, pieces[0].data)
-        chosen = casts(self.column_types)
+            _refuse(pieces[0].file, pieces[0].lines)
         names = self.columns or tuple(dict.fromkeys([*found.types, *chosen]))
         missing = [name for name in names if name not in found.types and name not in chosen]
         if missing and pieces:
@@ -144,6 +160,9 @@ class JsonLines:
             "told": Told(told_columns(schema, looked_at, chosen, valueless), doubts).to_json(),
         }
 
+    def _pieces(self, path: str, most: int, store: Files) -> Iterator[SampleLines]:
+        return pieces_of(path, most, store, self.max_record_size)
+
     def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
         """Equal ranges of bytes; nothing is read. A number of rows is turned into bytes by the sample."""
         length = store.size(file)
@@ -174,9 +193,8 @@ def _to_read(found: Any, chosen: Any) -> Any:
     return chosen if pa.types.is_null(found) else found
 
 
-def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
+def _look(piece: SampleLines, data: bytes, found: SampleColumns, by_hand: int) -> None:
     """Columns and types of some lines; of the first of them only, where Arrow finds something wrong."""
-    data = piece.data
     if not data.strip():
         return
     most = None
@@ -192,7 +210,7 @@ def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
         deep = any(depth_of_type(type) >= MAX_DEPTH for type in types.values())
         if not deep and not any(may_hide_integers(chunk) for column in columns.values() for chunk in column.chunks):
             lacking = [name for name, column in columns.items() if column.null_count]
-            found.add(types, lacking, table.num_rows, Place(piece.file, piece.offset, 0))
+            found.add(types, lacking, table.num_rows, Place(piece.file, piece.lines.offset, 0))
             return
     for number, line in [(n, line) for n, line in enumerate(data.split(b"\n")) if line.strip()][:most]:
         try:
@@ -200,7 +218,7 @@ def _look(piece: SampleLines, found: SampleColumns, by_hand: int) -> None:
         except Misfit:
             continue
         types = {name: type_of(value) for name, value in record.items()}
-        found.add(types, _without_value(record), 1, Place(piece.file, piece.offset, number))
+        found.add(types, _without_value(record), 1, Place(piece.file, piece.lines.offset, piece.lines.number(number)))
         found.note_long(long_integers(record, ()))
 
 
@@ -208,14 +226,14 @@ def _without_value(record: Mapping[str, Any]) -> list[str]:
     return [name for name, value in record.items() if value is None]
 
 
-def _refuse(file: str, data: bytes) -> None:
-    check_is_text(file, data)
-    for number, line in enumerate(data.split(b"\n"), 1):
+def _refuse(file: str, lines: Lines) -> None:
+    check_is_text(file, lines.data)
+    for number, line in enumerate(lines.data.split(b"\n")):
         if line.strip():
             try:
                 parsed(line)
             except Misfit as misfit:
-                raise InputError(str(BadRecord(file, number, None, misfit.problem))) from None
+                raise InputError(str(BadRecord(file, lines.number(number) + 1, None, misfit.problem))) from None
             raise InputError(f"{file} and the other files have records without any key: there are no columns")
 
 
@@ -227,7 +245,8 @@ class JsonLinesReader:
         self._final = unpack_schema(survey["final"])
         self._full = [each.name for each in self._final if not each.nullable]
         self._files: dict[str, str] = survey["files"]
-        self._chosen = casts(format.column_types)
+        self._format = format
+        self._chosen = casts(format.column_types, json=True)
         self._selected = bool(format.columns)
         self._longest = format.max_record_size
         self._skip = format.on_bad_record == "skip_and_count"
@@ -250,6 +269,7 @@ class JsonLinesReader:
         try:
             with reading(part.file):
                 lines = self._lines(part)
+                lines = lines._replace(data=as_json_text(lines.data, self._chosen))
         except InputError:
             self.close()  # the next try opens it anew
             raise
@@ -269,7 +289,7 @@ class JsonLinesReader:
     def _lines(self, part: Part) -> Lines:
         if compression_of(part.file):
             with self._store.open(part.file) as file:
-                return Lines(0, decompressed(file, part.file))
+                return Lines(0, decompressed(file, part.file), first=1)
         return lines_of(self._file(part.file), part.start, part.stop, part.file, self._longest)
 
     def _file(self, path: str) -> BinaryIO:
@@ -312,11 +332,15 @@ class JsonLinesReader:
         bad = sorted(bad + refused, key=lambda each: each[0])
         if not bad:
             return Batch(table)
-        with reading(part.file):
-            first = 1 if lines.offset == 0 else line_number(self._file(part.file), lines.offset)
+        first = lines.first
+        if not first:
+            with reading(part.file):
+                first = line_number(self._file(part.file), lines.offset)
         told = [
-            BadRecord(part.file, first + number, misfit.column, misfit.problem + self._elsewhere(misfit, part.file))
-            for number, misfit in bad[: self._most_told]
+            BadRecord(
+                part.file, first + lines.number(at), misfit.column, misfit.problem + self._elsewhere(misfit, part.file)
+            )
+            for at, misfit in bad[: self._most_told]
         ]
         if not self._skip:
             first_bad = bad[0][1]
@@ -393,3 +417,91 @@ def _read(data: bytes, schema: Any | None, unexpected: str) -> Any:
     if table.num_rows != records:
         raise pa.ArrowInvalid("not one object a line")
     return table
+
+
+# An array in a file
+
+
+@dataclass(frozen=True)
+class JsonArrays(JsonLines):
+    """One array of objects in a file: ``[{…}, {…}]``; all else is as in :class:`JsonLines`.
+
+    Each file is streamed once before the first mini-batch, to find where its records end, at some hundred MB/s; the
+    sample is from the first 256 MB of each file that it looks at.
+    """
+
+    def _pieces(self, path: str, most: int, store: Files) -> Iterator[SampleLines]:
+        if compression_of(path):
+            yield SampleLines(path, self.whole(path, store))
+            return
+        with reading(path), store.open(path) as file, store.open(path) as again:
+            size = min(length_of(file), _SAMPLED)
+            start = self._begin(file, path)
+            for first, last in spread(self._ends(file, start, path), start, max(size // most, 1)):
+                again.seek(first)
+                yield SampleLines(path, as_lines(again.read(last - first), first))
+                if last > size:
+                    return
+
+    def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
+        """Parts of whole records, of about equal size. Reads the file, as the parts are asked for."""
+        length = store.size(file)
+        if compression_of(file):
+            yield from super().split(file, size, survey, store)
+            return
+        step = size.in_bytes(survey["bytes_per_record"], length)
+        try:
+            with reading(file), store.open(file) as stream, store.open(file) as again:
+                start = self._begin(stream, file)
+                for part in parts_at_ends(file, start, self._ends(stream, start, file), step):
+                    again.seek(part.start)
+                    if part.stop - part.start > PIECE_BYTES or again.read(part.stop - part.start).strip():
+                        yield part
+        except DamagedFile:
+            yield Part(file, 0, 0, 1)  # so that it is counted, and fails alone
+
+    def reader(self, survey: dict[str, Any], store: Files) -> JsonArraysReader:
+        """A reader of parts."""
+        return JsonArraysReader(self, survey, store)
+
+    def whole(self, path: str, store: Files) -> Lines:
+        """All records of a file. Raises DamagedFile, InputError."""
+        with reading(path), store.open(path) as file:
+            text = decompressed(file, path) if compression_of(path) else file.read()
+        start = begin_of(text, path)
+        for _ in record_ends(iter([text[start:]]), start, len(text), path):
+            pass
+        return as_lines(text[start:], start)._replace(first=1 + text.count(b"\n", 0, start))
+
+    def _begin(self, file: BinaryIO, path: str) -> int:
+        """Where the first record begins, at which the file then stands."""
+        file.seek(0)
+        start = begin_of(file.read(PIECE_BYTES), path)
+        file.seek(start)
+        return start
+
+    def _ends(self, file: BinaryIO, start: int, path: str) -> Iterator[Any]:
+        """Offsets behind the records of a file that stands at the first one. Raises DamagedFile, InputError."""
+        try:
+            yield from record_ends(iter(partial(file.read, _CHUNK), b""), start, self.max_record_size, path)
+        except OverflowError as error:
+            raise record_too_long(path, line_number(file, error.args[0]), self.max_record_size) from None
+
+
+class JsonArraysReader(JsonLinesReader):
+    """Reads parts; keeps the file open."""
+
+    _format: JsonArrays
+
+    def _lines(self, part: Part) -> Lines:
+        if compression_of(part.file) or part.start == part.stop:
+            lines = self._format.whole(part.file, self._store)
+            if not compression_of(part.file):
+                check_counted(part)
+            return lines
+        file = self._file(part.file)
+        file.seek(part.start)
+        text = file.read(part.stop - part.start)
+        if len(text) < part.stop - part.start:
+            raise EOFError
+        return as_lines(text, part.start)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype
+from mpi_prs.inputs.formats.casting import Cast
 from mpi_prs.inputs.formats.format import Files, reading
 from mpi_prs.inputs.formats.inference import EXACT
 from mpi_prs.inputs.formats.lines import line_number
@@ -236,7 +237,7 @@ class SampleColumns:
                 continue
             remedy = f"name its type in column_types ({name}: string)"
             if any(map(pa.types.is_nested, types)):
-                remedy = "select the other columns with columns"
+                remedy = f"name its type in column_types ({name}: json gives the text of its values)"
             raise InputError(
                 f"{problem}; {remedy}, or leave records of the latter out with on_bad_record: skip_and_count"
             )
@@ -248,7 +249,8 @@ class SampleColumns:
         for name in names:
             if name in self.mixed:
                 before, type, place = self.mixed[name]
-                remedy = "" if any(map(pa.types.is_nested, (before, type))) else f" ({name}: string takes both)"
+                both = "json" if any(map(pa.types.is_nested, (before, type))) else "string"
+                remedy = f" ({name}: {both} takes both)"
                 doubts.append(
                     Doubt(
                         name,
@@ -276,7 +278,7 @@ class SampleColumns:
             if value not in _INT64 and value not in _UINT64:
                 remedy = f"name the column's type in column_types ({path[0]}: string; float64 would lose digits)"
                 if len(path) > 1:
-                    remedy = "leave it out: select the other columns with columns"
+                    remedy = f"name the column's type in column_types ({path[0]}: json gives the text of its values)"
                 raise InputError(f"column {where(path)!r} has the whole number {value}, beyond 64 bits; {remedy}")
             if pa.types.is_floating(type):
                 doubts.append(
@@ -434,8 +436,10 @@ def _beyond(value: Any) -> bool:
 
 def _that_takes(value: Any) -> str:
     """The type to name for a column in which such a value is met where it was not expected; empty: there is none."""
-    if isinstance(value, (dict, list, _Beyond)):
+    if isinstance(value, _Beyond):
         return ""
+    if isinstance(value, (dict, list)):
+        return "json"
     return "float64" if isinstance(value, float) else "string"
 
 
@@ -468,6 +472,44 @@ def _key_with_nul(value: Any) -> str | None:
         return None
     found = next((key for key in value if "\0" in key), None)
     return found if found is not None else _key_with_nul(list(value.values()))
+
+
+def as_json_text(lines: bytes, chosen: Mapping[str, Cast]) -> bytes:
+    """The same records, in which the values of columns of the type ``json`` are strings of their text; some µs each."""
+    names = {name for name, cast in chosen.items() if cast.is_json}
+    if not names:
+        return lines
+    return b"\n".join(_with_text(line, names) for line in lines.split(b"\n"))
+
+
+_DECODER = json.JSONDecoder()
+_BLANKS = re.compile(r"[ \t\r]*")
+
+
+def _with_text(line: bytes, names: Collection[str]) -> bytes:
+    """A record that is none is left as it is: that is found later."""
+    pieces = []
+    try:
+        text = line.decode()
+        done = 0
+        at = _BLANKS.match(text).end()  # type: ignore[union-attr]  # it matches the empty text
+        if text[at : at + 1] != "{":
+            return line
+        while text[at] in "{,":
+            at = _BLANKS.match(text, at + 1).end()  # type: ignore[union-attr]
+            if text[at] != '"':
+                break
+            key, at = _DECODER.raw_decode(text, at)
+            at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]
+            start = _BLANKS.match(text, at + 1).end()  # type: ignore[union-attr]
+            value, end = _DECODER.raw_decode(text, start)
+            if key in names and value is not None:
+                pieces += [text[done:start], json.dumps(text[start:end], ensure_ascii=False)]
+                done = end
+            at = _BLANKS.match(text, end).end()  # type: ignore[union-attr]
+    except (ValueError, IndexError, RecursionError):
+        return line
+    return "".join([*pieces, text[done:]]).encode()
 
 
 def depth_of(line: bytes) -> int:
