@@ -44,7 +44,7 @@ class BatchSize:
 
     bytes: int | None = None
     rows: int | None = None
-    bare: bool = False
+    bare: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> BatchSize:
