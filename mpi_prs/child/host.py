@@ -247,7 +247,7 @@ class Host:
 
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
-        items_failed: list[Failure] = []
+        items_failed: list[Failure] | None = None
         files = self.output_folder() if script.takes_context else NOWHERE
         slot = self._slot
         slot.write(ProcessPhase.PREPARING, number, prepared)
@@ -283,7 +283,8 @@ class Host:
             return
         now = time.monotonic()
         overhead = (started - prepared) + (now - ended)
-        items -= self.send_items_failed(items_failed)
+        if items_failed:
+            items -= self.send_items_failed(items_failed)
         self.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
 
     def output_folder(self) -> OutputFolder:
@@ -342,8 +343,7 @@ class Host:
 
     def send_items_failed(self, failures: list[Failure]) -> int:
         """Say which items of a mini-batch have failed, whose answer follows; returns how many."""
-        if failures:
-            self._channel.send(Kind.ITEMS_FAILED, len(failures), pack_failures(failures))
+        self._channel.send(Kind.ITEMS_FAILED, len(failures), pack_failures(failures))
         return len(failures)
 
     def done(

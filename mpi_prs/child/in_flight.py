@@ -213,7 +213,8 @@ class InFlight:
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
         now = time.monotonic()
         overhead = (started - prepared) + (now - ended)
-        items -= host.send_items_failed(items_failed)
+        if items_failed:
+            items -= host.send_items_failed(items_failed)
         host.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
         if not self._flush_due:
             self._flush_due = True

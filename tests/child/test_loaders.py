@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
+import struct
 import threading
 import time
 import wave
@@ -18,9 +20,10 @@ import pytest
 from PIL import Image
 
 from mpi_prs.child.loaders import Loaders, size_of
+from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext
 from mpi_prs.child.parallel_run import ParallelRunException
 from mpi_prs.child.script import NoLoadFunction, ScriptFunctions, import_script
-from mpi_prs.wire.channel import Frame, Kind, ProcessPhase
+from mpi_prs.wire.channel import WORK_HEADER, Frame, Kind, ProcessPhase
 from mpi_prs.wire.failure import FailureKind
 from tests.child.test_host import PLAIN, User, work
 from tests.child.test_parallel_run_exceptions import Supervised
@@ -62,6 +65,23 @@ def test_run_gets_what_load_returned_in_order_and_the_paths(user: User) -> None:
     serve(user, load, run, work(4, 1, ["a", "b"], ["c", "d"]), work(6, 1, ["e", "f"]))
     assert seen == [(["A", "B"], ["a", "b"], "4"), (["C", "D"], ["c", "d"], "5"), (["E", "F"], ["e", "f"], "6")]
     assert user.rows == b"A\nB\nC\nD\nE\nF\n"
+
+
+def test_files_with_partition_keys_or_fetched_from_elsewhere_are_loaded_as_well(user: User) -> None:
+    header = json.dumps({"input": 1, "partition": [["user", "ada"]]}).encode()
+    payloads = [len(header).to_bytes(4, "little") + header + paths for paths in (b"/s/a\0/s/b", b"/s/c")]
+    body = WORK_HEADER.pack(3, 1) + struct.pack("<4I", 2, 1, *map(len, payloads)) + b"".join(payloads)
+    user.host._mini_batches = DescribedMiniBatches()
+    user.channel.work = [Frame(Kind.WORK, 2, memoryview(bytearray(body)))]
+    user.host._settings = replace(user.settings, loaders=2, loaders_ahead=2, loaders_memory=1 << 20)
+
+    def run(mini_batch: Any, context: MiniBatchContext) -> list[str]:
+        assert context.partition_key_value is not None
+        key = context.partition_key_value["user"]
+        return [f"{item} {path} {key}" for item, path in zip(mini_batch, mini_batch.items, strict=True)]
+
+    user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, True, load=str.upper))
+    assert user.rows.decode().splitlines() == ["/S/A /s/a ada", "/S/B /s/b ada", "/S/C /s/c ada"]
 
 
 BROKEN = ValueError("no picture")

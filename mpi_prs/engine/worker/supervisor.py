@@ -282,7 +282,8 @@ class UserProcess:
         elif frame.kind == Kind.HEADER:
             news.header = bytes(frame.body)
         elif frame.kind == Kind.SKIPPED:
-            news.unstarted += self._skipped(frame.mini_batches)
+            take = self._answered if self.at_once == 1 else self._take_last
+            news.unstarted += take(frame.mini_batches)
 
     def _have_answer(self, records: memoryview) -> list[Chunk]:
         """Take the mini-batches of these records off what is outstanding."""
@@ -305,8 +306,8 @@ class UserProcess:
                 return Chunk(number, 1, chunk.attempt)
         raise KeyError(number)
 
-    def _skipped(self, count: int) -> list[Chunk]:
-        """Take off the last of what is outstanding: it begins in the order of the work."""
+    def _take_last(self, count: int) -> list[Chunk]:
+        """Take the last mini-batches off what is outstanding: they are begun in the order of the work."""
         left = self.outstanding_count - count
         taken, self.outstanding = self.outstanding, deque()
         self.outstanding_count = left
