@@ -22,7 +22,6 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
 import weakref
 from collections import deque
 from typing import Any
@@ -98,6 +97,8 @@ class MiniBatchContext:
         """A folder for files of this mini-batch: they appear below ``files`` in the output folder if its answer is
         accepted, and else they are removed. Raises OSError: it cannot be made."""
         if self._files is None:
+            import tempfile
+
             self._files = OutputFolder(tempfile.mkdtemp(prefix="output_dir-", dir="."))
         return self._files.make()
 

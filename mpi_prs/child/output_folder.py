@@ -12,7 +12,6 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import shutil
 
 from mpi_prs.core.files import walk
 
@@ -51,6 +50,8 @@ class OutputFolder:
     def discard(self) -> None:
         """Remove it, with what is in it."""
         if self._is_made:
+            import shutil
+
             shutil.rmtree(self.path, ignore_errors=True)
             self._is_made = False
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Container, Iterator
 from io import FileIO
@@ -303,7 +302,7 @@ def beside(path: Path) -> Iterator[Path]:
         OSError: it cannot be done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    partial = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
         yield partial
     finally:

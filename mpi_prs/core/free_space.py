@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk without space, and of a quota that is used up."""
@@ -27,6 +26,8 @@ def has_room(folder: str | os.PathLike[str]) -> bool:
 
     The file has no name, where the filesystem knows such files, and is gone at once.
     """
+    import tempfile
+
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             left = _BYTES

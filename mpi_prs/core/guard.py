@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 
@@ -105,6 +104,8 @@ def _has(mark: bytes, pid: int) -> bool:
 
 def main(scratch: str, variable: str) -> None:
     """Read group ids from standard input until its end, then kill those that are left."""
+    import shutil  # before it is needed: by then the filesystem may be gone, too
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # it ends when the worker ends, not before
     groups: set[int] = set()

@@ -27,8 +27,6 @@ import json
 import math
 import os
 import re
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -384,13 +382,15 @@ def delete_version(folder: Path, version: int) -> bool:
         if found is None:
             return False
         (folder / f".deleted-{version}").touch()
-        aside = folder / f".{version}.{secrets.token_hex(8)}"
+        aside = folder / f".{version}.{os.urandom(8).hex()}"
         move(found, aside)  # readers lose all of it at once
     except FileNotFoundError:
         return False  # somebody else has done it meanwhile
     except OSError as error:
         raise WorkspaceError(f"cannot remove version {version} in {folder}: {error.strerror}") from error
     if aside.is_dir():
+        import shutil
+
         shutil.rmtree(aside, ignore_errors=True)
     else:
         remove(aside)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str]) -> str:
     """To follow a message about an unknown name: ``; did you mean 'mnist'?``, or which there are. Any case is near."""
+    import difflib
+
     names = sorted(known)
     by_lower = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
@@ -21,5 +22,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, most: int = 1) -> str:
     """A hint: ``did you mean score.py?``, with ``most`` names at the most; or ``otherwise``, where none is near."""
+    import difflib
+
     close = difflib.get_close_matches(name, list(known), n=most)
     return f"did you mean {' or '.join(close)}?" if close else otherwise
