@@ -13,6 +13,7 @@ from mpi_prs.engine.scheduler.events import (
     AttemptFailed,
     Command,
     DrainAsked,
+    EndAttempt,
     Excuse,
     Fail,
     FailItems,
@@ -49,6 +50,8 @@ class World:
         self.calls = dict.fromkeys(range(len(items)), 0)
         self.done: dict[int, list[int]] = {number: [] for number in self.calls}
         self.failed: dict[int, list[int]] = {number: [] for number in self.calls}
+        self.given_up = dict.fromkeys(self.calls, False)
+        self.left: dict[int, set[int]] = {}  # of those that are in parts
         self.has: dict[int, list[tuple[int, int]]] = {}
         self.said: list[Command] = []
         self.scheduler = Scheduler(len(items), items.__getitem__, self.policy, 0.0, items=sum(items))
@@ -70,9 +73,35 @@ class World:
                 number = mini_batch_of(command.failure.mini_batch)
                 assert command.items == self.items[number]
                 self.failed[number] += range(command.start, command.stop)
+                self.left[number].remove(command.failure.mini_batch)
             elif isinstance(command, Fail):
                 number = command.failure.mini_batch
                 self.failed[number] += range(self.items[number])
+                self.given_up[number] = True
+            elif isinstance(command, Halve):
+                number = mini_batch_of(command.failure.mini_batch)
+                self.left.setdefault(number, set()).discard(command.failure.mini_batch)
+                self.left[number].update(halves(command.failure.mini_batch))
+            elif isinstance(command, EndAttempt):
+                self.has[command.worker].remove((command.mini_batch, command.attempt))
+
+    def restart(self) -> None:
+        """A new start: it knows what is on record, which are the items and parts that are done or failed."""
+        self.scheduler = Scheduler(len(self.items), self.items.__getitem__, self.policy, 0.0, items=sum(self.items))
+        for number, items in enumerate(self.items):
+            if len(self.done[number]) == items:
+                self.scheduler.restore_done([number], items, 0)
+            elif self.given_up[number]:
+                self.scheduler.restore_failed(number)
+            elif number in self.left:
+                self.scheduler.restore_done([] if self.left[number] else [number], len(self.done[number]), 0)
+                self.scheduler.restore_failed_items(len(self.failed[number]))
+                if self.left[number]:
+                    self.scheduler.restore_parts(number, items, self.left[number])
+        self.scheduler.check()
+        workers, self.has = list(self.has), {}
+        for worker in workers:
+            self.add(worker)
 
     def step(self, worker: int) -> None:
         """The worker runs what it has had longest."""
@@ -89,6 +118,8 @@ class World:
         record = RECORD.pack(number, stop - start, stop - start, attempt, 0, 0, 0.0, 0.01, 0.0)
         assert self.scheduler.finished(worker, record, 0.0) is None
         self.done[mini_batch] += range(start, stop)
+        if is_part(number):
+            self.left[mini_batch].remove(number)
         self.tell(Tick())
 
     def run(self, steps: int = 10**6) -> None:
@@ -201,6 +232,7 @@ def test_a_later_start_goes_on_with_what_is_left() -> None:
     _, right = halves(0)
     world.scheduler.restore_done((), 4, 0)
     world.scheduler.restore_parts(0, 8, {right})
+    world.left[0] = {right}
     world.scheduler.restore_done([1], 7, 0)
     world.scheduler.restore_failed_items(1)
     world.done[0], world.done[1], world.failed[1], world.calls[1] = [0, 1, 2, 3], [0, 1, 3, 4, 5, 6, 7], [2], 1
@@ -238,3 +270,43 @@ def test_thresholds_count_items(policy: dict[str, float], bad: int, reason: str)
     world.run()
     assert world.scheduler.phase is (JobPhase.ABORTED if reason else JobPhase.COMPLETE)
     assert reason in world.scheduler.reason
+
+
+@given(
+    sizes=SIZES,
+    data=st.data(),
+    tries=st.integers(1, 3),
+    copies=st.booleans(),
+    moves=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["lose", "give back", "restart"])), max_size=5),
+)
+def test_whatever_happens_meanwhile_every_item_is_settled_once(
+    sizes: list[int], data: st.DataObject, tries: int, copies: bool, moves: list[tuple[int, str]]
+) -> None:
+    """Workers are lost, what they have is given back, the master is killed: no item is done twice, or lost."""
+    every = [(number, item) for number, items in enumerate(sizes) for item in range(items)]
+    bad = data.draw(st.sets(st.sampled_from(every), max_size=4))
+    world = World(sizes, bad, run_max_try=tries, speculative_copies=copies)
+    for steps, move in moves:
+        world.run(steps)
+        if world.scheduler.phase is not JobPhase.RUNNING:
+            break
+        world.tell(HandOut())
+        worker = max(world.has)
+        if move == "lose":
+            world.add(worker + 1)
+            del world.has[worker]
+            world.tell(WorkerLost(worker, "gone"))
+        elif move == "give back":
+            given, world.has[worker] = world.has[worker], []
+            world.tell(GivenBack(worker, [(number, 1, attempt) for number, attempt in given]))
+        else:
+            world.restart()
+    world.run()
+    assert world.scheduler.phase is JobPhase.COMPLETE
+    for number, items in enumerate(sizes):
+        assert sorted(world.done[number] + world.failed[number]) == list(range(items))
+        assert {item for item in range(items) if (number, item) in bad} <= set(world.failed[number])
+    counts = world.scheduler.counts()
+    assert counts.done + counts.failed == len(sizes)
+    assert counts.items_done == sum(map(len, world.done.values()))
+    assert counts.items_failed == sum(map(len, world.failed.values()))
