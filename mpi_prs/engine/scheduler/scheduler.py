@@ -553,6 +553,7 @@ class Scheduler:
         states, failed, in_parts = self._states, self.nodes.failed, self._in_parts
         items_failed = known.items_failed if known is not None else {}
         pairs = self._copies.pairs if self._copies is not None else {}
+        is_special = bool(items_failed or pairs or in_parts)
         accepted: list[bool] = []
         settled = parts = done_items = short = alone = 0
         seconds = 0.0
@@ -562,17 +563,17 @@ class Scheduler:
                 accepted.append(False)
                 continue
             del held[number]
-            if items_failed and number in items_failed:
-                alone += items_failed.pop(number)
-            if pairs and number % WAYS in pairs:
-                number = self._win(number, now)
-            if in_parts and number >= FIRST_PART:
-                parts += 1
-                accepted.append(True)
-                short += max(0, items - returned)
-                done_items += items
-                self._part_is_settled(number)
-                continue
+            if is_special:
+                alone += items_failed.pop(number, 0)
+                if number % WAYS in pairs:
+                    number = self._win(number, now)
+                if number >= FIRST_PART:
+                    parts += 1
+                    accepted.append(True)
+                    short += max(0, items - returned)
+                    done_items += items
+                    self._part_is_settled(number)
+                    continue
             states[number] = DONE
             if failed and number in failed:
                 assert known is not None
