@@ -33,6 +33,9 @@ if any(argument.endswith("reader/serving.py") for argument in sys.orig_argv):
             os.abort()
         if what == "exit" and not surveys:
             os._exit(3)
+        if what == "once" and surveys and not os.path.exists(path + ".seen"):
+            open(path + ".seen", "w").close()
+            os.abort()
         while what == "loop" and not surveys or what == "endless":
             pass
         return opened(self, path)
@@ -116,6 +119,15 @@ def test_a_file_that_kills_the_survey_is_named(table_job: Callable[..., Job], co
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stdout
     assert f"{job.folder}/in/surveyed-1.csv: the process that surveyed it was killed by SIGABRT" in done.stdout
+
+
+@pytest.mark.job
+def test_no_file_is_blamed_for_a_survey_that_ends_by_chance(table_job: Callable[..., Job]) -> None:
+    job = table_job("once-1")
+    done = job.local()
+    assert done.returncode == 2, done.stdout
+    assert "was killed by SIGABRT, and alone it does no harm: start again" in done.stdout
+    assert job.local().returncode == 0
 
 
 @pytest.mark.job

@@ -98,8 +98,8 @@ class ReaderProcess:
         most, waited = limit(), _STEP
         began, _ = self._look_at(thread)
         while not connection.wait(_STEP):
-            computed, sleeps = self._look_at(thread)
-            waited += _STEP if sleeps else 0.0  # by our own steps: while we are stopped, nobody waits
+            computed, rests = self._look_at(thread)
+            waited += _STEP if rests else 0.0  # by our own steps: while we are stopped, nobody waits
             if computed - began > most:
                 self.condemn(f"computed for more than {most:.0f} s without an end and was killed")
             elif waited > _SILENCE * most:
@@ -107,13 +107,13 @@ class ReaderProcess:
         return connection.receive()
 
     def _look_at(self, thread: int) -> tuple[float, bool]:
-        """Seconds of the processor's time so far, of all threads where ``thread`` is 0; and whether it sleeps, which is
-        not to wait for the processor, nor for a filesystem."""
+        """Seconds of the processor's time so far, of all threads where ``thread`` is 0; and whether it waits for
+        neither the processor nor a filesystem."""
         path = f"/proc/{self.pid}/task/{thread}/stat" if thread else f"/proc/{self.pid}/stat"
         try:
             with open(path, "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] == b"S"
+            return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] not in (b"R", b"D")
         except (OSError, ValueError, IndexError):  # it has ended
             return 0.0, False
 

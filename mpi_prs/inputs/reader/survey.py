@@ -142,13 +142,13 @@ def _watched(
     # Some files may have been open together
     for number, path in reversed(list(dict.fromkeys(survey.opened))):
         if (alone := _end_with(tables[number], path)) is not None:
-            how = alone
-            break
-    else:
-        path = survey.opened[-1][1]
+            raise InputError(
+                f"{path}: the process that surveyed it {alone}: the file is damaged, or a library that reads such "
+                "files has a fault. Leave it out of the inputs, or restore it"
+            )
     raise InputError(
-        f"{path}: the process that surveyed it {how}: the file is damaged, or a library that reads such files has a "
-        "fault. Leave it out of the inputs, or restore it"
+        f"{survey.opened[-1][1]}: the process that surveyed it, among others, {how}, and alone it does no harm: start "
+        "again, with more memory where that may have been short"
     )
 
 
