@@ -21,9 +21,9 @@ import sys
 import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.child.loaders import Loaders, Loading
+from mpi_prs.child.loaders import Loading
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
@@ -46,6 +46,13 @@ _running: contextvars.ContextVar[int] = contextvars.ContextVar("mini_batch")
 
 class RunTimeout(Exception):
     """``run()`` was cancelled, since it took too long."""
+
+
+class Claim(NamedTuple):
+    """What is being loaded for a mini-batch, and an event that is set when that changes."""
+
+    loading: Loading
+    changed: asyncio.Event
 
 
 class InFlight:
@@ -147,13 +154,16 @@ class InFlight:
             lane = self._free.pop()
             work = self._waiting.popleft()
             lane.write(ProcessPhase.PREPARING, work[0], time.monotonic())
-            task = self._loop.create_task(self._attempt(lane, *work))
+            loading = self._claim()  # now: what is discarded later is what comes behind it
+            task = self._loop.create_task(self._attempt(lane, loading, *work))
             self._attempts.add(task)  # the loop does not keep it from being collected
             task.add_done_callback(self._attempts.discard)
 
-    async def _attempt(self, lane: Lane, number: int, attempt: int, items: int, payload: memoryview) -> None:
+    async def _attempt(
+        self, lane: Lane, loading: Claim | None, number: int, attempt: int, items: int, payload: memoryview
+    ) -> None:
         try:
-            failure = await self._try(lane, number, attempt, items, payload)
+            failure = await self._try(lane, loading, number, attempt, items, payload)
             lane.write(ProcessPhase.IDLE, -1, time.monotonic())
             self._free.append(lane)
             if failure is not None:
@@ -170,7 +180,9 @@ class InFlight:
         except BaseException as error:  # the channel is lost
             self._end(error)
 
-    async def _try(self, lane: Lane, number: int, attempt: int, items: int, payload: memoryview) -> Failure | None:
+    async def _try(
+        self, lane: Lane, loading: Claim | None, number: int, attempt: int, items: int, payload: memoryview
+    ) -> Failure | None:
         host, script, settings = self._host, self._script, self._settings
         prepared = started = time.monotonic()
         items_failed: list[Failure] = []
@@ -178,8 +190,8 @@ class InFlight:
         try:
             context = MiniBatchContext(number, attempt - 1, files) if script.takes_context else None
             loaded = None
-            if host.loaders is not None:
-                loaded = await self._load(host.loaders, lane, number)
+            if loading is not None:
+                loaded = await self._load(loading, lane, number)
                 items_failed = host.not_loaded(loaded, number, attempt)
             maker = self._maker_of(lane)
             self._slot.write(ProcessPhase.PREPARING, number, time.monotonic())
@@ -236,15 +248,20 @@ class InFlight:
             )
         return self._makers[id(lane)]
 
-    async def _load(self, loaders: Loaders, lane: Lane, number: int) -> Loading:
-        """What ``load()`` returned for the next mini-batch; the worker sees how long an item takes."""
+    def _claim(self) -> Claim | None:
+        """The next mini-batch of the loaders, if there are any."""
+        if self._host.loaders is None:
+            return None
         changed = asyncio.Event()
-        loaded = loaders.claim(lambda: self._loop.call_soon_threadsafe(changed.set))
-        while loaded.left:
-            lane.write(ProcessPhase.PREPARING, number, loaded.since())
-            await changed.wait()
-            changed.clear()
-        return loaded
+        return Claim(self._host.loaders.claim(lambda: self._loop.call_soon_threadsafe(changed.set)), changed)
+
+    async def _load(self, claim: Claim, lane: Lane, number: int) -> Loading:
+        """What ``load()`` returned; the worker sees how long an item takes."""
+        while claim.loading.left:
+            lane.write(ProcessPhase.PREPARING, number, claim.loading.since())
+            await claim.changed.wait()
+            claim.changed.clear()
+        return claim.loading
 
     async def _run(self, number: int, *arguments: Any) -> Any:
         """What the script's ``run`` returns.

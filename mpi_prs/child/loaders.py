@@ -52,7 +52,13 @@ class Loading:
         self.bytes = 0
 
     def mini_batch(self, paths: MiniBatch) -> LoadedItems:
-        """What ``run()`` gets, where these are the paths of the items; it is kept here no longer."""
+        """What ``run()`` gets, where these are the paths of the items; it is kept here no longer.
+
+        Raises:
+            RuntimeError: it was loaded for others. Nobody may get that.
+        """
+        if self.items != paths:
+            raise RuntimeError(f"items of another mini-batch were loaded: {self.items[:1]} in place of {paths[:1]}")
         values, self.values = self.values, []
         kept = [index for index in range(len(values)) if index not in self.errors]
         return LoadedItems([values[index] for index in kept], [paths[index] for index in kept], paths.task_id)

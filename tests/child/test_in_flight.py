@@ -233,6 +233,29 @@ def test_with_load_each_mini_batch_gets_its_own_items(user: User) -> None:
     assert sorted(user.rows.decode().splitlines()) == expected
 
 
+def test_with_load_what_is_skipped_is_not_taken_from_those_that_have_begun(user: User) -> None:
+    async def run(mini_batch: Any) -> list[str]:
+        return [f"{path} {item}" for path, item in zip(mini_batch.items, mini_batch, strict=True)]
+
+    frames = [work(0, 1, ["a"], ["b"]), work(2, 1, ["c"], ["d"])]
+    expect = user.host.expect
+
+    def skip_with_the_second(frame: Frame) -> None:
+        expect(frame)
+        if frame is frames[1]:
+            user.slot.skip_unstarted()
+
+    user.channel.work = list(frames)
+    user.host.expect = skip_with_the_second  # type: ignore[method-assign]
+    settings = {"loaders": 2, "loaders_ahead": 2, "loaders_memory": 1 << 20}
+    user.host._settings = replace(user.settings, mini_batches_in_flight=3, **settings)
+    user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, False, is_async=True, load=str.upper))
+    rows = sorted(user.rows.decode().splitlines())
+    assert rows in (["a A", "b B"], [])
+    assert sum(count for kind, count, _ in user.channel.answers if kind == Kind.SKIPPED) == 4 - len(rows)
+    assert not user.failures
+
+
 def test_a_channel_that_is_lost_ends_it(user: User) -> None:
     async def run(mini_batch: list[str]) -> list[str]:
         user.channel.lost = True  # type: ignore[attr-defined]

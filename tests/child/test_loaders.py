@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from mpi_prs.child.loaders import Loaders, size_of
-from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext
+from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatch, MiniBatchContext
 from mpi_prs.child.parallel_run import ParallelRunException
 from mpi_prs.child.script import NoLoadFunction, ScriptFunctions, import_script
 from mpi_prs.wire.channel import WORK_HEADER, Frame, Kind, ProcessPhase
@@ -208,6 +208,17 @@ def test_after_a_pause_run_gets_the_items_of_its_own_mini_batch(user: User, monk
     clear = Frame(Kind.CLEAR, 0, memoryview(b""))
     serve(user, load, list, work(0, 1, ["a"], ["b"], ["c"]), work(3, 1, ["d"]), clear, work(2, 1, ["c"], ["d"]))
     assert user.rows == b"A\nC\nD\n"
+
+
+def test_what_was_loaded_for_others_is_given_to_nobody() -> None:
+    made = Loaders(str.upper, 1, 2, 1 << 20, 1, lambda *_: False, lambda _: None)
+    made.expect(["a"])
+    made.expect(["b"])
+    made.discard(1)
+    loaded = made.take(lambda _: None)
+    with pytest.raises(RuntimeError, match="items of another mini-batch were loaded"):
+        loaded.mini_batch(MiniBatch(["a"]))
+    assert loaded.mini_batch(MiniBatch(["b"])) == ["B"]
 
 
 # How far ahead
