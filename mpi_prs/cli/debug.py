@@ -29,6 +29,7 @@ from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.loading import FileLoader
 from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
+from mpi_prs.inputs.reader.row_files import RowFileLoader
 from mpi_prs.inputs.reader.survey import plan_apart
 from mpi_prs.inputs.reader.tables import TableLoader
 from mpi_prs.job.config.model import JobConfig, check_entry_script, hints
@@ -69,9 +70,11 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
         for line in shown_columns(manifest):
             click.echo(line, err=True)
         storages = [dataset.storage for dataset in datasets]
-        loader: TableLoader | FileLoader
-        if manifest.of_tables:
+        loader: TableLoader | RowFileLoader | FileLoader
+        if manifest.of_tables or config.inputs[0].file_column:
             loader = TableLoader(manifest, Path(folder), storages, 1, config.task_overhead_timeout)
+            if not manifest.of_tables:
+                loader = RowFileLoader(loader, manifest, Path(folder, "staged"), config.scratch_limit)
         else:
             loader = FileLoader(manifest, Path(folder, "staged"), config.scratch_limit, storages)
         side_inputs = provide(config.side_input_list(), Path(folder), "debug")

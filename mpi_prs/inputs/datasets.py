@@ -127,11 +127,13 @@ class InputTable(InputDataset):
         path_column: name of a column to add, with the path of the file that a row is from.
         drop_columns: columns to leave out, be they of the files, of the partition keys or ``path_column``. Partition
             keys that are no columns are partition keys still.
+        file_column: a column of files, of which ``run()`` gets the paths; see :mod:`~mpi_prs.inputs.row_files`.
     """
 
     format: TableFormat
     path_column: str | None = None
     drop_columns: tuple[str, ...] = ()
+    file_column: str | None = None
 
     names: ClassVar[Names] = Names.DATA
 
@@ -155,6 +157,7 @@ class InputTable(InputDataset):
             "options": asdict(self.format),  # type: ignore[call-overload]  # a protocol cannot say that it is a dataclass
             "path_column": self.path_column,
             "drop_columns": self.drop_columns,
+            "file_column": self.file_column,
         }
 
     @classmethod
@@ -169,6 +172,7 @@ class InputTable(InputDataset):
             format=made_of(fields["format"], fields["options"]),
             path_column=fields["path_column"],
             drop_columns=tuple(fields["drop_columns"]),
+            file_column=fields["file_column"],
         )
 
     @classmethod
@@ -179,6 +183,7 @@ class InputTable(InputDataset):
         *,
         path_column: str | None = None,
         drop_columns: Sequence[str] = (),
+        file_column: str | None = None,
         partition_format: str | None = None,
         storage: Storage | None = None,
         base: Path | None = None,
@@ -191,6 +196,7 @@ class InputTable(InputDataset):
             format=format,
             path_column=path_column,
             drop_columns=tuple(drop_columns),
+            file_column=file_column,
         )
 
     @classmethod
@@ -223,7 +229,7 @@ class InputTable(InputDataset):
         return cls.from_files(path, "hdf5", **options)
 
 
-_DATASET_OPTIONS = ("path_column", "drop_columns", "partition_format", "storage", "base")
+_DATASET_OPTIONS = ("path_column", "drop_columns", "file_column", "partition_format", "storage", "base")
 
 
 def _input(path: str | Sequence[str], base: Path | None) -> FileInput:

@@ -24,6 +24,7 @@ from mpi_prs.inputs.formats.unfit import refuse_unfit
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.partition_by import with_key_columns
 from mpi_prs.inputs.payload import parts_of, unpack
+from mpi_prs.inputs.row_files import files_of
 from mpi_prs.storage.credentials import Storage
 from mpi_prs.wire.parts import bounds, is_part, mini_batch_of
 
@@ -97,7 +98,9 @@ class Decoder:
             rows = data.num_rows
         start, stop = bounds(number, rows + skipped + len(bad))  # what was skipped, and what is bad, counts behind
         bad = bad[max(0, start - rows - skipped) : max(0, stop - rows - skipped)]
-        if is_part(number):
+        if (column := self._inputs[input].get("file_column")) is not None:
+            told["names"], data = files_of(data, column, parts, start, stop)
+        elif is_part(number):
             data = _slice(data, start, min(stop, rows))
         if self._manifest.exact:
             told["row_index"] = self._manifest.first_item(mini_batch) + before + start

@@ -26,7 +26,7 @@ import pyarrow as pa
 from mpi_prs.core.errors import InputError
 from mpi_prs.core.urls import is_glob, is_url
 from mpi_prs.inputs.datasets import HIVE, InputDataset, InputFiles, InputTable
-from mpi_prs.inputs.formats.arrow import pack_schema
+from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.drop_columns import columns_of, without_columns
 from mpi_prs.inputs.formats.format import AnyFiles, BatchSize, Part, quoted
 from mpi_prs.inputs.formats.told import Told
@@ -36,6 +36,7 @@ from mpi_prs.inputs.partition_by import partitioned_columns, typed_values
 from mpi_prs.inputs.partition_format import HiveFolders, PartitionFormat
 from mpi_prs.inputs.partitions import check_partition_keys, group_by_partition, to_json
 from mpi_prs.inputs.payload import pack
+from mpi_prs.inputs.row_files import check_file_column
 
 _log = logging.getLogger("mpi_prs.data")
 
@@ -167,6 +168,7 @@ def _described_files(dataset: InputFiles) -> dict[str, Any]:
         "kind": "files",
         "files": dataset.input.files or [str(dataset.input.files_from)],
         "mode": dataset.mode,
+        "members": list(dataset.members),
         "staged": dataset.is_staged,
         "remote": dataset.is_staged or dataset.is_remote,
         "partition_format": dataset.partition_format,
@@ -276,6 +278,8 @@ def _of_tables(
             _check_path_column(dataset.path_column, survey, _shown(dataset))
         if dataset.drop_columns:
             dataset, survey = _dropped(dataset, survey)
+        if dataset.file_column is not None:
+            check_file_column(dataset.file_column, unpack_schema(survey["schema"]), _shown(dataset))
         for doubt in Told.of(survey).doubts:
             _log.warning("%s", doubt.text)
         surveyed.append(dataset)
@@ -453,7 +457,9 @@ def _check_path_column(name: str, survey: dict[str, Any], shown: str) -> None:
 
 def _described_table(dataset: InputTable, survey: dict[str, Any]) -> dict[str, Any]:
     return {
-        "kind": "table",
+        "kind": "table" if dataset.file_column is None else "files",
+        "staged": dataset.file_column is not None,
+        "file_column": dataset.file_column,
         "files": dataset.input.files or [str(dataset.input.files_from)],
         "format": type(dataset.format).__name__,
         "options": asdict(dataset.format),  # type: ignore[call-overload]  # a protocol cannot say that it is a dataclass

@@ -61,6 +61,7 @@ def look_again(
     known: Any = np.unique(np.frombuffer(array("q", map(hash, _known(manifest))), np.int64))
     listed_at = manifest.path.stat().st_mtime_ns
     found: Any = np.zeros(len(known), bool)
+    items_within = any("survey" in described or described.get("members") for described in manifest.inputs)
     since = Since()
     example = ""
     paths = (path for dataset in datasets for path in dataset.paths())
@@ -71,7 +72,7 @@ def look_again(
         found[places[is_known]] = True
         for index in np.flatnonzero(~is_known):
             path = piece[index]
-            if not manifest.of_tables or _arrived(path, listed_at):  # a table's file without rows is in no mini-batch
+            if not items_within or _arrived(path, listed_at):  # one without rows or members is in no mini-batch
                 since.new += 1
                 since.example = since.example or os.fsdecode(path)
         for index in np.flatnonzero(is_known):
@@ -97,6 +98,8 @@ def _known(manifest: Manifest) -> Iterator[bytes]:
             header, rest = unpack(payload)
             if "parts" in header:
                 yield from (os.fsencode(part.file) for part in parts_of(header))
+            elif "archives" in header:
+                yield from (os.fsencode(path) for path, _ in header["archives"])
             else:
                 yield from rest.split(b"\0")
 

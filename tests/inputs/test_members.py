@@ -19,6 +19,7 @@ from mpi_prs.inputs.loading import FileLoader
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.members import archive_at
 from mpi_prs.inputs.payload import names
+from mpi_prs.inputs.since import look_again
 from mpi_prs.storage.credentials import Storage
 from tests.inputs.test_planning import manifest_of
 from tests.inputs.test_staging import files_in
@@ -68,6 +69,7 @@ def test_items_come_from_their_archives_with_what_belongs_to_them(tmp_path: Path
     dataset = InputFiles.from_files(f"{tmp_path}/*.tar", members="*.jpg")
     manifest = manifest_of(tmp_path, [dataset], 4)
     assert [manifest.items_of(number) for number in range(manifest.mini_batches)] == [4, 4, 2]
+    assert str(look_again([dataset], manifest)) == ""
     expected = [f"{tmp_path}/{number // 5}.tar/{number:04d}.jpg" for number in range(10)]
     assert [name for number in range(3) for name in names(manifest, number)] == expected
     with contextlib.closing(loader_of(manifest, tmp_path / "scratch")) as loader:

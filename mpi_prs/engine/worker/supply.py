@@ -117,11 +117,16 @@ def make_supply(manifest: Manifest, settings: WorkerSettings, scratch: Path) -> 
     threads = _REMOTE_THREADS if is_remote else min(_LOCAL_THREADS, settings.processes)
     loader: Loader
     # Neither is for ten thousand ranks that have only paths to hand on
-    if manifest.of_tables:
+    of_rows = any(described.get("file_column") for described in manifest.inputs)
+    if manifest.of_tables or of_rows:
         in_files = TABLES_IN_FILES.of(settings.environment_variables) is True
         patience = settings.process.task_overhead_timeout
         make = resolve("mpi_prs.inputs.reader.tables:TableLoader")
+        in_files = in_files and not of_rows
         loader = make(manifest, scratch, storages, threads, patience, in_files, settings.bisect_on_failure)
+        if of_rows:
+            of_files = resolve("mpi_prs.inputs.reader.row_files:RowFileLoader")
+            loader = of_files(loader, manifest, scratch / "staged", settings.scratch_limit)
     else:
         make = resolve("mpi_prs.inputs.loading:FileLoader")
         loader = make(manifest, scratch / "staged", settings.scratch_limit, storages)

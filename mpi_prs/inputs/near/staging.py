@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.core.files import copy_atomically
+from mpi_prs.core.files import arriving, copy_atomically
 from mpi_prs.core.urls import is_url
 from mpi_prs.inputs.near.scratch_space import ScratchFull, Space
 from mpi_prs.storage.credentials import Storage
@@ -50,6 +50,21 @@ class Extract(NamedTuple):
     file_size: int
     offset: int
     size: int
+
+
+class FileContent(NamedTuple):
+    """Bytes in memory that become a file; ``name`` as of :class:`Extract`."""
+
+    name: str
+    data: memoryview
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
+Source = str | Extract | FileContent
+"""A URL or an absolute path, a part of a file, or bytes."""
 
 
 @dataclass
@@ -87,12 +102,12 @@ class Staging:
         self._rubbish: SimpleQueue[tuple[Path, int] | None] = SimpleQueue()
         self._remover: threading.Thread | None = None
 
-    def stage(self, number: int, sources: Sequence[str | Extract], others: Sequence[Extract] = ()) -> Staged:
+    def stage(self, number: int, sources: Sequence[Source], others: Sequence[Extract] = ()) -> Staged:
         """Bring the files of a mini-batch here; blocks until they are complete.
 
         Args:
             number: of the mini-batch.
-            sources: URLs, absolute paths and parts of files; one that is there twice is brought once.
+            sources: one that is there twice is brought once.
             others: what is to lie beside them, and is not in :attr:`Staged.paths`.
 
         Raises:
@@ -118,7 +133,7 @@ class Staging:
 
         return Staged([str(folder / names[_name_of(source)]) for source in sources], size, release)
 
-    def _bring(self, number: int, folder: Path, pairs: Sequence[tuple[str | Extract, Path]]) -> int:
+    def _bring(self, number: int, folder: Path, pairs: Sequence[tuple[Source, Path]]) -> int:
         """Bring files here within the space; how many bytes they have, which stay taken."""
         if (share := self._space.begin(len(pairs))) is not None:
             try:
@@ -152,21 +167,25 @@ class Staging:
             raise
         return size
 
-    def _fetch(self, pairs: Sequence[tuple[str | Extract, Path]], reserve: Callable[[int], None]) -> None:
+    def _fetch(self, pairs: Sequence[tuple[Source, Path]], reserve: Callable[[int], None]) -> None:
         remote = [(source, target) for source, target in pairs if isinstance(source, str) and is_url(source)]
         if remote:
             self._finish(begin_download(remote, self._storage, reserve=reserve))
         for source, target in pairs:
-            if isinstance(source, Extract) or not is_url(source):
+            if isinstance(source, FileContent):
+                reserve(source.size)
+                with disk(target.parent), arriving(target) as partial:
+                    partial.write_bytes(source.data)
+            elif isinstance(source, Extract) or not is_url(source):
                 copy(source, target, reserve, self._space.check_open)
 
-    def _sizes(self, sources: Sequence[str | Extract]) -> list[int]:
+    def _sizes(self, sources: Sequence[Source]) -> list[int]:
         remote = [source for source in sources if isinstance(source, str) and is_url(source)]
         found: list[int] = self._finish(begin_sizes(remote, self._storage)) if remote else []
         sizes = dict(zip(remote, found, strict=True))
 
-        def size_of(source: str | Extract) -> int:
-            if isinstance(source, Extract):
+        def size_of(source: Source) -> int:
+            if not isinstance(source, str):
                 return source.size
             return sizes[source] if source in sizes else _look_up(source).st_size
 
@@ -280,7 +299,7 @@ def copy(source: str | Extract, target: Path, reserve: Callable[[int], None], ch
             raise _unreadable(file, error) from None
 
 
-def _name_of(source: str | Extract) -> str:
+def _name_of(source: Source) -> str:
     return source if isinstance(source, str) else source.name
 
 

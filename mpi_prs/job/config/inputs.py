@@ -71,6 +71,11 @@ class InputSection(Section):
         'glob, or a list of them, such as "*.jpg"; the other members of a sample, those of the same name up to the '
         "first dot, lie beside it; default: an item is a file",
     )
+    file_column: Text | None = Field(
+        default=None,
+        description="files: they are Parquet, and the items are the files in this column, bytes or a struct of bytes "
+        "and path, as Hugging Face has images; default: an item is a file",
+    )
     table: tuple[Pattern, ...] = Field(
         default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets a DataFrame"
     )
@@ -204,7 +209,7 @@ class InputSection(Section):
     def _goes_together(self) -> InputSection:
         if (bool(self.files) + bool(self.table) + (self.files_from is not None)) != 1:
             raise ValueError("expected exactly one of the keys files, files_from and table")
-        allowed: tuple[str, ...] = ("mode", "members")
+        allowed: tuple[str, ...] = ("mode", "members", "file_column")
         what = "an input of files"
         if self.table:
             name = self.table_format()
@@ -218,6 +223,8 @@ class InputSection(Section):
             raise ValueError(f"{', '.join(sorted(wrong))} has no meaning for {what}; remove it")
         if self.members and (self.mode != "mount" or self.partition_format is not None):
             raise ValueError("mode and partition_format have no meaning beside members; remove them")
+        if self.file_column is not None and (self.mode != "mount" or self.members or self.files_from is not None):
+            raise ValueError("mode, members and files_from have no meaning beside file_column; remove them")
         if self.files_from is not None and self.partition_format == HIVE:
             raise ValueError("partition_format: hive needs folders under files or table, not files_from")
         return self
@@ -255,6 +262,15 @@ class InputSection(Section):
         if self.files_from is not None:
             source = FileInput(files_from=self.files_from, base=self.files_from.parent)
             return InputFiles(source, self.partition_format, storage, self.mode, self.members)
+        if self.file_column is not None:
+            return InputTable.from_files(
+                self.files,
+                "parquet",
+                columns=(self.file_column,),
+                file_column=self.file_column,
+                partition_format=self.partition_format,
+                storage=storage,
+            )
         if self.files:
             return InputFiles(FileInput(self.files), self.partition_format, storage, self.mode, self.members)
         name = self.table_format()

@@ -324,6 +324,8 @@ class JobConfig(Section):
     def _do_not_mix(cls, value: tuple[InputSection, ...]) -> tuple[InputSection, ...]:
         if len({bool(section.table) for section in value}) > 1:
             raise ValueError("files and tables do not mix in one job, since run() gets one or the other")
+        if len({section.file_column is None for section in value}) > 1:
+            raise ValueError("inputs with the key file_column and others do not mix in one job; make a job of each")
         return value
 
     @field_validator("mini_batch_size")
@@ -396,6 +398,8 @@ class JobConfig(Section):
         if self.partition_keys is not None:
             return None
         size = self.mini_batch_size or self.default_size
+        if self.inputs[0].file_column is not None:
+            return BatchSize(rows=int(size))
         return BatchSize.parse(str(size)) if self.inputs[0].table else int(size)
 
     def as_yaml(self) -> str:
