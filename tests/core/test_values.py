@@ -312,7 +312,7 @@ def test_what_is_no_number_of_bytes_is_refused(given: Any) -> None:
 def test_a_size_is_of_bytes_or_of_rows() -> None:
     assert values.size("10 kb") == values.Size(bytes=10240)
     assert values.size("50ROWS") == values.Size(rows=50)
-    assert values.size(7) == values.Size(bytes=7)
+    assert values.size(7) == values.Size(bytes=7, bare=True)
 
 
 def test_a_value_that_may_be_secret_is_not_shown() -> None:
