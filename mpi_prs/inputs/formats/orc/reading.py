@@ -95,6 +95,13 @@ class _Stripe(NamedTuple):
 
 def _parsed(tail: bytes, names: Sequence[str]) -> tuple[list[_Stripe], dict[str, _Column]]:
     """Stripes and columns in the end of a file. Raises ValueError: it is not what it should be."""
+    try:
+        return _stripes_and_columns(tail, names)
+    except (TypeError, LookupError):  # a field is missing, or of another kind
+        raise ValueError("its end is damaged") from None
+
+
+def _stripes_and_columns(tail: bytes, names: Sequence[str]) -> tuple[list[_Stripe], dict[str, _Column]]:
     footer = dict(_fields(tail))[2]
     rows = 0
     stripes: list[_Stripe] = []
