@@ -219,7 +219,7 @@ BY_NAME = {
 FOREIGN_IN_FUNCTIONS = {
     *("adlfs", "asyncio", "azure", "fsspec"),  # some jobs' stores
     *("numpy", "pandas", "pyarrow"),  # in the user's Python where it has them; ranks without tables do without
-    *("IPython", "traitlets", "mpi4py"),  # need not be there
+    *("IPython", "traitlets", "mpi4py", "fastavro"),  # need not be there
     *("yaml", "difflib", "shutil", "tempfile"),  # for few: of these two come three compressors, and OpenSSL
 }
 """Packages that an import in a function may be of."""

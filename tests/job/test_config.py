@@ -394,7 +394,7 @@ BAD_VALUES: list[tuple[dict[str, Any], list[str]]] = [
     ({"inputs": [{"table": "a.csv", "dataset": "x"}]}, ["inputs.0", "dataset has no meaning", "format delimited"]),
     (
         {"inputs": [{"table": "a.dat"}]},
-        ["inputs.0", "a.dat", "key format", "delimited, parquet, orc, arrow, json_lines, json, hdf5"],
+        ["inputs.0", "a.dat", "key format", "delimited, parquet, orc, arrow, avro, json_lines, json, hdf5"],
     ),
     ({"inputs": [{"table": "a.csv", "format": "xls"}]}, ["inputs.0.format", "'xls'", "'delimited', 'parquet'"]),
     ({"inputs": [{"table": "a.csv", "files": "b"}]}, ["inputs.0", "exactly one of", "table"]),

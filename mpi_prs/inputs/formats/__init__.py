@@ -78,6 +78,13 @@ _ENTRIES = (
         in_rows=True,
     ),
     FormatEntry(
+        "avro",
+        "mpi_prs.inputs.formats.avro.reading:Avro",
+        (".avro",),
+        ("columns", "column_types", "numpy_types"),
+        in_rows=True,
+    ),
+    FormatEntry(
         "json_lines",
         "mpi_prs.inputs.formats.json_lines.reading:JsonLines",
         (".jsonl", ".ndjson"),

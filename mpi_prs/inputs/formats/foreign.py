@@ -28,7 +28,7 @@ _FOREIGN = (
     _Foreign("an Excel workbook", (".xlsx", ".xlsm", ".xlsb", ".ods"), b"", _PANDAS.format(reader="read_excel")),
     _Foreign("an Excel workbook", (".xls",), b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _PANDAS.format(reader="read_excel")),
     _Foreign("an Arrow file (Feather, IPC)", (), b"ARROW1\0\0", "give the key format: arrow"),
-    _Foreign("an Avro file", (".avro",), b"Obj\x01", "convert it to Parquet, such as with fastavro and pyarrow"),
+    _Foreign("an Avro file", (), b"Obj\x01", "give the key format: avro"),
     _Foreign("a Stata file", (".dta",), b"", _PANDAS.format(reader="read_stata")),
     _Foreign("an SPSS file", (".sav",), b"", _PANDAS.format(reader="read_spss")),
     _Foreign("a SAS file", (".sas7bdat", ".xpt"), b"", _PANDAS.format(reader="read_sas")),

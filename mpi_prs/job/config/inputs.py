@@ -79,7 +79,7 @@ class InputSection(Section):
     table: tuple[Pattern, ...] = Field(
         default=(), min_length=1, description="a path, folder, glob or URL, or a list of them: run() gets a DataFrame"
     )
-    format: Literal["delimited", "parquet", "orc", "arrow", "json_lines", "json", "hdf5"] | None = Field(
+    format: Literal["delimited", "parquet", "orc", "arrow", "avro", "json_lines", "json", "hdf5"] | None = Field(
         default=None, description="format of a table's files; default: by their suffix"
     )
     separator: Text | None = Field(

@@ -9,6 +9,7 @@ import base64
 import datetime
 import decimal
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -367,6 +368,95 @@ def reference_arrow(path: Path) -> pd.DataFrame:
     return with_nullable_types(table)
 
 
+# Avro
+
+_AVRO: dict[str, tuple[Any, list[Any]]] = {
+    "int": ("int", [-(2**31), 7]),
+    "long": ("long", [BIG, -1]),
+    "float": ("float", [0.5, float("inf")]),
+    "double": ("double", [0.1, float("nan")]),
+    "boolean": ("boolean", [True, False]),
+    "string": ("string", ["", "größe"]),
+    "bytes": ("bytes", [b"", b"\xff\0"]),
+    "enum": ({"type": "enum", "name": "E", "symbols": ["red", "green"]}, ["red", "green"]),
+    "fixed": ({"type": "fixed", "name": "F", "size": 3}, [b"abc"]),
+    "array": ({"type": "array", "items": ["null", "long"]}, [[BIG, None], []]),
+    "map": ({"type": "map", "values": "long"}, [{"a": BIG}, {}]),
+    "record": (
+        {"type": "record", "name": "R", "fields": [{"name": "id", "type": ["null", "long"]}]},
+        [{"id": BIG}, {"id": None}],
+    ),
+    "date": ({"type": "int", "logicalType": "date"}, [_DAY]),
+    "time-micros": ({"type": "long", "logicalType": "time-micros"}, [datetime.time(1, 2, 3, 4)]),
+    "timestamp-millis": (
+        {"type": "long", "logicalType": "timestamp-millis"},
+        [_MOMENT.replace(tzinfo=datetime.timezone.utc)],
+    ),
+    "decimal": ({"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 3}, [decimal.Decimal("1.234")]),
+    "uuid": ({"type": "string", "logicalType": "uuid"}, ["12345678-1234-5678-1234-567812345678"]),
+}
+
+
+def written_avro(nulls: bool, **options: Any) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        fastavro = pytest.importorskip("fastavro")
+        fields = [
+            {"name": name.replace("-", "_"), "type": ["null", type] if nulls else type}
+            for name, (type, _) in _AVRO.items()
+        ]
+        rows = [
+            {
+                name.replace("-", "_"): None if nulls and row in (3, 10) else values[row % len(values)]
+                for name, (_, values) in _AVRO.items()
+            }
+            for row in range(ROWS)
+        ]
+        with path.open("wb") as file:
+            schema = {"type": "record", "name": "T", "fields": fields}
+            fastavro.writer(file, fastavro.parse_schema(schema), rows, sync_interval=300, **options)
+
+    return write
+
+
+def union_avro(path: Path) -> None:
+    fastavro = pytest.importorskip("fastavro")
+    schema = {"type": "record", "name": "T", "fields": [{"name": "u", "type": ["int", "string"]}]}
+    with path.open("wb") as file:
+        fastavro.writer(file, fastavro.parse_schema(schema), [{"u": 1}, {"u": "x"}])
+
+
+def torn_avro(path: Path) -> None:
+    written_avro(True)(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+AVRO = (
+    *(Variant(f"codec {codec}", written_avro(True, codec=codec)) for codec in ("null", "deflate", "bzip2", "xz")),
+    Variant(f"columns of {', '.join(_AVRO)}", written_avro(False)),
+    Variant("the same with nulls", written_avro(True)),
+    Variant("a column of two types", union_avro, "column 'u' is a union of types"),
+    Variant("cut off", torn_avro, "cannot be read as Avro"),
+)
+
+
+def reference_avro(path: Path) -> pd.DataFrame:
+    """As fastavro reads it, in the types of its schema."""
+    fastavro = pytest.importorskip("fastavro")
+    with path.open("rb") as file:
+        reader = fastavro.reader(file)
+        rows = list(reader)
+        fields = {each["name"]: each["type"] for each in reader.writer_schema["fields"]}
+    types: dict[str, Any] = {
+        **{"int": pa.int32(), "float": pa.float32(), "fixed": pa.binary(3), "map": pa.map_(pa.string(), pa.int64())},
+        **{"timestamp_millis": pa.timestamp("ms", "UTC"), "decimal": pa.decimal128(20, 3)},
+    }
+    columns = {}
+    for name in fields:
+        values = [str(row[name]) if name == "uuid" and row[name] is not None else row[name] for row in rows]
+        columns[name] = pa.array(values, types.get(name))
+    return with_nullable_types(pa.table(columns))
+
+
 # HDF5
 
 
@@ -464,6 +554,7 @@ FORMATS: dict[str, tuple[str, tuple[Variant, ...], Callable[[Path], Any]]] = {
     "parquet": (".parquet", PARQUET, reference_parquet),
     "orc": (".orc", ORC, reference_orc),
     "arrow": (".arrow", ARROW, reference_arrow),
+    "avro": (".avro", AVRO, reference_avro),
     "hdf5": (".h5", HDF5, reference_hdf5),
 }
 CASES = [(name, variant) for name, (_, variants, _) in FORMATS.items() for variant in variants]
@@ -523,6 +614,14 @@ def test_a_variant_is_equal_to_the_reference_or_refused(tmp_path: Path, format: 
         assert [plain_values(together[name]) for name in whole] == [plain_values(whole[name]) for name in whole]
         if not isinstance(whole.index, pd.RangeIndex):
             assert together.index.equals(whole.index)
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastavro", None)
+    path = tmp_path / "t.avro"
+    path.write_bytes(b"Obj\x01")
+    with pytest.raises(InputError, match=r"fastavro, which is not installed: pip install 'mpi_prs\[avro\]'"):
+        list(mini_batches(tmp_path, InputTable.from_files(str(path), "avro"), SIZES[0]))
 
 
 def page() -> str:
