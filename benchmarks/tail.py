@@ -1,11 +1,11 @@
-"""How long the end of a job takes when one of four processes is ten times slower, with speculative_copies and without.
+"""How long the end of a job takes when one of four workers is ten times slower, with speculative_copies and without.
 
-::
+It needs an MPI beside this Python::
 
     python benchmarks/tail.py [--mini-batches 260] [--seconds 0.2]
 
-Nothing is computed: ``run()`` sleeps, so four processes need no four cores. The ideal is what the same processes take
-when none of them ever waits. The output of both runs is compared byte by byte.
+Nothing is computed: ``run()`` sleeps, so four workers need no four cores. The ideal is what they take when none of them
+ever waits. The output of both runs is compared byte by byte.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def measure(folder: Path, mini_batches: int, seconds: float, *, copies: bool) ->
         **{"output_order": "input", "speculative_copies": copies, "error_threshold": 0},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "mpi_prs", "run", str(folder / "job.yaml"), "--local", str(PROCESSES)]
+    mpirun = [str(Path(sys.executable).parent / "mpirun"), "-n", str(PROCESSES + 1)]
+    command = [*mpirun, sys.executable, "-m", "mpi_prs", "run", str(folder / "job.yaml")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
