@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 
 from tests.support.azurite import Azurite
 from tests.support.jobs import (
@@ -391,6 +392,7 @@ def _processes_by_role(job: Job, process: subprocess.Popen[str]) -> dict[str, li
     return found
 
 
+@pytest.mark.long
 def test_every_row_once_whatever_is_killed_or_stopped(
     new_job: NewJob, mpich: Mpi, openmpi: Mpi, azurite: Azurite
 ) -> None:
