@@ -184,6 +184,8 @@ class MpiTransport:
                 stream.flush()
         if self.abandoned():  # without its launcher MPI cannot be finished
             os._exit(exit_code)
+        if self.rank and 0 in self._known_lost:  # a fault-tolerant MPI does not always come out of MPI_Finalize then
+            self._gave_up = True
         clock = AwakeClock()
         deadline = clock() + _CLOSE_SECONDS
         while self._sending and not self._gave_up:

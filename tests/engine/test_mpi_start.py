@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from mpi_prs.core.environ import START_TIMEOUT
 from mpi_prs.core.errors import LaunchError
-from mpi_prs.engine.mpi import library_name, strange_launcher, wait_until_read
+from mpi_prs.engine.mpi import MpiTransport, library_name, strange_launcher, wait_until_read
 from tests.support.jobs import REPOSITORY, wait_until
 
 
@@ -41,6 +42,32 @@ def test_an_mpich_that_takes_a_pmix_launcher_says_so_in_how_it_was_built(configu
     assert library_name(Library()) == name
     note = strange_launcher(name, {"PMIX_RANK": "0"})
     assert bool(note) == ("pmix" not in configure)
+
+
+class WithoutMaster:
+    """An MPI as mpi4py shows it, whose rank 0 has died."""
+
+    class Exception(Exception):
+        pass
+
+    BYTE = ANY_SOURCE = ANY_TAG = 0
+    Status = Mock
+
+    def __init__(self) -> None:
+        self.COMM_WORLD = Mock(
+            **{"Get_rank.return_value": 1, "Get_size.return_value": 3, "Isend.side_effect": self.Exception}
+        )
+        self.COMM_WORLD.Improbe.return_value = None
+        self.Finalize = Mock()
+
+
+def test_a_worker_whose_master_has_died_does_not_wait_for_it_in_finalize() -> None:
+    mpi = WithoutMaster()
+    transport = MpiTransport(mpi)
+    transport.send(0, 1)
+    assert transport.lost() == [0]
+    transport.close(75)
+    mpi.COMM_WORLD.Abort.assert_called_once_with(75)
 
 
 def test_before_an_abort_the_launcher_has_read_what_was_printed() -> None:
