@@ -9,8 +9,8 @@ import click
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, OutputError, WorkspaceError
+from mpi_prs.core.files import RUN_FOLDER
 from mpi_prs.core.records import read_json
-from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.core.units import count, many
 from mpi_prs.job.run.again import Compared, run_again
 from mpi_prs.job.run.opening import changed_since

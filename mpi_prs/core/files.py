@@ -127,21 +127,49 @@ class NoRegularFile(OSError):
         return f"{self.filename} is {self.strerror}: expected a file. Remove it"
 
 
+RUN_FOLDER = "_run"
+"""A run directory's name in the output folder."""
+
+
 def own_file(path: str, flags: int, mode: int = 0o666) -> int:
     """An ``opener`` for :func:`open` and for files of ours: through no link in their place, and waiting for no pipe.
+
+    In a run directory it goes through no link on the way either, whoever puts one there at whatever moment.
 
     Raises:
         NoRegularFile: something else is there.
         OSError: it cannot be opened.
     """
-    return regular_file(path, flags | os.O_NOFOLLOW, mode)
-
-
-def regular_file(path: str, flags: int, mode: int = 0o666) -> int:
-    """The same through links, for files that users name."""
+    above, mark, below = path.rpartition(f"/{RUN_FOLDER}/")
+    if not mark:
+        return regular_file(path, flags | os.O_NOFOLLOW, mode)
+    *folders, name = below.split("/")
+    at = [os.open(f"{above}/{RUN_FOLDER}", _FOLDER)]
     try:
-        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        for folder in filter(None, folders):
+            at.append(_own_folder(folder, at[-1], path))
+        return regular_file(path, flags | os.O_NOFOLLOW, mode, place=(name, at[-1]))
+    finally:
+        for descriptor in at:
+            os.close(descriptor)
+
+
+def _own_folder(name: str, at: int, path: str) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=at)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            raise NoRegularFile(errno.ELOOP, f"reached through a link, {name}", path) from None
+        raise
+
+
+def regular_file(path: str, flags: int, mode: int = 0o666, *, place: tuple[str, int] | None = None) -> int:
+    """The same through links, for files that users name; ``place``: its name in an open folder."""
+    name, at = place or (path, None)
+    try:
+        descriptor = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=at)
     except OSError as error:
+        error.filename = os.fspath(path)
         what = _STRANGE.get(error.errno or 0)
         raise NoRegularFile(error.errno, what, os.fspath(path)) if what else error from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

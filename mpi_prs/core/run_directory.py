@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_prs.core.errors import WorkspaceError
+from mpi_prs.core.files import RUN_FOLDER
 from mpi_prs.core.records import read_json
-
-RUN_FOLDER = "_run"
-"""The run directory's name in the output folder."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.files import RUN_FOLDER
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARD = re.compile(r"[*?[]")

@@ -12,8 +12,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from mpi_prs.core.errors import ScriptError
-from mpi_prs.core.files import walk
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.files import RUN_FOLDER, walk
 
 _IGNORE_FILES = (".amlignore", ".gitignore")
 _NEVER = frozenset(["__pycache__", ".git", ".ipynb_checkpoints", RUN_FOLDER])

@@ -227,6 +227,26 @@ def test_a_folder_is_emptied_and_what_its_links_lead_to_stays(tree: Path, tmp_pa
     assert (tree / "keep" / "a").exists()
 
 
+def test_no_link_leads_to_an_own_file_in_a_run_directory_and_any_to_the_directory(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "out/_run", tmp_path / "elsewhere"
+    for folder in (run / "logs/sys", elsewhere / "sys"):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    os.close(own_file(str(tmp_path / "link/_run/logs/sys/a"), os.O_WRONLY | os.O_CREAT))
+    assert (run / "logs/sys/a").exists()
+    with pytest.raises(FileNotFoundError, match=f"'{run}/logs/sys/b'"):
+        own_file(str(run / "logs/sys/b"), os.O_RDONLY)
+    (run / "logs").rename(run / "real")
+    (run / "logs").symlink_to(elsewhere)
+    with pytest.raises(NoRegularFile, match="logs/sys/a is reached through a link, logs"):
+        own_file(str(run / "logs/sys/a"), os.O_WRONLY | os.O_CREAT)
+    assert not list(elsewhere.glob("sys/*"))
+    (tmp_path / "out/_run").rename(tmp_path / "out/moved")
+    (tmp_path / "out/_run").symlink_to("moved")
+    with pytest.raises(OSError, match="Not a directory"):
+        own_file(str(run / "lock"), os.O_RDONLY)
+
+
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC])
 def test_an_own_file_is_a_regular_file_in_its_place(tmp_path: Path, flags: int) -> None:
     (tmp_path / "file").write_text("x")

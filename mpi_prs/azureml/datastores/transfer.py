@@ -20,8 +20,7 @@ from typing import Any, Protocol
 from mpi_prs.child.context.given_path import given_path
 from mpi_prs.child.shims.finder import resolve
 from mpi_prs.core.errors import WorkspaceError
-from mpi_prs.core.files import copy_atomically, reason, walk
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.files import RUN_FOLDER, copy_atomically, reason, walk
 from mpi_prs.core.units import count, duration, many, size
 from mpi_prs.core.urls import Names, is_url
 from mpi_prs.storage.credentials import Storage

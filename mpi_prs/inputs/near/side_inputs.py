@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.core.files import move, walk
+from mpi_prs.core.files import RUN_FOLDER, move, walk
 from mpi_prs.core.locks import is_still, share, try_alone
-from mpi_prs.core.run_directory import RUN_FOLDER
 from mpi_prs.core.urls import Names, is_url
 from mpi_prs.inputs.near.staging import copy
 from mpi_prs.storage.credentials import Storage

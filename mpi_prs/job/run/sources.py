@@ -23,8 +23,7 @@ from itertools import chain
 
 from mpi_prs.core.contents import Content, Sources, content_of, has_changed
 from mpi_prs.core.errors import InputError, ScriptError
-from mpi_prs.core.files import walk
-from mpi_prs.core.run_directory import RUN_FOLDER
+from mpi_prs.core.files import RUN_FOLDER, walk
 from mpi_prs.core.secrecy import looks_secret
 from mpi_prs.core.units import count
 from mpi_prs.core.urls import Names, is_glob, is_url, literal, of_texts
