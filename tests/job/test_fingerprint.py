@@ -91,6 +91,7 @@ def test_every_key_of_the_config_is_on_one_side_or_the_other(script: Path) -> No
         *("verify_output", "storage", "output_url", "scratch", "scratch_limit"),
         *("name", "description", "output", "source_directory", "logging_level", "azureml", "slurm"),
         *("error_threshold", "allowed_failed_count", "allowed_failed_percent", "run_max_try"),
+        *("bisect_on_failure", "speculative_copies"),
         *("run_invocation_timeout", "init_timeout", "task_overhead_timeout", "progress_update_timeout"),
         *("loaders_ahead", "loaders_memory", "mini_batches_in_flight"),
         *("heartbeat_timeout", "stop_grace", "node_count", "process_count_per_node", "processes_per_rank"),

@@ -33,7 +33,7 @@ from mpi_prs.job.config.model import JobConfig
 from mpi_prs.job.run.fingerprint import changes_manifest, differences, fingerprint, sealed
 from mpi_prs.job.run.ownership import check_ownership, refuse_links
 from mpi_prs.job.run.run_lock import RunLock
-from mpi_prs.job.run.sources import changes, gather
+from mpi_prs.job.run.sources import changes, gather, gather_here, with_stores
 from mpi_prs.output.append_row import AppendRow, put_aside, storage_errors, take_up
 from mpi_prs.output.journal import read_journal
 from mpi_prs.output.ledger import Ledger, Replay, read_ledger
@@ -211,10 +211,10 @@ def _begin(directory: RunDirectory, config: JobConfig, listed: Callable[[int], N
     directory.journal.unlink(missing_ok=True)
     run = uuid.uuid4().hex
     with ThreadPoolExecutor(1, thread_name_prefix="sources") as meanwhile:
-        sources = meanwhile.submit(gather, config, run)
+        sources = meanwhile.submit(gather_here, config, run)
         planned = plan_apart(config.datasets(), config.batch_size(), config.partition_keys)
         write_manifest(directory.manifest, planned, run=run, progress=listed)
-        write_dataclass(directory.sources, sources.result(), lasting=True)
+        write_dataclass(directory.sources, with_stores(sources.result(), config), lasting=True)
     description = {
         "id": run,
         "manifest_sha256": digest_of(directory.manifest),

@@ -66,6 +66,19 @@ _TOLERANCE = 2 * 10**9  # nanoseconds by which two times of a file server may li
 
 def gather(config: JobConfig, run: str) -> Sources:
     """All that decides the output of a job, as it is now. What cannot be read or is too much is said in the log."""
+    return with_stores(gather_here(config, run), config)
+
+
+def with_stores(sources: Sources, config: JobConfig) -> Sources:
+    """The same with what lies in stores. One that does not answer is waited for, so this is for the main thread alone,
+    which a signal can interrupt."""
+    for path, content in _in_stores(config):
+        sources.files.setdefault(_OF_SIDE_INPUTS, {})[path] = content
+    return sources
+
+
+def gather_here(config: JobConfig, run: str) -> Sources:
+    """What of it is on this machine's filesystems."""
     named = sorted(_named(config), key=lambda found: not _is_code(found[0]))  # code is read whatever else there is
     left = MOST_BYTES
 
@@ -85,8 +98,6 @@ def gather(config: JobConfig, run: str) -> Sources:
         for (path, key), content in zip(named, looks, strict=True):
             if content is not None:
                 files.setdefault(key, {})[path] = content
-    for path, content in _in_stores(config):
-        files.setdefault(_OF_SIDE_INPUTS, {})[path] = content
     return Sources(run, files)
 
 
