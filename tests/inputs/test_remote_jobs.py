@@ -219,7 +219,7 @@ def test_the_output_is_uploaded_when_it_is_complete_and_once(
     again = job.local()
     assert again.returncode == 0
     assert "complete already" in again.stdout
-    assert [path for _, path in proxy.requests if "results" in path] == []  # the inputs are listed: is there more?
+    assert [path for _, path in proxy.requests if "/results" in path] == []  # the inputs are listed: is there more?
 
 
 def test_an_upload_that_fails_is_done_by_the_next_start(new_job: NewJob, azurite: Azurite, container: str) -> None:
@@ -285,7 +285,7 @@ def test_what_the_script_wrote_into_the_output_folder_is_uploaded_too(
     again = job.local()
     assert again.returncode == 0, again.stdout
     assert blobs(azurite, container, "results/") == sorted([*expected, "masks/late.txt"])
-    sent = [path for _, path in proxy.requests if "results" in path]
+    sent = [path for _, path in proxy.requests if "/results" in path]
     assert sent and all("late.txt" in path for path in sent)
 
 
