@@ -95,7 +95,7 @@ def test_in_a_terminal_it_is_printed_once(lab: Lab, capsys: pytest.CaptureFixtur
     assert "  waiting: Running" in said
     assert "  names: NotStarted  waits for the step waiting" in said
     assert re.search(r"\[-{24}\] 0 %  mini-batches 0 of 3", said)
-    assert "  | 6 items in 3 mini-batches" in said
+    assert re.search(r"  \| [\d:]{8}  6 items in 3 mini-batches", said)
     assert details._thread is None
     RunDetails(step).show()
     assert "names: NotStarted" not in capsys.readouterr().out
