@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import BatchSize, Part
 from mpi_prs.inputs.formats.hdf5.reading import Hdf5, cuts
+from mpi_prs.inputs.formats.told import Told
 from tests.support.jobs import REPOSITORY
 from tests.support.tables import STORE, parts_of, survey_of
 
@@ -237,6 +238,26 @@ def test_what_hdf5_has_and_arrow_has_not_comes_as_the_nearest(path: Path) -> Non
         {"enum": 0, "time": None, "bytes": b"", "fortran": ""},
     ]
     assert frame(Hdf5(dataset="sub/records"), path)["xyz"].map(list).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"_FillValue": np.array([-999], "i2")}, ["_FillValue is -999, and such values are not missing here"]),
+        ({"_FillValue": np.nan}, []),
+        ({"scale_factor": 0.01, "add_offset": 273.15}, ["scale_factor 0.01 and add_offset 273.15 to be applied"]),
+        ({"MATLAB_class": np.bytes_("char")}, ["MATLAB wrote this char", "in reverse", "UTF-16"]),
+        ({"units": "K"}, []),
+    ],
+    ids=str,
+)
+def test_conventions_that_are_not_applied_are_told(path: Path, attributes: dict[str, Any], words: list[str]) -> None:
+    with h5py.File(path, "w") as file:
+        file["a"] = np.arange(3, dtype="i2")
+        file["a"].attrs.update(attributes)
+    doubts = Told.of(survey_of(Hdf5(), path)).doubts
+    assert [doubt.column for doubt in doubts] == ["a"] * bool(words)
+    assert [word for word in words if word not in doubts[0].text] == []
 
 
 def test_a_large_chunk_is_decoded_once_for_all_its_mini_batches(path: Path) -> None:

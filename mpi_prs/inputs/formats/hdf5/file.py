@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import h5py
+import numpy as np
 
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.format import DamagedFile, Files, quoted
@@ -179,6 +180,10 @@ class _Remote:
 
 # What it has for us
 
+_FILL = ("_FillValue", "missing_value")
+_SCALE = ("scale_factor", "add_offset")
+_MATLAB = "MATLAB_class"
+_CONVENTIONS = (*_FILL, *_SCALE, _MATLAB)
 _SAMPLE = 1000  # rows, of which the size of text is guessed
 
 
@@ -206,6 +211,25 @@ class ColumnSource:
         return tuple(self.dataset.shape[1:])
 
     @property
+    def convention(self) -> str:
+        """What netCDF's or MATLAB's conventions say of the values, which are read as they are stored; empty: nothing.
+
+        https://cfconventions.org, sections 2.5.1 and 8.1; "MATLAB_class" marks what MATLAB 7.3 has written.
+        """
+        if self.dataset is None:
+            return ""
+        found = {name: _attribute(self.dataset, name) for name in _CONVENTIONS}
+        there = {name: value for name, value in found.items() if value is not None and str(value) != "nan"}
+        parts = [f"{name} is {there[name]}, and such values are not missing here" for name in _FILL if name in there]
+        if scaled := [f"{name} {there[name]}" for name in _SCALE if name in there]:
+            parts.append(f"with {' and '.join(scaled)} to be applied: value * scale_factor + add_offset")
+        if (of_matlab := there.get(_MATLAB)) is not None:
+            kind = of_matlab.decode("utf-8", "replace") if isinstance(of_matlab, bytes) else str(of_matlab)
+            of_text = ", and its text is the numbers of UTF-16 units" if kind == "char" else ""
+            parts.append(f"MATLAB wrote this {kind} with its dimensions in reverse{of_text}")
+        return "; ".join(parts)
+
+    @property
     def null_marks(self) -> Any:
         """The bool dataset that says where a column of our own HDF5 output has no value; ``None``: it has all."""
         group = self.dataset.parent.get(NULLS) if self.field is None else None
@@ -218,6 +242,15 @@ class ColumnSource:
         dataset = self.dataset
         filtered = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters()
         return int(dataset.chunks[0]) if filtered else 1
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    """The first value of an attribute; ``None``: there is none that can be read."""
+    try:
+        values = np.asarray(dataset.attrs[name]).ravel()
+    except (KeyError, OSError, TypeError, ValueError, RuntimeError):
+        return None
+    return values[0].item() if len(values) else None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ a group, or a list, with one such dataset         a dict with an array for each 
 nothing                                           as for the root group, or the only dataset of the file
 ================================================  ==============================================================
 
+Conventions above HDF5 are told at the start of a run, and not applied: netCDF's ``_FillValue``, ``missing_value``,
+``scale_factor`` and ``add_offset``, and MATLAB's order of dimensions and text.
+
 Scalars and subgroups of a group are left out of account. Text becomes ``str``, enums their numbers, bytes of variable
 length ``bytes``; big-endian numbers come in this machine's byte order. See :mod:`mpi_prs.inputs.formats.hdf5.columns`.
 
@@ -42,7 +45,7 @@ from mpi_prs.inputs.formats.hdf5.file import (
     read_values,
 )
 from mpi_prs.inputs.formats.missing import for_pandas
-from mpi_prs.inputs.formats.told import Told, ToldColumn, type_name
+from mpi_prs.inputs.formats.told import Doubt, Told, ToldColumn, type_name
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ class Hdf5:
         first_path = ""
         damaged: DamagedFile | None = None
         nulls: set[str] = set()
+        doubts: list[Doubt] = []
         for path in files():
             try:
                 with _opened(path, store) as file:
                     layout = self._layout(file)
+                    if first is None:
+                        doubts = _doubts(path, file, layout)
             except DamagedFile as error:
                 damaged = damaged or error
                 continue
@@ -95,7 +101,7 @@ class Hdf5:
             )
             for source, type in zip(first.sources, first.types, strict=True)
         ]
-        return {**first.to_json(), "nulls": sorted(nulls), "told": Told(columns, []).to_json()}
+        return {**first.to_json(), "nulls": sorted(nulls), "told": Told(columns, doubts).to_json()}
 
     def split(self, file: str, size: BatchSize, survey: dict[str, Any], store: Files) -> Iterator[Part]:
         """Parts of about ``size``, cut where chunks end; reads values of text only, a few, to see how long it is."""
@@ -127,6 +133,17 @@ class Hdf5:
                     )
                 sources = [by_name[name] for name in self.columns]
             return Layout.of(file.path, sources)
+
+
+def _doubts(path: str, file: Hdf5File, layout: Layout) -> list[Doubt]:
+    """What conventions say of the values, which come as they are stored."""
+    with file.asking():
+        found = [(source.name, source.convention) for source in layout.sources]
+    return [
+        Doubt(name, f"{path}: {name!r} comes as it is stored, and {convention}. Apply that in run()")
+        for name, convention in found
+        if convention
+    ]
 
 
 def cuts(rows: int, size: int, chunk: int) -> Iterator[tuple[int, int, int]]:
