@@ -42,6 +42,7 @@ def test_who_has_nothing_to_do_does_what_hangs_elsewhere(new_job: NewJob, mpich:
     assert "ended, as another was done first" in done.stdout
     events = [entry.event for entry in read_journal(job.directory.journal) if entry.event is not None]
     ended = [event["mini_batch"] for event in events if event["event"] == "attempt_ended"]
-    assert sorted(ended) == [3, 12]
+    assert {3, 12} <= set(ended)  # and on a busy machine perhaps another one that took long
+    assert len(set(ended)) == len(ended)
     assert not [event for event in events if event["event"] in ("attempt_failed", "failed")]
     assert job.ledger().done == set(range(16))
