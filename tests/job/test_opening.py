@@ -24,7 +24,8 @@ from mpi_prs.core.errors import InputError, JobStopped, OutputError
 from mpi_prs.job.config.model import JobConfig, load_config
 from mpi_prs.job.run.opening import OpenRun, RunOptions, is_complete_already, open_run
 from mpi_prs.output.append_row import AppendRow
-from mpi_prs.output.journal import Journal, read_journal
+from mpi_prs.output.journal import Journal, LostItems, read_journal
+from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.record import RECORD
 from tests.support.jobs import need
 
@@ -171,6 +172,17 @@ def test_columns_in_an_order_that_is_not_that_of_the_rows_before_are_refused(job
     assert "--overwrite" in text
     run.directory.columns.write_bytes(written)
     assert not job.is_complete()
+
+
+def test_lists_of_rows_behind_items_that_failed_alone_need_no_columns(job: Job) -> None:
+    """The frame of such items has no records, as that of a header has none."""
+    failure = Failure(FailureKind.EXCEPTION, "no", mini_batch=0, attempt=1, process=0).to_dict()
+    with job.open() as run:
+        assert run.output is not None
+        run.output.append(1, b"", b"", [LostItems(0, SIZE, [0], failure)])
+        append(run.output, 1)
+    with job.open() as run:
+        assert run.ledger.done == {1}
 
 
 def test_a_manifest_with_a_flipped_bit_is_refused(job: Job) -> None:

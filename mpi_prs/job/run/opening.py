@@ -360,7 +360,8 @@ def _check_columns(directory: RunDirectory, run: str) -> None:
     try:
         read_columns(directory.columns, run)
     except FileNotFoundError:
-        first = next((entry.results for entry in read_journal(directory.journal) if entry.results is not None), None)
+        results = (entry.results for entry in read_journal(directory.journal) if entry.results is not None)
+        first = next((each for each in results if each.length), None)  # items that failed alone have no rows
         if first is not None and not first.records:  # the header; lists of rows have none
             raise OutputError(
                 f"{directory.columns} is gone, and with it the order of the columns below the header of the output: "
