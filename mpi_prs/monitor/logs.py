@@ -73,7 +73,7 @@ def _found(pattern: str) -> list[Path]:
 def last_lines(path: Path, count: int = _LAST_LINES) -> list[str]:
     """The last lines of a log that are not empty, printable; of a log that is not there none."""
     lines = [line for line in end_of_text(path, _LAST_BYTES).splitlines() if line.strip()]
-    return [printable(line) for line in lines[-count:]]
+    return [printable(line, keep="\t") for line in lines[-count:]]
 
 
 class Tail:

@@ -308,28 +308,24 @@ class Progress:
 
 def progress_line(status: Status) -> str:
     """``412 of 4 000 mini-batches (10 %)  4 120 items  812 items/s  3 failed items  about 1 min 12 s left``."""
-    done = percent(status.settled, status.mini_batches)
-    return "  ".join(
-        [f"{count(status.settled)} of {many(status.mini_batches, 'mini-batch')} ({done} %)", *_details(status)]
-    )
+    done = f"{_settled(status)} ({percent(status.settled, status.mini_batches)} %)"
+    return "  ".join([done, *_amounts(status), *_left(status), *_state(status)])
 
 
 def bar_text(status: Status) -> str:
-    """As :func:`progress_line`, with the processes that are ready; for a bar, which may cut off the end."""
-    parts = [f"{percent(status.settled, status.mini_batches)} %", *_left(status)]
-    parts += [part for part in _details(status) if part not in parts]
-    parts.append(f"{count(status.settled)} of {many(status.mini_batches, 'mini-batch')}")
+    """The same for a bar, which may cut off the end: the time left first, and last the processes that are ready."""
+    done = f"{percent(status.settled, status.mini_batches)} %"
+    parts = [done, *_left(status), *_amounts(status), *_state(status), _settled(status)]
     if status.under_way:
         parts.append(f"{count(status.processes_ready)} of {many(status.processes, 'process')} ready")
     return "  ".join(parts)
 
 
-def _left(status: Status) -> Iterator[str]:
-    if status.eta_seconds is not None and status.settled < status.mini_batches:
-        yield f"about {duration(max(1.0, status.eta_seconds))} left"
+def _settled(status: Status) -> str:
+    return f"{count(status.settled)} of {many(status.mini_batches, 'mini-batch')}"
 
 
-def _details(status: Status) -> Iterator[str]:
+def _amounts(status: Status) -> Iterator[str]:
     if status.items_done or not status.reason:
         yield many(status.items_done, "item")
     if status.items_per_second is not None and status.under_way:
@@ -340,7 +336,14 @@ def _details(status: Status) -> Iterator[str]:
         yield f"{count(status.retried)} retried"
     if status.benched_nodes:
         yield f"{many(len(status.benched_nodes), 'benched node')}"
-    yield from _left(status)
+
+
+def _left(status: Status) -> Iterator[str]:
+    if status.eta_seconds is not None and status.settled < status.mini_batches:
+        yield f"about {duration(max(1.0, status.eta_seconds))} left"
+
+
+def _state(status: Status) -> Iterator[str]:
     if not status.under_way:
         yield outcome(status.phase, status.reason, status.exit_code)
     elif status.reason:

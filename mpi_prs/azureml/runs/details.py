@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,15 +22,14 @@ from mpi_prs.azureml.runs.run import PipelineRun, StepRun
 from mpi_prs.azureml.runs.waiting import ending
 from mpi_prs.core.azure_names import Surface
 from mpi_prs.core.errors import MpiPrsError, PipelineError
-from mpi_prs.core.files import end_of_text
 from mpi_prs.core.units import count, duration, printable, rate
+from mpi_prs.monitor.logs import last_lines
 from mpi_prs.monitor.status import failed_on_two
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 5.0
 _GROWTH = 1.02
 _LOG_LINES = 8
-_TAIL = 16 << 10  # bytes
 _BAR = 24
 
 _COLOURS = {
@@ -184,12 +183,13 @@ def view_of(look: PipelineLook, logs: Mapping[str, Mapping[str, Path]], folder: 
         folder: where it is kept.
     """
     at_work = next((step for step in look.steps if step.standing.state in (states.RUNNING, states.PREPARING)), None)
+    console = None if at_work is None else logs.get(at_work.record.id, {}).get(CONSOLE)
     return RunView(
         title=look.record.name or look.record.experiment,
         run_id=look.record.id,
         state=look.state,
         steps=tuple(_step_view(step) for step in look.steps),
-        log=() if at_work is None else tuple(_end_of_log(logs.get(at_work.record.id, {}).get(CONSOLE))),
+        log=tuple(last_lines(console, _LOG_LINES)) if console is not None else (),
         problem=why_failed(look, logs) if look.state == states.FAILED else "",
         summary="\n".join(ending(look)) if look.is_over else look.detail,
         folder=str(folder),
@@ -219,11 +219,6 @@ def _step_view(step: StepLook) -> StepView:
         done,
         {name: value for name, value in facts.items() if value},
     )
-
-
-def _end_of_log(path: Path | None) -> Iterator[str]:
-    text = "" if path is None else end_of_text(path, _TAIL)
-    yield from (printable(line, keep="\t") for line in text.splitlines()[-_LOG_LINES:])
 
 
 # Forms

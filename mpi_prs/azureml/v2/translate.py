@@ -41,14 +41,15 @@ from mpi_prs.core.urls import is_url
 from mpi_prs.core.values import WrongValue, mini_batch_size, whole_number
 from mpi_prs.core.words import near
 from mpi_prs.core.yaml import KeyPath, SourceLine
+from mpi_prs.job.config.errors import AZURE_NAMES
 
-_NUMBERS = {
-    "error_threshold": "error_threshold",
-    "mini_batch_error_threshold": "allowed_failed_count",
-    "timeout": "run_invocation_timeout",
-    "instance_count": "node_count",
-    "max_concurrency_per_instance": "process_count_per_node",
-}
+_NUMBERS = (
+    "error_threshold",
+    "mini_batch_error_threshold",
+    "timeout",
+    "instance_count",
+    "max_concurrency_per_instance",
+)
 
 
 @dataclass
@@ -185,9 +186,9 @@ def _sizes(made: Translation, resolver: Resolver) -> None:
 def _settings(made: Translation, resolver: Resolver) -> None:
     step = resolver.step
     made.data["error_threshold"] = -1
-    for key, ours in _NUMBERS.items():
+    for key in _NUMBERS:
         if key in step.keys:
-            made.put(ours, resolver.outer(step.keys[key]), step.keys[key])
+            made.put(AZURE_NAMES.get(key, key), resolver.outer(step.keys[key]), step.keys[key])
     if "max_retries" in step.keys:
         node = step.keys["max_retries"]
         try:

@@ -41,23 +41,26 @@ _EXPECTED = {
     "recursion_loop": "a value that does not contain itself",
 }
 
-# Keys of Azure ML's v2 jobs and of its SDK, which are found at the top of a config that somebody has rewritten by hand.
-_AZURE_KEYS = {
-    "retry_settings": "run_max_try (one more than max_retries) and run_invocation_timeout (its timeout)",
-    "max_retries": "run_max_try, one more than retries",
-    "timeout": "run_invocation_timeout",
+AZURE_NAMES = {
     "max_concurrency_per_instance": "process_count_per_node",
     "mini_batch_error_threshold": "allowed_failed_count",
-    "resources": "node_count (its instance_count)",
     "instance_count": "node_count",
+    "timeout": "run_invocation_timeout",
     "input_data": "inputs",
     "outputs": "output",
-    "task": "entry_script (its entry_script), source_directory (its code) and arguments (its program_arguments)",
     "code": "source_directory",
-    "program_arguments": "arguments, a list",
+    "program_arguments": "arguments",
     "append_row_to": "append_row_file_name",
     "compute": "slurm.partition",
     "compute_target": "slurm.partition",
+}
+"""Keys of Azure ML's v2 jobs and of its SDK, and what they are called here."""
+# What is meant by those that hold several, or count otherwise
+_AZURE_SECTIONS = {
+    "retry_settings": "run_max_try (one more than max_retries) and run_invocation_timeout (its timeout)",
+    "max_retries": "run_max_try, one more than retries",
+    "resources": "node_count (its instance_count)",
+    "task": "entry_script (its entry_script), source_directory (its code) and arguments (its program_arguments)",
 }
 
 # Values below these keys may be secrets, and messages end up in logs.
@@ -132,7 +135,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _nearest(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
-    if section is model and (ours := _AZURE_KEYS.get(key)):
+    if section is model and (ours := AZURE_NAMES.get(key) or _AZURE_SECTIONS.get(key)):
         return f"what Azure ML calls so is here {ours}"
     known = list(section.model_fields)
     elsewhere = [
