@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _running: contextvars.ContextVar[int] = contextvars.ContextVar("mini_batch")
 """The mini-batch that a task works for; a task that it starts inherits it."""
 
+_ASKS = (SLEEP, RESTART, STOP)  # the least first
+
 
 class RunTimeout(Exception):
     """``run()`` was cancelled, since it took too long."""
@@ -167,18 +169,27 @@ class InFlight:
             lane.write(ProcessPhase.IDLE, -1, time.monotonic())
             self._free.append(lane)
             if failure is not None:
-                if failure.code not in (RESTART, STOP, SLEEP) or self._asked is not None:
-                    self._host.send_failed(failure)
-                else:  # it is told when the others have ended: after it the worker takes back what has no answer
-                    self._asked = failure
-                    self._discard(len(self._waiting))
-                    self._waiting.clear()
+                self._tell(failure)
             if self._asked is None:
                 self._begin_more()
             elif len(self._free) == len(self._lanes):
                 await self._do_what_was_asked(self._asked)
         except BaseException as error:  # the channel is lost
             self._end(error)
+
+    def _tell(self, failure: Failure) -> None:
+        """Tell a failure; that which asks for a pause or an end when the others have ended, and of several the one that
+        asks for the most: after it the worker takes back what has no answer."""
+        if failure.code not in _ASKS:
+            self._host.send_failed(failure)
+        elif self._asked is None:
+            self._asked = failure
+            self._discard(len(self._waiting))
+            self._waiting.clear()
+        else:
+            asked = sorted((self._asked, failure), key=lambda each: (_ASKS.index(each.code), each.pause))
+            less, self._asked = asked
+            self._host.send_failed(replace(less, code="", pause=0.0))
 
     async def _try(
         self, lane: Lane, loading: Claim | None, number: int, attempt: int, items: int, payload: memoryview

@@ -16,7 +16,7 @@ from mpi_prs.child.mini_batch import MiniBatchContext
 from mpi_prs.child.parallel_run import ParallelRunException
 from mpi_prs.child.script import ScriptFunctions
 from mpi_prs.wire.channel import ChannelLost, Frame, Kind, ProcessPhase, Slot
-from mpi_prs.wire.failure import FailureKind
+from mpi_prs.wire.failure import Failure, FailureKind
 from tests.child.test_host import PLAIN, FakeChannel, User, work
 from tests.child.test_parallel_run_exceptions import Supervised
 from tests.support.jobs import wait_until
@@ -40,7 +40,9 @@ class Channel(FakeChannel):
         if not self.work:
             wait_until(lambda: self.lost or self.answered >= self.given)
         elif self.work[0] == CLEAR:
-            wait_until(lambda: any(kind == Kind.FAILED for kind, _, _ in self.answers))
+            wait_until(
+                lambda: any(kind == Kind.FAILED and Failure.from_json(body).code for kind, _, body in self.answers)
+            )
         elif self.cleared:
             wait_until(lambda: any(kind == Kind.READY for kind, _, _ in self.answers))
         if not self.work:
@@ -198,21 +200,35 @@ def test_what_has_not_begun_is_given_back_when_the_worker_says_so(user: User) ->
     assert sum(count for kind, count, _ in user.channel.answers if kind == Kind.SKIPPED) == 2
 
 
-@pytest.mark.parametrize(("code", "after"), [("RestartProcess", False), ("Sleep", True)])
-def test_what_a_script_asks_for_is_told_when_the_others_have_ended(user: User, code: str, after: bool) -> None:
+@pytest.mark.parametrize(
+    ("asks", "told"),
+    [
+        ({"b": "RestartProcess"}, ["RestartProcess"]),
+        ({"b": "Sleep"}, ["Sleep"]),
+        ({"b": "Sleep", "c": "Sleep"}, ["", "Sleep"]),
+        ({"b": "Sleep", "c": "StopProcess"}, ["", "StopProcess"]),
+        ({"b": "RestartProcess", "c": "Sleep"}, ["", "RestartProcess"]),
+    ],
+)
+def test_what_a_script_asks_for_is_told_when_the_others_have_ended(
+    user: User, asks: dict[str, str], told: list[str]
+) -> None:
     async def run(mini_batch: list[str]) -> list[str]:
-        if mini_batch == ["b"]:
-            raise ParallelRunException("now", code, 0)
+        if mini_batch[0] in asks:
+            raise ParallelRunException("now", asks[mini_batch[0]], 0)
         await asyncio.sleep(0.05)
         return mini_batch
 
     user.channel.given = -1  # the waiting mini-batch is taken back, and not answered
+    after = told[-1] == "Sleep"
     again = [CLEAR, work(3, 1, ["d"])] if after else []
     serve(user, run, work(0, 1, ["a"], ["b"], ["c"], ["d"]), *again)
     kinds = [kind for kind in user.kinds if kind != Kind.READY]
-    assert numbers(user)[:2] == [0, 2]
-    assert kinds[: kinds.index(Kind.FAILED)] in ([Kind.RESULTS], [Kind.RESULTS, Kind.RESULTS])
-    assert [failure.code for failure in user.failures] == [code]
+    others = [number for number, name in enumerate("abc") if name not in asks]
+    assert numbers(user) == [*others, *([3] if after else [])]
+    assert [failure.code for failure in user.failures] == told
+    assert kinds.count(Kind.RESULTS) >= 1 + after
+    assert kinds[-1 - after] == Kind.FAILED, "the last one before the pause or the end"
     assert (Kind.READY in user.kinds) == after
 
 
