@@ -74,7 +74,7 @@ def bounds(number: int, items: int) -> tuple[int, int]:
 
 
 def part_of_one(mini_batch: int, item: int, items: int) -> int:
-    """The part that is this item alone."""
+    """The part that is this item alone; of a mini-batch that has no other, its first half."""
     way, start, stop = 1, 0, items
     while stop - start > 1:
         middle = (start + stop + 1) // 2
@@ -84,4 +84,4 @@ def part_of_one(mini_batch: int, item: int, items: int) -> int:
         else:
             way += 1
             start = middle
-    return mini_batch | way << _BITS
+    return mini_batch | max(2, way) << _BITS
