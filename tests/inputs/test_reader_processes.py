@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from mpi_prs.core.errors import InputError
+from mpi_prs.inputs.datasets import InputTable
+from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.reader.survey import plan_apart
 from tests.support.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, wait_until
 
 NewJob = Callable[..., Job]
@@ -119,6 +123,14 @@ def test_a_file_that_kills_the_survey_is_named(table_job: Callable[..., Job], co
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stdout
     assert f"{job.folder}/in/surveyed-1.csv: the process that surveyed it was killed by SIGABRT" in done.stdout
+
+
+@pytest.mark.parametrize("format", ["parquet", "avro"])
+def test_a_file_that_is_not_what_it_is_called_is_the_users_mistake(tmp_path: Path, format: str) -> None:
+    (tmp_path / "other.data").write_text("id,value\n1,2\n" * 9)
+    planned = plan_apart([InputTable.from_files(str(tmp_path / "other.data"), format)], BatchSize(rows=5))
+    with pytest.raises(InputError, match=r"other\.data cannot be read as "):
+        list(planned.mini_batches)
 
 
 @pytest.mark.job

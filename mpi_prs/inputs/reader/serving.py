@@ -35,7 +35,7 @@ from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.planning import plan
 from mpi_prs.inputs.reader.connection import ConnectionLost, MessageKind, ReaderConnection
-from mpi_prs.inputs.reader.survey import pack_planned
+from mpi_prs.inputs.reader.survey import pack_planned, told_error
 from mpi_prs.inputs.segment import Segment, Segments
 from mpi_prs.storage.credentials import Storage
 
@@ -126,7 +126,7 @@ def _plan(settings: dict[str, Any], connection: ReaderConnection) -> None:
             connection.send(MessageKind.PLANNED, piece)
         connection.send_json(MessageKind.COMPLETE, {"inputs": planned.inputs, "exact": planned.exact})
     except MpiPrsError as error:
-        connection.send_json(MessageKind.FAILED, [type(error).__name__, str(error)])
+        connection.send_json(MessageKind.FAILED, told_error(error))
     except OSError as error:
         connection.send_json(MessageKind.FAILED, ["OSError", str(error)])
     except ConnectionLost:

@@ -178,8 +178,14 @@ def pass_on(message: ReaderMessage) -> None:
     logging.getLogger(name).log(level, "%s", text)
 
 
+def told_error(error: MpiPrsError) -> list[str]:
+    """What a reader process tells of an error: the nearest of its classes that all rooms know, and its text."""
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return [known.__name__, str(error)]
+
+
 def error_of(message: ReaderMessage) -> Exception:
-    """The error that a reader process tells of."""
+    """The inverse of :func:`told_error`; what is no error of ours is an OSError or a RuntimeError."""
     name, text = message.json()
     found = getattr(errors, name, None)
     if isinstance(found, type) and issubclass(found, MpiPrsError):
