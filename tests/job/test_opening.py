@@ -396,6 +396,19 @@ def test_without_a_record_of_its_code_a_run_goes_on_and_one_that_is_no_record_is
         assert not job.is_complete()
 
 
+def test_what_a_script_writes_in_a_long_mini_batch_is_no_change_when_the_job_is_killed_in_it(job: Job) -> None:
+    """The journal is as old as the last result; only status.json tells how long the run was at work."""
+    (job.folder / "counter.json").write_text("0")
+    with job.open() as run:
+        began = run.directory.journal.stat().st_mtime_ns
+    (job.folder / "counter.json").write_text("1")
+    os.utime(job.folder / "counter.json", ns=(began, began + 60 * 10**9))
+    assert "data in source_directory: counter.json has changed" in job.refusal()
+    run.directory.status.touch()
+    os.utime(run.directory.status, ns=(began, began + 58 * 10**9))
+    assert not job.is_complete()
+
+
 def test_a_mended_script_may_try_what_has_failed_again(job: Job) -> None:
     with job.open() as run:
         finish(run, failing=(1,))

@@ -290,8 +290,17 @@ def _changed_sources(directory: RunDirectory, config: JobConfig, run: str) -> li
     then = read_dataclass(Sources, directory.sources)
     if then is None or then.run != run:
         return [f"{directory.sources}: cannot be read, or is of another run, so nobody knows which code has changed"]
-    at_work = directory.journal.stat().st_mtime_ns if directory.journal.exists() else 0
-    return changes(then, config, at_work)
+    return changes(then, config, _at_work_until(directory))
+
+
+def _at_work_until(directory: RunDirectory) -> int:
+    """When the run was at work last, in nanoseconds since 1970. The journal alone does not tell: a mini-batch may take
+    long, and nothing is written there when a job is killed."""
+    times = [0]
+    for path in (directory.journal, directory.status):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def _read_description(directory: RunDirectory) -> dict[str, Any]:

@@ -61,7 +61,9 @@ _OF_VARIABLES, _OF_SIDE_INPUTS = "environment_variables", "side_inputs"
 _OF_DATA = "data in source_directory"
 """What lies beside the code and is none. A script may write it itself: so no process is refused for it, and what
 changed while the run was at work is only told."""
-_TOLERANCE = 2 * 10**9  # nanoseconds by which two times of a file server may lie in another order
+_TOLERANCE = 5 * 10**9
+"""Nanoseconds in which a script may still write when its run has left the last mark: ``status.json`` is some seconds
+old at the worst, and two times of a file server may lie in another order."""
 
 
 def gather(config: JobConfig, run: str) -> Sources:
