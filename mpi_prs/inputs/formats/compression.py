@@ -16,6 +16,7 @@ from mpi_prs.inputs.formats.format import COMPRESSIONS, DamagedFile
 COMPRESSED = 4
 """A guess of how many times a compressed file is shorter; only an estimate of its rows comes from it."""
 _ENCRYPTED = 1
+_CHUNK = 2**20
 
 
 def compression_of(path: str) -> str | None:
@@ -45,11 +46,28 @@ def _by_arrow(file: BinaryIO, path: str, limit: int) -> bytes:
 
 
 def _xz(file: BinaryIO, path: str, limit: int) -> bytes:
+    """Not by ``lzma.open``: what it cannot read behind a stream, such as zeros before the next one, it leaves out."""
+    text = bytearray()
+    data = b""
+    stream: Any = lzma.LZMADecompressor()
     try:
-        with lzma.open(file) as stream:
-            return stream.read(limit)
+        while limit < 0 or len(text) < limit:
+            if not data and not (data := file.read(_CHUNK)):
+                if stream is not None:
+                    raise EOFError("it ends too early")
+                break
+            if stream is None:
+                data = data.lstrip(b"\0")  # padding between streams
+                if not data:
+                    continue
+                stream = lzma.LZMADecompressor()
+            text += stream.decompress(data, -1 if limit < 0 else limit - len(text))
+            data = b""
+            if stream.eof:
+                data, stream = stream.unused_data, None
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise _damaged(path, error) from error
+    return bytes(text)
 
 
 def _zip(file: BinaryIO, path: str, limit: int) -> bytes:
