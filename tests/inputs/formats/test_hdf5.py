@@ -248,6 +248,8 @@ def test_what_hdf5_has_and_arrow_has_not_comes_as_the_nearest(path: Path) -> Non
         ({"scale_factor": 0.01, "add_offset": 273.15}, ["scale_factor 0.01 and add_offset 273.15 to be applied"]),
         ({"MATLAB_class": np.bytes_("char")}, ["MATLAB wrote this char", "in reverse", "UTF-16"]),
         ({"units": "K"}, []),
+        ({"_FillValue": h5py.Empty("f4"), "scale_factor": np.array([h5py.Reference()], h5py.ref_dtype)}, []),
+        ({"missing_value": np.array(["none"], h5py.string_dtype())}, ["missing_value is none"]),
     ],
     ids=str,
 )

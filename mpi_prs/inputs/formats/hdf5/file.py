@@ -223,8 +223,7 @@ class ColumnSource:
         parts = [f"{name} is {there[name]}, and such values are not missing here" for name in _FILL if name in there]
         if scaled := [f"{name} {there[name]}" for name in _SCALE if name in there]:
             parts.append(f"with {' and '.join(scaled)} to be applied: value * scale_factor + add_offset")
-        if (of_matlab := there.get(_MATLAB)) is not None:
-            kind = of_matlab.decode("utf-8", "replace") if isinstance(of_matlab, bytes) else str(of_matlab)
+        if (kind := there.get(_MATLAB)) is not None:
             of_text = ", and its text is the numbers of UTF-16 units" if kind == "char" else ""
             parts.append(f"MATLAB wrote this {kind} with its dimensions in reverse{of_text}")
         return "; ".join(parts)
@@ -244,13 +243,17 @@ class ColumnSource:
         return int(dataset.chunks[0]) if filtered else 1
 
 
-def _attribute(dataset: Any, name: str) -> Any:
-    """The first value of an attribute; ``None``: there is none that can be read."""
+def _attribute(dataset: Any, name: str) -> complex | str | None:
+    """The first value of an attribute; ``None``: there is none that is a number or text."""
     try:
         values = np.asarray(dataset.attrs[name]).ravel()
     except (KeyError, OSError, TypeError, ValueError, RuntimeError):
         return None
-    return values[0].item() if len(values) else None
+    value = values[0] if len(values) else None
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, (int, float, complex, str)) else None
 
 
 @dataclass(frozen=True)
