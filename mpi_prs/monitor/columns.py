@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpi_prs.core.errors import OutputError
-from mpi_prs.output.journal import RECORD_TYPE, LostItems, Results, read_journal
+from mpi_prs.output.journal import RECORD_TYPE, JournalEntry, LostItems, Results, read_journal
 from mpi_prs.wire.parts import WAYS
 from mpi_prs.wire.record import RECORD
 
@@ -44,8 +44,8 @@ class Listener(Protocol):
     def take_columns(self, columns: Columns) -> None:
         """Some thousand finished mini-batches."""
 
-    def take_lost(self, lost: LostItems) -> None:
-        """Items that failed each for itself."""
+    def take_lost(self, lost: LostItems, *, answered: bool) -> None:
+        """Items that failed each for itself; ``answered``: they were named with an answer of the others."""
 
     def take_event(self, event: dict[str, Any]) -> None:
         """Anything else, in its order."""
@@ -63,25 +63,29 @@ def listen(journal: Path, *listeners: Listener, mini_batches: int | None = None)
         for listener in listeners:
             if isinstance(part, Columns):
                 listener.take_columns(part)
-            elif isinstance(part, LostItems):
-                listener.take_lost(part)
+            elif isinstance(part, JournalEntry):
+                answered = part.results is not None and bool(part.results.records)
+                for lost in part.lost:
+                    listener.take_lost(lost, answered=answered)
             else:
                 listener.take_event(part)
 
 
-def _check(part: Columns | LostItems | dict[str, Any], mini_batches: int, journal: Path) -> None:
+def _check(part: Columns | JournalEntry | dict[str, Any], mini_batches: int, journal: Path) -> None:
     if isinstance(part, Columns):
         numbers = part.records["mini_batch"]
+    elif isinstance(part, JournalEntry):
+        numbers = np.array([lost.mini_batch for lost in part.lost])
     else:
-        numbers = np.array([part.mini_batch if isinstance(part, LostItems) else part.get("mini_batch", 0)])
+        numbers = np.array([part.get("mini_batch", 0)])
     if numbers.min() < 0 or numbers.max() >= mini_batches:
         raise OutputError(
             f"{journal} names a mini-batch that the run does not have, of {mini_batches}: it is not as it was written"
         )
 
 
-def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | LostItems | dict[str, Any]]:
-    """The finished mini-batches in groups of about ``group``, the items that failed, and the events as written.
+def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | JournalEntry | dict[str, Any]]:
+    """The finished mini-batches in groups of about ``group``, entries with failed items, and the events as written.
 
     Events and items come in their order. Mini-batches come a little late, though never later than the next ``start`` or
     ``workers`` event. Costs about 3 µs a frame and 0.1 µs a mini-batch; memory: one group.
@@ -93,7 +97,8 @@ def read_columns(journal: Path, group: int = GROUP) -> Iterator[Columns | LostIt
     frames: list[Results] = []
     waiting = 0
     for entry in read_journal(journal):
-        yield from entry.lost
+        if entry.lost:
+            yield entry
         if entry.results is not None and entry.results.records:
             frames.append(entry.results)
             waiting += len(entry.results.records) // RECORD.size

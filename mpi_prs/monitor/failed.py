@@ -57,7 +57,7 @@ class _WhatFailed(abc.ABC):
         elif event["event"] == "failed":
             self.failed(event)
 
-    def take_lost(self, lost: LostItems) -> None:
+    def take_lost(self, lost: LostItems, *, answered: bool) -> None:  # noqa: ARG002
         self.lost(lost)
 
     @abc.abstractmethod

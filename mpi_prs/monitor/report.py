@@ -70,7 +70,7 @@ class ProcessedMiniBatches:
     def take_columns(self, columns: Columns) -> None:
         pyarrow.csv.write_csv(_table(columns), self._file, self._options)
 
-    def take_lost(self, lost: LostItems) -> None:
+    def take_lost(self, lost: LostItems, *, answered: bool) -> None:
         """Only finished mini-batches are listed."""
 
     def take_event(self, event: dict[str, Any]) -> None:

@@ -195,15 +195,16 @@ class StatisticsReader:
             ):
                 work.add(mini_batches, int(got), run, overhead)
 
-    def take_lost(self, lost: LostItems) -> None:
+    def take_lost(self, lost: LostItems, *, answered: bool) -> None:
         statistics = self._statistics
         statistics.items_alone += len(lost.at)
         if not is_part(lost.number):
             self._whole.add(lost.mini_batch)
             return
         self._divided.add(lost.mini_batch)
-        statistics.parts += 1
-        self._count_failure(lost.failure)
+        if not answered:  # the call itself has failed
+            statistics.parts += 1
+            self._count_failure(lost.failure)
 
     def _count_failure(self, failure: Mapping[str, Any]) -> None:
         self._start().failures[failure["kind"]] += 1

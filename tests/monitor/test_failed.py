@@ -115,6 +115,12 @@ def test_an_item_that_failed_for_itself_is_listed_alone(run: Run) -> None:
     assert (failed, [line["item"] for line in lines]) == (1, ["/in/08.png"])
     statistics, _ = write_reports(run.directory, run.manifest)
     assert (statistics.done, statistics.items_failed, statistics.parts) == (2, 1, 2)
+    part = part_of_one(2, 2, 3)
+    run.journal.reopen()
+    run.journal.finish(1, record(part, items=0), lost=[lost(part, 2)])  # one call, which did not fail
+    statistics, _ = write_reports(run.directory, run.manifest)
+    assert (statistics.done, statistics.items_failed, statistics.parts) == (2, 1, 3)
+    assert statistics.failures == {"load": 1}
 
 
 def test_what_was_reopened_has_not_failed(run: Run) -> None:
