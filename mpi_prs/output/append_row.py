@@ -202,7 +202,7 @@ class AppendRow:
         """As the journal keeps them: each distinct traceback once, before them; what is alike together."""
         kept: dict[str, LostItems] = {}
         for each in lost:
-            traceback, failure = self._tracebacks.shortened({**each.failure, "item": -1, "seconds": 0.0})
+            traceback, failure = self._tracebacks.shortened({**each.failure, "item": -1})
             if traceback is not None:
                 self.event("traceback", **traceback)
             if len(kept) >= _MOST_MESSAGES:

@@ -23,9 +23,10 @@ from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.monitor.columns import read_columns
 from mpi_prs.output import verification
 from mpi_prs.output.append_row import SYNC_BYTES, SYNC_SECONDS, AppendRow, take_up
-from mpi_prs.output.journal import read_journal
+from mpi_prs.output.journal import LostItems, read_journal
 from mpi_prs.output.ledger import Ledger, read_ledger
 from mpi_prs.output.verification import first_damaged
+from mpi_prs.wire.failure import Failure, FailureKind
 from mpi_prs.wire.record import RECORD
 
 MINI_BATCHES = 12
@@ -389,6 +390,19 @@ def test_of_many_failures_each_traceback_is_kept_once_and_shortened_and_read_wit
     ]
     assert all(len(text) < 4200 for _, _, text in found)
     assert len(found[-1][1]) < 1100
+
+
+def test_of_items_that_failed_alone_those_alike_stand_together_and_the_time_of_their_call_counts(run: Run) -> None:
+    def lost(item: int, message: str = "no", seconds: float = 0.0) -> LostItems:
+        failure = Failure(FailureKind.LOAD, message, traceback_of(1, "E"), 1, 1, item=item, items=9, seconds=seconds)
+        return LostItems(1, 9, [item], failure.to_dict())
+
+    with run.open() as output:
+        output.append(1, record_of(1), rows_of(1), [lost(2), lost(4, "none"), lost(5)])
+        output.append(1, b"", b"", [lost(7, seconds=60.0)])  # a call of its own has failed
+    told = [each for entry in read_journal(run.journal) for each in entry.lost]
+    assert [(each.at, each.failure["seconds"]) for each in told] == [([2, 5], 0.0), ([4], 0.0), ([7], 60.0)]
+    assert run.events().count("traceback") == 1
 
 
 def test_each_start_tells_its_tracebacks_itself_and_none_tells_more_than_a_thousand(run: Run) -> None:
