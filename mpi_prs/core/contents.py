@@ -103,6 +103,11 @@ def has_changed(path: str, then: Content, most: int | None = None) -> bool:
         return digest(file) != then.sha256
 
 
+def is_built(path: str) -> bool:
+    """Whether a compiler makes such files from others: a script may do that itself, in ``init()``."""
+    return path.endswith((".so", ".pyd", ".pyc"))
+
+
 def digest(file: BinaryIO) -> str:
     """The SHA-256 of what is left to read of a file, in hexadecimal: about 1 s a GB. Raises OSError."""
     found = hashlib.sha256()

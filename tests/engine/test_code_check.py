@@ -21,13 +21,13 @@ LOG = logging.getLogger("mpi_prs.worker1")
 def record(tmp_path: Path) -> Path:
     """Of a module, of large data beside it, and of a model elsewhere."""
     files: dict[str, list[str]] = {
-        "source_directory": ["helper.py", "large.bin"],
+        "source_directory": ["helper.py", "large.bin", "kernel.so"],
         "data in source_directory": ["counter.txt"],
         "arguments": ["model.pt"],
     }
-    for name in ("helper.py", "large.bin", "model.pt", "counter.txt"):
+    for name in ("helper.py", "large.bin", "kernel.so", "model.pt", "counter.txt"):
         (tmp_path / name).write_text(name)
-    most = {"helper.py": None, "large.bin": 0, "model.pt": None, "counter.txt": None}
+    most = {"helper.py": None, "large.bin": 0, "kernel.so": None, "model.pt": None, "counter.txt": None}
     found = {
         key: {str(tmp_path / name): content_of(str(tmp_path / name), most[name]) for name in names}
         for key, names in files.items()
@@ -57,6 +57,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the time of a module": (touch("helper.py"), "", ""),
     "the size of large data": (write("large.bin", "larger"), "large.bin", "large.bin"),
     "the time of large data, which may be a copy of this node's own": (touch("large.bin"), "", "large.bin"),
+    "what the first init() may have compiled": (write("kernel.so", "another"), "", "kernel.so"),
     "a model, which may be one of this node's own": (write("model.pt", "MODEL.pt"), "", "model.pt"),
 }
 
@@ -69,6 +70,19 @@ def test_a_change_is_noticed_before_the_first_process_and_after(record: Path, wh
     change(record.parent)
     assert seen.changed() == (str(record.parent / later) if later else None)
     assert CodeCheck(record, LOG).changed() == (str(record.parent / at_first) if at_first else None)
+
+
+def test_what_each_init_compiles_to_the_same_is_no_change(record: Path) -> None:
+    kernel = record.parent / "kernel.so"
+    kernel.write_text("version 2")
+    seen = CodeCheck(record, LOG)
+    assert seen.changed() is None
+    kernel.unlink()
+    kernel.write_text("version 2")
+    os.utime(kernel, (1, 1))
+    assert seen.changed() is None
+    kernel.write_text("version 3")
+    assert seen.changed() == str(kernel)
 
 
 def test_what_is_too_much_or_not_to_be_read_is_said(

@@ -17,7 +17,14 @@ from mpi_prs.job.run import sources
 from mpi_prs.job.run.sources import changes, gather
 
 FILES = (
-    *("code/score.py", "code/helper.py", "code/lib/deep.py", "code/vocabulary.json", "code/score.yaml"),
+    *(
+        "code/score.py",
+        "code/helper.py",
+        "code/lib/deep.py",
+        "code/lib/kernel.so",
+        "code/vocabulary.json",
+        "code/score.yaml",
+    ),
     *("code/weights.bin", "code/run.log", "code/.hidden", "code/in/a.png", "code/out/rows.txt", "code/other/rows.txt"),
     *("code/other/_run/journal", "code/job-2.yaml", "code/left_out.py", "code/venv/pyvenv.cfg", "code/venv/lib/six.py"),
     *("models/net.pt", "models/folder/a.pt", "models/results.csv", "side/ref.fa", "side/folder/b.fa", "path/tool.py"),
@@ -109,6 +116,7 @@ NOTICED: dict[str, tuple[Callable[[Project], object], str]] = {
     "a helper module in a package": (edit("code/lib/deep.py"), "source_directory: lib/deep.py has changed"),
     "data beside the code": (write("code/vocabulary.json"), "data in source_directory: vocabulary.json has changed"),
     "settings of the script": (write("code/score.yaml"), "data in source_directory: score.yaml has changed"),
+    "what was compiled": (write("code/lib/kernel.so"), "source_directory: lib/kernel.so has changed"),
     "a module that is gone": (remove("code/helper.py"), "source_directory: helper.py is gone"),
     "a module that is new": (write("code/numpy.py"), "source_directory: numpy.py is new"),
     "a model in an argument": (edit("models/net.pt"), "arguments: {}/models/net.pt has changed"),
@@ -215,7 +223,7 @@ def test_data_beside_the_code_that_changed_while_the_run_was_at_work_is_told_and
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     then = project.begin()
-    for name in ("code/vocabulary.json", "code/helper.py", "models/net.pt"):
+    for name in ("code/vocabulary.json", "code/lib/kernel.so", "code/helper.py", "models/net.pt"):
         write(name)(project)
     at_work = (project.folder / "models/net.pt").stat().st_mtime_ns
     code_and_model = [
@@ -223,7 +231,7 @@ def test_data_beside_the_code_that_changed_while_the_run_was_at_work_is_told_and
         f"arguments: {project.folder}/models/net.pt has changed",
     ]
     assert changes(then, project.config(), at_work) == code_and_model
-    assert "vocabulary.json has changed while the run was at work" in caplog.text
+    assert "lib/kernel.so and vocabulary.json have changed while the run was at work" in caplog.text
     os.utime(project.folder / "code/vocabulary.json", ns=(at_work, at_work + 10**10))
     data = "data in source_directory: vocabulary.json has changed"
     assert changes(then, project.config(), at_work) == [code_and_model[0], data, code_and_model[1]]

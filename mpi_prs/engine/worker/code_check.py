@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpi_prs.core.contents import Content, Sources, has_changed
+from mpi_prs.core.contents import Content, Sources, content_of, has_changed, is_built
 from mpi_prs.core.records import read_dataclass
 from mpi_prs.core.urls import is_url
 
@@ -29,7 +29,8 @@ class CodeCheck:
     """The files that decide the output of a run, as one node sees them.
 
     Files elsewhere than in the source directory may be copies of the node's own, with times of their own: they count as
-    they are found here first. The same goes for large files; another size always tells.
+    they are found here first. So does what is compiled, which the first ``init()`` may have made anew. The same goes
+    for large files; another size always tells.
     """
 
     def __init__(self, sources: Path, log: logging.Logger) -> None:
@@ -44,7 +45,7 @@ class CodeCheck:
             log.warning("%s cannot be read: a change of the code would not be noticed", sources)
         files = {} if found is None else found.files
         self._looked = False
-        self._own = set(files.get("source_directory", {}))
+        self._own = {path for path in files.get("source_directory", {}) if not is_built(path)}
         everything = {path: then for key in _KEYS for path, then in files.get(key, {}).items()}
         local = [(path, then) for path, then in everything.items() if not is_url(path)]
         self._then = dict(local[:_MOST])
@@ -68,6 +69,8 @@ class CodeCheck:
                 if path in self._own and self._differs(found.st_size, path, then):
                     return path
                 here[path] = Content(found.st_size, found.st_mtime_ns, found.st_ino, then.sha256)
+                if is_built(path) and (found.st_size, found.st_mtime_ns) != (then.size, then.changed):
+                    here[path] = content_of(path, _SMALL)
         self._then = here
         return None
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
-from mpi_prs.core.contents import Content, Sources, content_of, has_changed
+from mpi_prs.core.contents import Content, Sources, content_of, has_changed, is_built
 from mpi_prs.core.errors import InputError, ScriptError
 from mpi_prs.core.files import RUN_FOLDER, walk
 from mpi_prs.core.secrecy import looks_secret
@@ -107,8 +107,8 @@ def changes(then: Sources, config: JobConfig, written_until: int = 0) -> list[st
     """What has changed since, a readable line for each key, such as ``source_directory: helper.py has changed``.
 
     The entry script is left out: the fingerprint tells. So is what the config names no more, what ``.amlignore`` names
-    by now, and new files that are no module, or lie in folders that had none. Data in the source directory that has
-    changed while the run was at work is said in the log.
+    by now, and new files that are no module, or lie in folders that had none. Data in the source directory, or what a
+    compiler has made there, that has changed while the run was at work is said in the log.
 
     Args:
         written_until: when the run was at work last, in nanoseconds since 1970.
@@ -116,7 +116,7 @@ def changes(then: Sources, config: JobConfig, written_until: int = 0) -> list[st
     named = dict(_named(config))
     remote = dict(_in_stores(config))
     known = {path: content for files in then.files.values() for path, content in files.items()}
-    beside = then.files.get(_OF_DATA, {})
+    writable = {*then.files.get(_OF_DATA, {}), *filter(is_built, then.files.get(_OF_SOURCE, {}))}
     folders = {os.path.dirname(path) for path in known}
     script = str(config.entry_script)
     known.pop(script, None)
@@ -129,7 +129,7 @@ def changes(then: Sources, config: JobConfig, written_until: int = 0) -> list[st
         try:
             if not has_changed(path, known[path]):
                 return ""
-            is_theirs = path not in beside or os.stat(path).st_mtime_ns > written_until + _TOLERANCE
+            is_theirs = path not in writable or os.stat(path).st_mtime_ns > written_until + _TOLERANCE
             return "changed" if is_theirs else "written"
         except OSError as error:
             _log.warning("%s cannot be compared with what it was when the run was begun: %s", path, error.strerror)
