@@ -27,7 +27,15 @@ FILES = (
     ),
     *("code/weights.bin", "code/run.log", "code/.hidden", "code/in/a.png", "code/out/rows.txt", "code/other/rows.txt"),
     *("code/other/_run/journal", "code/job-2.yaml", "code/left_out.py", "code/venv/pyvenv.cfg", "code/venv/lib/six.py"),
-    *("models/net.pt", "models/folder/a.pt", "models/results.csv", "side/ref.fa", "side/folder/b.fa", "path/tool.py"),
+    *(
+        "models/net.pt",
+        "models/folder/a.pt",
+        "models/results.csv",
+        "models/saved.pb",
+        "side/ref.fa",
+        "side/folder/b.fa",
+        "path/tool.py",
+    ),
     *("variable.bin", "extra.bin", "code/account.key", "code/token.txt", "key.json"),
 )
 
@@ -58,6 +66,7 @@ class Project:
             "arguments": [
                 *["--model", str(self.folder / "models/net.pt"), f"--more={self.folder / 'models/folder'}", "vocab"],
                 *["--results", str(self.folder / "models/results.csv"), "--data", str(self.folder / "code/in")],
+                *["--saved_model_dir", str(self.folder / "models/saved.pb")],
             ],
             "environment_variables": {
                 "WEIGHTS": str(self.folder / "variable.bin"),
@@ -120,6 +129,7 @@ NOTICED: dict[str, tuple[Callable[[Project], object], str]] = {
     "a module that is gone": (remove("code/helper.py"), "source_directory: helper.py is gone"),
     "a module that is new": (write("code/numpy.py"), "source_directory: numpy.py is new"),
     "a model in an argument": (edit("models/net.pt"), "arguments: {}/models/net.pt has changed"),
+    "a saved model": (edit("models/saved.pb"), "arguments: {}/models/saved.pb has changed"),
     "a model in a folder": (edit("models/folder/a.pt"), "arguments: {}/models/folder/a.pt has changed"),
     "a file of a variable": (edit("variable.bin"), "environment_variables: {}/variable.bin has changed"),
     "a module by PYTHONPATH": (edit("path/tool.py"), "environment_variables: {}/path/tool.py has changed"),
