@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +29,30 @@ def run(mini_batch):
 """
 
 
+FAILS_LATER = """
+import os
+
+def run(mini_batch):
+    if any(os.path.exists(f"{path}.broken") for path in mini_batch):
+        raise ValueError("it is broken now")
+    return mini_batch
+"""
+
+
 @contextmanager
 def another_byte(path: Path) -> Iterator[None]:
     """Undone at the end."""
     content = path.read_bytes()
     path.write_bytes(content.replace(b"1", b"2", 1))
+    os.utime(path, (time.time() + 100,) * 2)  # Python takes the same second and size for the same module
     yield
     path.write_bytes(content)
+
+
+def verify(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(commands, ["verify", *arguments], obj=Session(None), standalone_mode=False)
+    assert done.exception is None
+    return done.return_value, done.output
 
 
 def test_a_changed_byte_is_found_whatever_it_is_in(new_job: Callable[..., Job]) -> None:
@@ -44,11 +63,6 @@ def test_a_changed_byte_is_found_whatever_it_is_in(new_job: Callable[..., Job]) 
     job.config.write_text(job.config.read_text().replace("MODEL", str(job.folder / "model.bin")))
     assert job.local().returncode == 0
     before = {path: path.read_bytes() for path in job.directory.root.rglob("*") if path.is_file()}
-
-    def verify(*arguments: str) -> tuple[int, str]:
-        done = CliRunner().invoke(commands, ["verify", *arguments], obj=Session(None), standalone_mode=False)
-        assert done.exception is None
-        return done.return_value, done.output
 
     code, said = verify(str(job.directory.output), "--sample", "100%")
     assert (code, said) == (0, "10 of 10 mini-batches run again: the same rows\n")
@@ -64,6 +78,15 @@ def test_a_changed_byte_is_found_whatever_it_is_in(new_job: Callable[..., Job]) 
     assert "changed in the output file: mini-batch" in said
     assert "has changed" not in said
     assert {path: path.read_bytes() for path in job.directory.root.rglob("*") if path.is_file()} == before
+
+
+def test_what_fails_today_is_told_also_where_it_would_be_halved(new_job: Callable[..., Job]) -> None:
+    job = new_job(FAILS_LATER, bisect_on_failure=True, run_max_try=1)
+    assert job.local().returncode == 0
+    (job.folder / "in" / f"{job.names[5]}.broken").touch()
+    code, said = verify(str(job.config), "--sample", "100%")
+    assert code == 1
+    assert "failed: mini-batch 1: ValueError: it is broken now" in said
 
 
 @pytest.mark.parametrize("sample", ["0", "101%", "x"])

@@ -39,7 +39,10 @@ from mpi_prs.output.ledger import Ledger, Numbers
 from mpi_prs.wire.parts import is_part
 from mpi_prs.wire.record import LENGTH, MINI_BATCH, RECORD, RETURNED
 
-_NO_LIMIT = {"error_threshold": -1, "allowed_failed_count": None, "allowed_failed_percent": None}
+_NO_LIMIT = {
+    **{"error_threshold": -1, "allowed_failed_count": None, "allowed_failed_percent": None},
+    "bisect_on_failure": False,  # what fails has failed: the rows of its parts are not what is compared
+}
 
 
 @dataclass
