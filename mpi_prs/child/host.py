@@ -32,7 +32,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # started as a file: our package is found from here, and hidden from the script again
     _no_folder = getattr(sys.flags, "safe_path", False)  # then PYTHONPATH comes first, and not the folder of this file
@@ -40,7 +40,6 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from mpi_prs.child.loaders import Loaders, Loading
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
@@ -49,7 +48,6 @@ from mpi_prs.child.mini_batch import (
     import_table_libraries,
 )
 from mpi_prs.child.output_folder import NOWHERE, OutputFolder
-from mpi_prs.child.read_ahead import ReadAhead
 from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import (
     WrongReturnType,
@@ -88,6 +86,10 @@ from mpi_prs.wire.channel import (
 from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, is_out_of_memory, pack_failures, shorten
 from mpi_prs.wire.record import RECORD
 from mpi_prs.wire.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from mpi_prs.child.loaders import Loaders, Loading
+    from mpi_prs.child.read_ahead import ReadAhead
 
 _LONGEST_MESSAGE = 500
 _LONGEST_TRACEBACK = 16_000
@@ -157,7 +159,7 @@ class Host:
         """Answer work until the worker says stop or is gone."""
         if script.load is not None:
             settings = self._settings
-            self._loaders = Loaders(
+            self._loaders = resolve("mpi_prs.child.loaders:Loaders")(
                 script.load,
                 settings.loaders,
                 settings.loaders_ahead,
@@ -171,7 +173,7 @@ class Host:
             resolve("mpi_prs.child.in_flight:InFlight")(self, script, self._channel, self._slot, self._settings).serve()
             return
         if self._loaders is not None:
-            self._source = ReadAhead(self._channel, self.expect)
+            self._source = resolve("mpi_prs.child.read_ahead:ReadAhead")(self._channel, self.expect)
         while True:
             frame = self._source.receive()
             if frame is None:  # the worker is gone, and with it whoever would read an answer

@@ -23,7 +23,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.child.loaders import Loading
 from mpi_prs.child.mini_batch import (
     DescribedMiniBatches,
     MiniBatchContext,
@@ -39,6 +38,7 @@ from mpi_prs.wire.settings import ProcessSettings
 
 if TYPE_CHECKING:
     from mpi_prs.child.host import Host
+    from mpi_prs.child.loaders import Loading
 
 _running: contextvars.ContextVar[int] = contextvars.ContextVar("mini_batch")
 """The mini-batch that a task works for; a task that it starts inherits it."""

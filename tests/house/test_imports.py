@@ -62,9 +62,11 @@ def test_a_master_of_files_in_folders_imports_nothing_of_tables_and_stores() -> 
 
 @pytest.mark.parametrize("module", ["mpi_prs.child.host", "mpi_prs.child.check"])
 def test_the_user_process_imports_the_standard_library_alone(module: str) -> None:
-    imported = {name.split(".")[0] for name in modules_after(f"import {module}") - modules_after("pass")}
+    modules = modules_after(f"import {module}") - modules_after("pass")
+    imported = {name.split(".")[0] for name in modules}
     assert imported <= sys.stdlib_module_names | {"mpi_prs"}
     assert not {"bz2", "difflib", "hashlib", "lzma", "random", "secrets", "shutil", "tempfile"} & imported
+    assert not {"asyncio", "queue", *(f"mpi_prs.child.{of_few}" for of_few in ("loaders", "in_flight"))} & modules
 
 
 def test_what_entry_scripts_may_import_is_the_standard_library_alone() -> None:
@@ -204,7 +206,7 @@ BY_NAME = {
     "mpi_prs.child.shims.finder": "Azure's names, in scripts that ask for them",
     "mpi_prs.child.shims.names": "the table of these names",
     "mpi_prs.child.shims.preparation": "tensorflow 1, for scripts that are written for it",
-    "mpi_prs.child.host": "asyncio, for scripts with an async run",
+    "mpi_prs.child.host": "asyncio, for scripts with an async run; threads, for those with a load",
     "mpi_prs.child.script": "asyncio, for Azure's streaming scripts",
     "mpi_prs.child.rows.encoding": "pyarrow, for typed rows alone",
     "mpi_prs.engine.worker.supply": "what reads tables, on ranks that read any",
