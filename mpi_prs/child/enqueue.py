@@ -18,6 +18,8 @@ import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mpi_prs.child.script import complete_here
+
 _PAUSE = 0.02  # seconds between two questions
 
 
@@ -98,9 +100,7 @@ class Enqueued:
         """When the script says that all is processed, its own ``shutdown()``."""
         while self._all_processed is not None and not self._all_processed():
             await asyncio.sleep(_PAUSE)
-        ending = self._shutdown()
-        if asyncio.iscoroutine(ending):
-            await ending
+        await complete_here(self._shutdown())
 
 
 def _settle(answer: asyncio.Future[Any], result: Any) -> None:

@@ -24,13 +24,13 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
-import inspect
 import logging
 import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,7 @@ class Host:
             if frame is None:  # the worker is gone, and with it whoever would read an answer
                 return
             if frame.kind == Kind.STOP:
-                self.stop(script)
+                self._stop(script)
                 return
             self._work(script, frame)
             self.flush()
@@ -229,7 +229,7 @@ class Host:
         """Pause or end. Returns whether to go on."""
         self._asked = None
         if asked.code != SLEEP:
-            self.stop(script)
+            self._stop(script)
             return False
         until = time.monotonic() + asked.pause
         self._slot.write(ProcessPhase.RESTING, -1, until)
@@ -239,7 +239,7 @@ class Host:
             if frame is None:
                 return False
             if frame.kind == Kind.STOP:
-                self.stop(script)
+                self._stop(script)
                 return False
             if frame.kind == Kind.WORK:
                 self._discard(frame.mini_batches)
@@ -398,23 +398,17 @@ class Host:
             raise
         return path
 
-    def stop(self, script: ScriptFunctions) -> None:
-        """Call ``shutdown()``; what goes wrong with it is for the log."""
+    def _stop(self, script: ScriptFunctions) -> None:
+        with self.shutting_down():
+            complete(script.shutdown())
+
+    @contextlib.contextmanager
+    def shutting_down(self) -> Iterator[None]:
+        """Where ``shutdown()`` is called; what goes wrong with it is for the log."""
         self._slot.write(ProcessPhase.SHUTDOWN, -1, time.monotonic())
         try:
-            complete(script.shutdown())
+            yield
             self.end_if_forked()
-        except BaseException as error:
-            self.end_if_forked(error)
-            _complain(f"shutdown() failed:\n{user_traceback(error)}")
-        self._slot.write(ProcessPhase.EXITING, -1, time.monotonic())
-
-    async def stop_async(self, script: ScriptFunctions) -> None:
-        """As :meth:`stop`, in the event loop."""
-        try:
-            ending = script.shutdown()
-            if inspect.iscoroutine(ending):
-                await ending
         except BaseException as error:
             self.end_if_forked(error)
             _complain(f"shutdown() failed:\n{user_traceback(error)}")

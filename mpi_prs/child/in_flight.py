@@ -31,7 +31,7 @@ from mpi_prs.child.mini_batch import (
 )
 from mpi_prs.child.output_folder import NOWHERE
 from mpi_prs.child.read_ahead import ReadAhead
-from mpi_prs.child.script import ScriptFunctions, event_loop
+from mpi_prs.child.script import ScriptFunctions, complete_here, event_loop
 from mpi_prs.wire.channel import FLUSH_SECONDS, ChildEnd, Frame, Kind, Lane, ProcessPhase, Slot, parts_of
 from mpi_prs.wire.failure import RESTART, SLEEP, STOP, Failure, FailureKind, ran_too_long
 from mpi_prs.wire.settings import ProcessSettings
@@ -139,8 +139,8 @@ class InFlight:
                 self._ended.set_exception(error)
 
     async def _stop(self) -> None:
-        self._slot.write(ProcessPhase.SHUTDOWN, -1, time.monotonic())
-        await self._host.stop_async(self._script)
+        with self._host.shutting_down():
+            await complete_here(self._script.shutdown())
         self._end()
 
     # The mini-batches

@@ -155,6 +155,11 @@ def complete(result: Any) -> Any:
     return event_loop().run_until_complete(result) if inspect.iscoroutine(result) else result
 
 
+async def complete_here(result: Any) -> Any:
+    """As :func:`complete`, where the event loop runs."""
+    return await result if inspect.iscoroutine(result) else result
+
+
 def entry_script() -> types.ModuleType | None:
     """The module of the entry script; ``None`` before it is imported."""
     return sys.modules.get(_names[0]) if _names else None

@@ -284,9 +284,10 @@ def test_a_channel_that_is_lost_ends_it(user: User) -> None:
 # The supervisor, with a real process
 
 SCRIPT = """
-import asyncio, os, time
+import asyncio, atexit, os, time
 
 state = []
+atexit.register(print, "at exit", flush=True)
 
 async def init():
     state.append("init")
@@ -314,6 +315,8 @@ async def run(mini_batch):
 async def shutdown():
     await asyncio.sleep(0)
     print("shutdown of", state, flush=True)
+    if os.fork():
+        os.wait()
 """
 
 
@@ -340,7 +343,9 @@ def test_answers_come_in_any_order_and_init_and_shutdown_may_be_async(supervised
     assert sorted(one.rows.split(b"\n")[:5]) == [b"a 0", b"b 0", b"c 0", b"d 0", b"e 0"]
     one.process.stop(time.monotonic() + 30)
     one.wait(lambda: one.gone)
-    assert "shutdown of ['init']" in one.place.stdout.read_text()
+    said = one.place.stdout.read_text()
+    assert "shutdown of ['init']" in said
+    assert said.count("at exit") == 1, "a copy that the script has forked has no business here"
     assert not one.failures
 
 
