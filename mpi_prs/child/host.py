@@ -40,13 +40,7 @@ if __name__ == "__main__":  # started as a file: our package is found from here,
 elif __name__ == "__mp_main__":  # imported by a process that the script has started by multiprocessing; see the end
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from mpi_prs.child.mini_batch import (
-    DescribedMiniBatches,
-    MiniBatchContext,
-    PlainMiniBatches,
-    has_no_rows,
-    import_table_libraries,
-)
+from mpi_prs.child.mini_batch import MiniBatchContext, has_no_rows, import_table_libraries, maker_of
 from mpi_prs.child.output_folder import NOWHERE, OutputFolder
 from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import (
@@ -110,7 +104,7 @@ class Host:
         # The number by which the worker knows us; in a container it may be 0, and our own that of the process before
         self._name = f"{os.getsid(0)}-{os.urandom(4).hex()}"
         self._process = settings.process
-        self._mini_batches: Any = PlainMiniBatches() if settings.payloads == "plain" else DescribedMiniBatches()
+        self._mini_batches = maker_of(settings.payloads)
         self._row_form = settings.row_form
         self._column_order = None
         if self._row_form is not None and self._row_form["form"] == "text":
@@ -206,7 +200,7 @@ class Host:
             for payload in payloads:
                 self._loaders.expect(self._mini_batches.paths(payload))
 
-    def _discard(self, count: int) -> None:
+    def discard(self, count: int) -> None:
         """The next mini-batches are not to be run here."""
         if self._loaders is not None:
             self._loaders.discard(count)
@@ -216,13 +210,13 @@ class Host:
         first, attempt, items, payloads = parts_of(frame)
         for index, payload in enumerate(payloads):
             if self._slot.skips:
-                self._discard(frame.mini_batches - index)
+                self.discard(frame.mini_batches - index)
                 self.flush()
                 self._channel.send(Kind.SKIPPED, frame.mini_batches - index)
                 return
             self._attempt(script, first + index, attempt, items[index], payload)
             if self._asked is not None:  # the worker takes back what has no answer
-                self._discard(frame.mini_batches - index - 1)
+                self.discard(frame.mini_batches - index - 1)
                 return
 
     def _do_what_was_asked(self, script: ScriptFunctions, asked: Failure) -> bool:
@@ -242,7 +236,7 @@ class Host:
                 self._stop(script)
                 return False
             if frame.kind == Kind.WORK:
-                self._discard(frame.mini_batches)
+                self.discard(frame.mini_batches)
             cleared |= frame.kind == Kind.CLEAR
         self._channel.send(Kind.READY, 1)
         return True

@@ -23,12 +23,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpi_prs.child.mini_batch import (
-    DescribedMiniBatches,
-    MiniBatchContext,
-    PlainMiniBatches,
-    has_no_rows,
-)
+from mpi_prs.child.mini_batch import MiniBatchContext, has_no_rows, maker_of
 from mpi_prs.child.output_folder import NOWHERE
 from mpi_prs.child.read_ahead import ReadAhead
 from mpi_prs.child.script import ScriptFunctions, complete_here, event_loop
@@ -75,7 +70,7 @@ class InFlight:
         self._lanes = slot.lanes[: settings.mini_batches_in_flight]
         self._free = list(reversed(self._lanes))
         self._attempts: set[asyncio.Task[None]] = set()
-        self._makers: dict[int, Any] = {}  # a lane's
+        self._makers = {id(lane): maker_of(settings.payloads) for lane in self._lanes}
         self._flush_due = False
         self._asked: Failure | None = None  # by which the script asked for a pause or an end
         self._rests = False  # until then what comes is for others
@@ -121,15 +116,11 @@ class InFlight:
         elif frame.kind == Kind.WORK:
             first, attempt, items, payloads = parts_of(frame)
             if self._rests or self._asked is not None:  # the worker takes back what has no answer
-                self._discard(frame.mini_batches)
+                self._host.discard(frame.mini_batches)
                 return
             for index, payload in enumerate(payloads):
                 self._waiting.append((first + index, attempt, items[index], payload))
             self._begin_more()
-
-    def _discard(self, count: int) -> None:
-        if self._host.loaders is not None:
-            self._host.loaders.discard(count)
 
     def _end(self, error: BaseException | None = None) -> None:
         if not self._ended.done():
@@ -149,7 +140,7 @@ class InFlight:
         if self._slot.skips and self._waiting:
             count = len(self._waiting)
             self._waiting.clear()
-            self._discard(count)
+            self._host.discard(count)
             self._host.flush()
             self._channel.send(Kind.SKIPPED, count)
         while self._waiting and self._free and self._asked is None:
@@ -184,7 +175,7 @@ class InFlight:
             self._host.send_failed(failure)
         elif self._asked is None:
             self._asked = failure
-            self._discard(len(self._waiting))
+            self._host.discard(len(self._waiting))
             self._waiting.clear()
         else:
             asked = sorted((self._asked, failure), key=lambda each: (_ASKS.index(each.code), each.pause))
@@ -204,7 +195,7 @@ class InFlight:
             if loading is not None:
                 loaded = await self._load(loading, lane, number)
                 items_failed = host.not_loaded(loaded, number, attempt)
-            maker = self._maker_of(lane)
+            maker = self._makers[id(lane)]
             self._slot.write(ProcessPhase.PREPARING, number, time.monotonic())
             mini_batch = maker.make(payload, context, number)
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
@@ -250,14 +241,6 @@ class InFlight:
             self._host.flush()
         except BaseException as error:
             self._end(error)
-
-    def _maker_of(self, lane: Lane) -> Any:
-        """What makes the mini-batches of a lane, one after the other."""
-        if id(lane) not in self._makers:
-            self._makers[id(lane)] = (
-                PlainMiniBatches() if self._settings.payloads == "plain" else DescribedMiniBatches()
-            )
-        return self._makers[id(lane)]
 
     def _claim(self) -> Claim | None:
         """The next mini-batch of the loaders, if there are any."""

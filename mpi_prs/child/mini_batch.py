@@ -221,6 +221,11 @@ class DescribedMiniBatches:
             segment.write(b"\1")
 
 
+def maker_of(payloads: str) -> PlainMiniBatches | DescribedMiniBatches:
+    """What makes mini-batches of such payloads, one after the other: ``plain`` or ``described``."""
+    return PlainMiniBatches() if payloads == "plain" else DescribedMiniBatches()
+
+
 _NAMESPACE = (
     " (the worker's memory: this process is in another user namespace, as in a container; "
     "set MPI_PRS_TABLES_IN_FILES to 1 in environment_variables)"

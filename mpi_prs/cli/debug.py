@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mpi_prs.child.mini_batch import DescribedMiniBatches, LoadedItems, MiniBatchContext, PlainMiniBatches
+from mpi_prs.child.mini_batch import LoadedItems, MiniBatchContext, maker_of
 from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, prepare_to_encode
 from mpi_prs.child.rows.row_format import encoding
 from mpi_prs.child.script import ScriptFunctions, complete, import_script, prepare_interpreter, user_traceback
@@ -27,7 +27,7 @@ from mpi_prs.core.units import many
 from mpi_prs.inputs.columns import shown_columns
 from mpi_prs.inputs.listing import FileInput
 from mpi_prs.inputs.loading import FileLoader
-from mpi_prs.inputs.manifest import PLAIN, Manifest, write_manifest
+from mpi_prs.inputs.manifest import Manifest, write_manifest
 from mpi_prs.inputs.near.side_inputs import provide, substitute, substitute_values
 from mpi_prs.inputs.reader.row_files import RowFileLoader
 from mpi_prs.inputs.reader.survey import plan_apart
@@ -83,8 +83,7 @@ def debug_script(config: JobConfig, items: Sequence[str]) -> int:
             if manifest.needs_loading:
                 prepared = loader.load(0)
                 count, payload = prepared.items, prepared.payload
-            mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
-            mini_batch = mini_batches.make(memoryview(payload), context, 0)
+            mini_batch = maker_of(manifest.kind).make(memoryview(payload), context, 0)
             os.environ.update(substitute_values(config.environment_variables, side_inputs.paths))
             arguments = substitute(config.arguments, side_inputs.paths)
             with _working_folder(Path(folder, "process000")):

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, PlainMiniBatches
+from mpi_prs.child.mini_batch import DescribedMiniBatches, MiniBatchContext, maker_of
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs import planning
 from mpi_prs.inputs.datasets import InputDataset, InputFiles, InputTable
@@ -94,7 +94,7 @@ def one(manifest: Manifest, loader: FileLoader, number: int) -> tuple[Any, MiniB
         batch = DescribedMiniBatches().make(memoryview(prepared.payload), context, number)
         prepared.release()
         return batch, context
-    mini_batches = PlainMiniBatches() if manifest.kind == PLAIN else DescribedMiniBatches()
+    mini_batches = maker_of(manifest.kind)
     return mini_batches.make(memoryview(manifest.payload(number)), context, number), context
 
 
