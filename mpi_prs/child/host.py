@@ -243,7 +243,7 @@ class Host:
 
     def _attempt(self, script: ScriptFunctions, number: int, attempt: int, items: int, payload: memoryview) -> None:
         prepared = started = time.monotonic()
-        items_failed: list[Failure] | None = None
+        items_failed: list[Failure] = []
         files = self.output_folder() if script.takes_context else NOWHERE
         slot = self._slot
         slot.write(ProcessPhase.PREPARING, number, prepared)
@@ -267,7 +267,7 @@ class Host:
             ended = time.monotonic()
             self.end_if_forked()  # before the slot is written: a forked copy shares it
             slot.write(ProcessPhase.ENCODING, number, ended)
-            returned, rows, spilled = self.encode(result, files)
+            encoded = self.encode(result, files)
             mini_batch = loaded = result = None
             self._mini_batches.let_go()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the attempt as well
@@ -277,11 +277,7 @@ class Host:
             if failure.code in (RESTART, STOP, SLEEP):
                 self._asked = failure
             return
-        now = time.monotonic()
-        overhead = (started - prepared) + (now - ended)
-        if items_failed:
-            items -= self.send_items_failed(items_failed)
-        self.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
+        self.done(number, items, items_failed, attempt, wall, prepared, started, ended, encoded)
 
     def output_folder(self) -> OutputFolder:
         """A place for the files of an attempt."""
@@ -337,28 +333,37 @@ class Host:
             failures.append(replace(failure, code="", seconds=0.0, item=index, items=len(loaded.items), traceback=text))
         return failures
 
-    def send_items_failed(self, failures: list[Failure]) -> int:
-        """Say which items of a mini-batch have failed, whose answer follows; returns how many."""
-        self._channel.send(Kind.ITEMS_FAILED, len(failures), pack_failures(failures))
-        return len(failures)
-
     def done(
         self,
         number: int,
         items: int,
-        returned: int,
+        items_failed: list[Failure],
         attempt: int,
         wall: float,
-        run: float,
-        overhead: float,
-        rows: bytes,
-        spilled: str | None,
-        now: float,
+        prepared: float,
+        started: float,
+        ended: float,
+        encoded: tuple[int, bytes, str | None],
     ) -> None:
-        """Answer a mini-batch, now or together with others."""
+        """Answer a mini-batch, now or together with others.
+
+        Args:
+            number, attempt: of the mini-batch.
+            items: all of them, with those that failed alone.
+            items_failed: why these did.
+            wall: when ``run()`` was called, by ``time.time()``, and
+            prepared, started, ended: when the work began, ``run()`` was called, and returned, by ``time.monotonic()``.
+            encoded: its rows, see :meth:`encode`.
+        """
+        now = time.monotonic()
         self._failures = 0
         self._channel.check()  # now, not at the next flush: by then another mini-batch would have the blame
+        if items_failed:
+            self._channel.send(Kind.ITEMS_FAILED, len(items_failed), pack_failures(items_failed))
+            items -= len(items_failed)
+        returned, rows, spilled = encoded
         length = len(rows)
+        run, overhead = ended - started, (started - prepared) + (now - ended)
         record = RECORD.pack(number, items, returned, attempt, self._process, length, wall, run, overhead)
         if spilled is not None:
             self.flush()

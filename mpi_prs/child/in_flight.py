@@ -212,7 +212,7 @@ class InFlight:
             ended = time.monotonic()
             host.end_if_forked()
             self._slot.write(ProcessPhase.ENCODING, number, ended)
-            returned, rows, spilled = host.encode(result, files)
+            encoded = host.encode(result, files)
             mini_batch = loaded = result = arguments = None  # type: ignore[assignment]
             maker.let_go()
         except RunTimeout as timeout:
@@ -225,11 +225,7 @@ class InFlight:
             return failure
         finally:
             self._slot.write(ProcessPhase.IDLE, -1, time.monotonic())
-        now = time.monotonic()
-        overhead = (started - prepared) + (now - ended)
-        if items_failed:
-            items -= host.send_items_failed(items_failed)
-        host.done(number, items, returned, attempt, wall, ended - started, overhead, rows, spilled, now)
+        host.done(number, items, items_failed, attempt, wall, prepared, started, ended, encoded)
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_later(FLUSH_SECONDS, self._flush)
