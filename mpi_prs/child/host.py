@@ -101,9 +101,10 @@ class Host:
         self._slot = slot
         self._settings = settings
         self._pid = os.getpid()
-        # The number by which the worker knows us; in a container it may be 0, and our own that of the process before
-        self._name = f"{os.getsid(0)}-{os.urandom(4).hex()}"
         self._process = settings.process
+        # The number by which the worker knows us; in a container it may be 0, and our own that of the process before
+        name = f"{settings.node}-{self._process}-{os.getsid(0)}-{os.urandom(4).hex()}"
+        self._spill_prefix = os.path.join(settings.spill, f"{name}-")
         self._mini_batches = maker_of(settings.payloads)
         self._row_form = settings.row_form
         self._column_order = None
@@ -282,8 +283,7 @@ class Host:
     def output_folder(self) -> OutputFolder:
         """A place for the files of an attempt."""
         self._folders += 1
-        name = f"{self._settings.node}-{self._process}-{self._name}-{self._folders}.files"
-        return OutputFolder(os.path.join(self._settings.spill, name))
+        return OutputFolder(f"{self._spill_prefix}{self._folders}.files")
 
     def encode(self, result: Any, files: OutputFolder) -> tuple[int, bytes, str | None]:
         """How many ``run()`` returned, their rows, and the file that these are in if they are large, or if there are
@@ -387,8 +387,7 @@ class Host:
     def _spill(self, rows: bytes, path: str = "") -> str:
         """Put large rows into a file of their own, so that they pass neither the worker's memory nor MPI."""
         self._spilled += 1
-        name = f"{self._settings.node}-{self._process}-{self._name}-{self._spilled}.rows"
-        path = path or os.path.join(self._settings.spill, name)
+        path = path or f"{self._spill_prefix}{self._spilled}.rows"
         try:
             with open(path, "wb") as file:
                 file.write(rows)
