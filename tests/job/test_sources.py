@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,29 @@ def test_what_jobs_and_scripts_write_is_no_change(project: Project, what: str) -
     then = project.begin()
     NO_MATTER[what](project)
     assert changes(then, project.config()) == []
+
+
+def test_what_the_launcher_of_the_job_prints_to_is_no_data(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``mpirun … >> run.txt``; a rank itself prints into a pipe."""
+    write("code/run.txt")(project)
+    then = project.begin()
+    saved = os.dup(2)
+    with (
+        open(project.folder / "code/run.txt", "a") as log,
+        subprocess.Popen("cat", stdin=-1, stdout=-1, stderr=-1) as rank,
+    ):
+        log.write("again\n")
+        log.flush()
+        assert changes(then, project.config()) == ["data in source_directory: run.txt has changed"]
+        monkeypatch.setattr("os.getpid", lambda: rank.pid)
+        os.dup2(log.fileno(), 2)
+        try:
+            found = changes(then, project.config())
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+        rank.communicate()
+    assert found == []
 
 
 def test_a_long_list_of_changes_is_one_line(project: Project) -> None:

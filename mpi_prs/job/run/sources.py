@@ -13,6 +13,7 @@ itself write is no part of it: outputs, logs, hidden files, and what is new and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -20,6 +21,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 
 from mpi_prs.core.contents import Content, Sources, content_of, has_changed, is_built
 from mpi_prs.core.errors import InputError, ScriptError
@@ -28,7 +30,7 @@ from mpi_prs.core.secrecy import looks_secret
 from mpi_prs.core.units import count
 from mpi_prs.core.urls import Names, is_glob, is_url, literal, of_texts
 from mpi_prs.job.config.model import JobConfig
-from mpi_prs.job.source_files import source_files
+from mpi_prs.job.source_files import identity, source_files
 from mpi_prs.storage.remote import list_versions
 
 _log = logging.getLogger("mpi_prs.job")
@@ -245,7 +247,7 @@ def _of_source(config: JobConfig, places: _Places) -> Iterator[str]:
 
     found: list[str] = []
     try:
-        for file in source_files(folder, skip=skip):
+        for file in source_files(folder, _printed_to(), skip):
             found.append(file.path)
             if len(found) > MOST_FILES:
                 problem = f"it has more than {count(MOST_FILES)} files"
@@ -263,6 +265,19 @@ def _of_source(config: JobConfig, places: _Places) -> Iterator[str]:
     )
     with_code = walk(folder, lambda name: name.endswith("/") or name.startswith(".") or not _is_code(name))
     yield from (f"{folder}/{name}" for name in with_code)
+
+
+def _printed_to() -> frozenset[tuple[int, int]]:
+    """The files that this process and those above it print to, such as the shell's in ``mpirun … >> run.txt``."""
+    found = set()
+    pid = os.getpid()
+    with contextlib.suppress(OSError):  # it is gone by now
+        while pid:
+            for stream in (1, 2):
+                with contextlib.suppress(OSError):  # closed, or of another user's process
+                    found.add(identity(Path(f"/proc/{pid}/fd/{stream}")))
+            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+    return frozenset(found)
 
 
 def _of_arguments(config: JobConfig, places: _Places) -> Iterator[str]:
