@@ -9,7 +9,6 @@ import click
 from mpi_prs.cli.job_file import load_job
 from mpi_prs.cli.options import step_option
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, OutputError, WorkspaceError
-from mpi_prs.core.files import RUN_FOLDER
 from mpi_prs.core.records import read_json
 from mpi_prs.core.units import count, many
 from mpi_prs.job.run.again import Compared, run_again
@@ -39,14 +38,15 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 def verify(run: Path, sample: float, seed: int, processes: int, overrides: tuple[str, ...], step: str | None) -> int:
     """Run some mini-batches of the run in the output folder RUN again, on this machine, and compare their rows.
 
-    RUN may be the job config as well. Nothing of the run is changed. Exit code 0: the same rows, and no file that
-    decides them has changed; 1: something is not the same.
+    RUN may be the job config as well. Nothing of the run is changed. Mini-batches of which items failed alone are left
+    out. Exit code 0: the same rows, and no file that decides them has changed; 1: something is not the same.
     """
-    if (run / RUN_FOLDER).is_dir() or run.name == RUN_FOLDER:
+    if run.is_dir() or not run.exists():
         directory = run_directory_of(run)
         config = load_job(_config_of(directory.provenance), overrides, str(directory.output), step)
     else:
         config = load_job(run, overrides, step=step)
+        run_directory_of(config.output)
     changed = changed_since(config)
     for line in changed:
         click.echo(f"changed since: {line}")
@@ -70,7 +70,7 @@ def _show(found: Compared) -> None:
     if found.other:
         click.echo(
             f"  other rows than on record: {_numbers(found.other)}. Code, models or packages have changed, or the "
-            "script does not give the same rows each time"
+            "script does not give the same rows each time, as with whole paths of files that were brought to scratch"
         )
     if found.damaged:
         click.echo(f"  changed in the output file: {_numbers(found.damaged)}")

@@ -96,6 +96,15 @@ def test_a_sample_is_a_percentage(sample: str) -> None:
     assert "expected a percentage above 0 such as 1%" in done.output
 
 
+@pytest.mark.parametrize("given", ["nowhere", "job.yaml"])
+def test_where_there_is_no_run_it_says_so(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.py").write_text("def run(mini_batch): ...")
+    (tmp_path / "job.yaml").write_text("{name: again, entry_script: s.py, inputs: [s.py], output: out, error_threshold: 0}")
+    done = CliRunner().invoke(commands, ["verify", given], obj=Session(None))
+    assert str(done.exception).startswith("there is no run in ")
+
+
 def test_a_run_that_names_no_config_needs_it(tmp_path: Path) -> None:
     (tmp_path / "_run").mkdir()
     (tmp_path / "_run" / "provenance.json").write_text(yaml.safe_dump({}))

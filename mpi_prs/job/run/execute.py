@@ -18,7 +18,7 @@ from mpi_prs.child.rows.row_format import encoding, form_of
 from mpi_prs.core.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_RESUMABLE, JobStopped, MpiPrsError, OutputError
 from mpi_prs.core.files import empty_folder, move, replacing
 from mpi_prs.core.secrecy import scrub
-from mpi_prs.core.units import many_are
+from mpi_prs.core.units import many, many_are
 from mpi_prs.engine.log_file import log_file
 from mpi_prs.engine.master.master import Ending, Master
 from mpi_prs.engine.node import node_name
@@ -247,7 +247,8 @@ def _say_what_is_left(scheduler: Scheduler, run: OpenRun) -> None:
         )
     else:
         about = "" if run.manifest.exact else "about "
-        _log.info("%s%d items in %d mini-batches", about, run.manifest.items, counts.mini_batches)
+        what = f"{many(run.manifest.items, 'item')} in {many(counts.mini_batches, 'mini-batch')}"
+        _log.info("%s%s", about, what)
 
 
 def _say_what_is_fetched(config: JobConfig) -> None:

@@ -279,7 +279,10 @@ def changed_since(config: JobConfig) -> list[str]:
     lines = [*differences(old, new), *_changed_sources(directory, config, _id_of(description))]
     if changes_manifest(old, new) or any(old.get(key) != new.get(key) for key in _PLACE_OF_ROWS):
         shown = "\n".join(f"  {line}" for line in lines)
-        raise OutputError(f"{directory.output} holds the run of another job:\n{shown}\ngive the config it was run with")
+        raise OutputError(
+            f"{directory.output} holds the run of another job:\n{shown}\n"
+            "give the config it was run with, and the same --set"
+        )
     return lines
 
 
