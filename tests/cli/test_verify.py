@@ -100,7 +100,9 @@ def test_a_sample_is_a_percentage(sample: str) -> None:
 def test_where_there_is_no_run_it_says_so(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text("def run(mini_batch): ...")
-    (tmp_path / "job.yaml").write_text("{name: again, entry_script: s.py, inputs: [s.py], output: out, error_threshold: 0}")
+    (tmp_path / "job.yaml").write_text(
+        "{name: again, entry_script: s.py, inputs: [s.py], output: out, error_threshold: 0}"
+    )
     done = CliRunner().invoke(commands, ["verify", given], obj=Session(None))
     assert str(done.exception).startswith("there is no run in ")
 
