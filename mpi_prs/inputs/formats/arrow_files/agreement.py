@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -48,6 +48,20 @@ def read_columns(schema: Any, columns: Sequence[str]) -> list[str]:
     index = [name for name in pandas_metadata(schema).get("index_columns", []) if isinstance(name, str)]
     chosen = list(columns) or names
     return [*chosen, *(name for name in index if name in names and name not in chosen)]
+
+
+def whose_nulls_matter(schema: Any, read: Collection[str], cast: Collection[str]) -> set[str]:
+    """The columns among those that are read of which must be known whether they hold nulls.
+
+    Args:
+        cast: columns that are to have another type.
+    """
+    names = set(read)
+    return {
+        each.name
+        for each in schema
+        if each.name in names and (each.name in cast or nullable_dtype(each.type) is not None)
+    }
 
 
 def united(first: Any | None, second: Any) -> Any:

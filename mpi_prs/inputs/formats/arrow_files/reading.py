@@ -6,6 +6,7 @@ says of itself without its values; all else is here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,17 +41,43 @@ class Group(NamedTuple):
     bytes: int
 
 
-class GroupedFile(Protocol):
-    """An open file. Its methods raise what is in :data:`DAMAGE`, or InputError."""
+class GroupedFile(ABC):
+    """An open file. Its methods raise what is in :data:`DAMAGE`, or InputError.
 
-    path: str
+    Raises:
+        DamagedFile: it is none of the format.
+        InputError: it cannot be read.
+    """
 
-    def groups(self) -> Sequence[int]:
+    format: ClassVar[str]
+    """In a message: "cannot be read as …"."""
+
+    def __init__(self, path: str, store: Files) -> None:
+        self.path = path
+        self._store = store
+        self._raw = store.open(path)
+        try:
+            self._look()
+        except DAMAGE as error:
+            self._raw.close()
+            raise self.damaged(error) from error
+        except InputError:
+            self._raw.close()
+            raise
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Learn what the other methods need to know."""
+
+    def groups(self) -> list[int]:
         """The rows of each group; reads no values."""
+        return [group.rows for group in self.measured(())]
 
+    @abstractmethod
     def measured(self, names: Sequence[str], /) -> list[Group]:
         """Each group, and what some of the columns take; reads no values."""
 
+    @abstractmethod
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
         """What it says of itself.
 
@@ -59,6 +86,7 @@ class GroupedFile(Protocol):
             cast: columns that are to have another type.
         """
 
+    @abstractmethod
     def batches(self, groups: Sequence[int], names: Sequence[str], rows: int, /) -> Iterator[Any]:
         """Record batches of some columns of groups that follow each other.
 
@@ -68,8 +96,18 @@ class GroupedFile(Protocol):
 
     def damaged(self, error: Exception) -> DamagedFile:
         """What to say of something in :data:`DAMAGE`."""
+        return DamagedFile(
+            f"{self.path} cannot be read as {self.format}: {first_line(error)}. Check that it is a whole file"
+        )
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close it."""
+        self._raw.close()
+
+
+def first_line(error: Exception) -> str:
+    """Of what a library said."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @dataclass(frozen=True)

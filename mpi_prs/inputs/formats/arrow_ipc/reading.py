@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import nullable_dtype
-from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns
-from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group
+from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, whose_nulls_matter
+from mpi_prs.inputs.formats.arrow_files.reading import ArrowFiles, Group, GroupedFile
 from mpi_prs.inputs.formats.arrow_ipc.index import MAGIC, batches_of_file, batches_of_stream, nodes_of
 from mpi_prs.inputs.formats.format import DamagedFile, Files
 
@@ -31,57 +30,45 @@ class ArrowIpc(ArrowFiles):
         return _Opened(path, store)
 
 
-class _Opened:
+class _Opened(GroupedFile):
     """An open file; the metadata of its batches has been read."""
 
-    def __init__(self, path: str, store: Files) -> None:
-        self.path = path
-        self._raw = store.open(path)
-        try:
-            head = self._raw.read(len(MAGIC))
-            if head.startswith(_FEATHER_1):
-                raise DamagedFile(
-                    f"{path} is a Feather file of version 1, which is read no longer; write it again with "
-                    "pandas.read_feather(FILE).to_feather(FILE)"
-                )
-            self._is_file = head == MAGIC
-            self._raw.seek(0)
-            if self._is_file:
-                self._as_written = pa.ipc.open_file(self._raw).schema
-                self._batches = batches_of_file(self._raw, store.size(path))
-            else:
-                self._as_written = pa.ipc.open_stream(self._raw).schema
-                self._batches = batches_of_stream(self._raw)
-            nodes = sum(nodes_of(each.type) for each in self._as_written)
-            if any(len(batch.nulls) != nodes for batch in self._batches):
-                raise ValueError("a record batch does not have the columns of its schema")
-        except DAMAGE as error:
-            self._raw.close()
-            raise self.damaged(error) from error
-        except InputError:
-            self._raw.close()
-            raise
-        self._schema = _decoded_schema(self._as_written)
+    format = "a file of Arrow (Feather, IPC)"
 
-    def groups(self) -> list[int]:
-        return [batch.rows for batch in self._batches]
+    def _look(self) -> None:
+        head = self._raw.read(len(MAGIC))
+        if head.startswith(_FEATHER_1):
+            raise DamagedFile(
+                f"{self.path} is a Feather file of version 1, which is read no longer; write it again with "
+                "pandas.read_feather(FILE).to_feather(FILE)"
+            )
+        self._is_file = head == MAGIC
+        self._raw.seek(0)
+        if self._is_file:
+            self._as_written = pa.ipc.open_file(self._raw).schema
+            self._batches = batches_of_file(self._raw, self._store.size(self.path))
+        else:
+            self._as_written = pa.ipc.open_stream(self._raw).schema
+            self._batches = batches_of_stream(self._raw)
+        nodes = sum(nodes_of(each.type) for each in self._as_written)
+        if any(len(batch.nulls) != nodes for batch in self._batches):
+            raise ValueError("a record batch does not have the columns of its schema")
+        self._schema = _decoded_schema(self._as_written)
 
     def measured(self, _names: Sequence[str]) -> list[Group]:
         return [Group(batch.rows, batch.bytes) for batch in self._batches]
 
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
         read = read_columns(self._schema, columns)
+        wanted = whose_nulls_matter(self._schema, read, cast)
         rows = sum(self.groups())
         nulls: set[str] = set()
         node = 0
         for field, stored in zip(self._schema, self._as_written, strict=True):
             values = node + 2 if pa.types.is_run_end_encoded(stored.type) else node
             node += nodes_of(stored.type)
-            if pa.types.is_null(field.type) and rows:
-                nulls.add(field.name)
-            elif field.name not in read or (field.name not in cast and nullable_dtype(field.type) is None):
-                continue
-            elif any(batch.nulls[values] for batch in self._batches):
+            counted = field.name in wanted and any(batch.nulls[values] for batch in self._batches)
+            if counted or (rows and pa.types.is_null(field.type)):
                 nulls.add(field.name)
         named = [each for each in self._schema if pa.types.is_dictionary(each.type) and each.name in read]
         categories = {}
@@ -90,11 +77,12 @@ class _Opened:
                 f"{self.path}: column {named[0].name!r} is of type {named[0].type}, which is not read from a stream; "
                 "write it as a file: pyarrow.feather.write_feather(pyarrow.ipc.open_stream(FILE).read_all(), NEW)"
             )
-        wanted = [each.name for each in named if each.name not in cast]
+        categorical = [each.name for each in named if each.name not in cast]
         filled = [number for number, batch in enumerate(self._batches) if batch.rows]
-        if wanted and filled:  # with any batch come all dictionaries of the file
-            for batch in self.batches(filled[:1], wanted, 1):
-                categories = {name: batch.column(batch.schema.get_field_index(name)).dictionary for name in wanted}
+        if categorical and filled:  # with any batch come all dictionaries of the file
+            for batch in self.batches(filled[:1], categorical, 1):
+                columns_read = zip(batch.schema.names, batch.columns, strict=True)
+                categories = {name: column.dictionary for name, column in columns_read}
         return Footer(self.path, rows, self._schema, nulls, set(), categories)
 
     def batches(self, groups: Sequence[int], names: Sequence[str], _rows: int) -> Iterator[Any]:
@@ -119,15 +107,6 @@ class _Opened:
             return pa.ipc.read_record_batch(message, self._as_written).select(list(names))
 
         return read
-
-    def damaged(self, error: Exception) -> DamagedFile:
-        why = (str(error) or type(error).__name__).strip().splitlines()[0]
-        return DamagedFile(
-            f"{self.path} cannot be read as a file of Arrow (Feather, IPC): {why}. Check that it is a whole one"
-        )
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 def _decoded_schema(schema: Any) -> Any:

@@ -9,10 +9,9 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import nullable_dtype
-from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns
-from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group
-from mpi_prs.inputs.formats.format import DamagedFile, Files
+from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, whose_nulls_matter
+from mpi_prs.inputs.formats.arrow_files.reading import ArrowFiles, Group, GroupedFile
+from mpi_prs.inputs.formats.format import Files
 
 _SYNC = 16
 _PLAIN = {
@@ -54,42 +53,28 @@ class _Block(NamedTuple):
     bytes: int
 
 
-class _Opened:
+class _Opened(GroupedFile):
     """An open Avro file; where its blocks are is known."""
 
-    def __init__(self, path: str, store: Files) -> None:
-        self.path = path
-        self._raw = store.open(path)
-        try:
-            reader = self._reader()
-            self._schema = _schema_of(reader.writer_schema, path)
-            self._blocks = list(_blocks(self._raw, store.size(path), reader.metadata_sync))
-        except DAMAGE as error:
-            self._raw.close()
-            raise self.damaged(error) from error
-        except InputError:
-            self._raw.close()
-            raise
+    format = "Avro"
+
+    def _look(self) -> None:
+        reader = self._reader()
+        self._schema = _schema_of(reader.writer_schema, self.path)
+        self._blocks = list(_blocks(self._raw, self._store.size(self.path), reader.metadata_sync))
 
     def _reader(self) -> _BlockReader:
         self._raw.seek(0)
         return _BlockReader(self._raw, self.path)
 
-    def groups(self) -> list[int]:
-        return [block.rows for block in self._blocks]
-
     def measured(self, _names: Sequence[str]) -> list[Group]:
         return [Group(block.rows, block.bytes) for block in self._blocks]
 
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
-        read = read_columns(self._schema, columns)
+        wanted = whose_nulls_matter(self._schema, read_columns(self._schema, columns), cast)
         rows = sum(self.groups())
         nulls = {each.name for each in self._schema if rows and pa.types.is_null(each.type)}
-        uncounted = {
-            each.name
-            for each in self._schema
-            if each.nullable and each.name in read and (each.name in cast or nullable_dtype(each.type) is not None)
-        }
+        uncounted = {each.name for each in self._schema if each.nullable and each.name in wanted}
         return Footer(self.path, rows, self._schema, nulls | uncounted, uncounted - nulls, {})
 
     def batches(self, groups: Sequence[int], names: Sequence[str], _rows: int) -> Iterator[Any]:
@@ -107,13 +92,6 @@ class _Opened:
                 for field in fields
             ]
             yield pa.RecordBatch.from_arrays(columns, names=list(names))
-
-    def damaged(self, error: Exception) -> DamagedFile:
-        why = (str(error) or type(error).__name__).strip().splitlines()[0]
-        return DamagedFile(f"{self.path} cannot be read as Avro: {why}. Check that it is a whole Avro file")
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 class _BlockReader:

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.orc
 
-from mpi_prs.inputs.formats.arrow import nullable_dtype
-from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns
-from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group
-from mpi_prs.inputs.formats.format import DamagedFile, Files
+from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, whose_nulls_matter
+from mpi_prs.inputs.formats.arrow_files.reading import ArrowFiles, Group, GroupedFile
+from mpi_prs.inputs.formats.format import Files
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,15 @@ class _Column(NamedTuple):
     bytes: int
 
 
-class _Opened:
+class _Opened(GroupedFile):
     """An open ORC file."""
 
-    def __init__(self, path: str, store: Files) -> None:
-        self.path = path
-        self._raw = store.open(path)
-        try:
-            self._file = pa.orc.ORCFile(self._raw)
-            self._schema = self._file.schema
-            self._stripes, self._columns = _parsed(self._file.reader.serialized_file_tail(), self._schema.names)
-        except DAMAGE as error:
-            self._raw.close()
-            raise self.damaged(error) from error
+    format = "ORC"
 
-    def groups(self) -> list[int]:
-        return [stripe.rows for stripe in self._stripes]
+    def _look(self) -> None:
+        self._file = pa.orc.ORCFile(self._raw)
+        self._schema = self._file.schema
+        self._stripes, self._columns = _parsed(self._file.reader.serialized_file_tail(), self._schema.names)
 
     def measured(self, names: Sequence[str]) -> list[Group]:
         whole = sum(column.bytes for column in self._columns.values())
@@ -61,12 +53,7 @@ class _Opened:
         return [Group(stripe.rows, round(stripe.bytes * share)) for stripe in self._stripes]
 
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
-        read = read_columns(self._schema, columns)
-        wanted = [
-            each.name
-            for each in self._schema
-            if each.name in read and (each.name in cast or nullable_dtype(each.type) is not None)
-        ]
+        wanted = whose_nulls_matter(self._schema, read_columns(self._schema, columns), cast)
         said = {name: self._columns[name].nulls for name in wanted}
         nulls = {name for name, found in said.items() if found is not False}
         return Footer(
@@ -79,13 +66,6 @@ class _Opened:
         for number in groups:
             if self._stripes[number].rows:
                 yield self._file.read_stripe(number, columns)
-
-    def damaged(self, error: Exception) -> DamagedFile:
-        why = (str(error) or type(error).__name__).strip().splitlines()[0]
-        return DamagedFile(f"{self.path} cannot be read as ORC: {why}. Check that it is a whole ORC file")
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 class _Stripe(NamedTuple):

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mpi_prs.core.errors import InputError
-from mpi_prs.inputs.formats.arrow import nullable_dtype
-from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, united
-from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group
+from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, united, whose_nulls_matter
+from mpi_prs.inputs.formats.arrow_files.reading import DAMAGE, ArrowFiles, Group, GroupedFile, first_line
 from mpi_prs.inputs.formats.format import DamagedFile, Files, quoted
 
 _BUFFER = 2**18
@@ -33,18 +32,13 @@ class Parquet(ArrowFiles):
         return _Opened(path, store)
 
 
-class _Opened:
+class _Opened(GroupedFile):
     """An open Parquet file; its footer has been read."""
 
-    def __init__(self, path: str, store: Files) -> None:
-        self.path = path
-        self._store = store
-        self._raw = store.open(path)
-        try:
-            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER, pre_buffer=False)
-        except DAMAGE as error:
-            self._raw.close()
-            raise self.damaged(error) from error
+    format = "Parquet"
+
+    def _look(self) -> None:
+        self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER, pre_buffer=False)
 
     def groups(self) -> list[int]:
         metadata = self._file.metadata
@@ -87,16 +81,16 @@ class _Opened:
         return batches
 
     def damaged(self, error: Exception) -> DamagedFile:
-        why = (str(error) or type(error).__name__).strip().splitlines()[0]
+        why = first_line(error)
         if "decrypt" in why.lower():
             return DamagedFile(
                 f"{self.path} is encrypted, and there is no key for that here; write a copy that is not ({why})"
             )
-        return DamagedFile(f"{self.path} cannot be read as Parquet: {why}. Check that it is a whole Parquet file")
+        return super().damaged(error)
 
     def close(self) -> None:
         self._file.close()
-        self._raw.close()
+        super().close()
 
 
 def _refuse_encrypted(path: str, file: Any, read: Collection[str]) -> None:
@@ -134,13 +128,12 @@ def _summary(path: str, file: Any, also: Collection[str], read: Collection[str])
     """
     metadata = file.metadata
     schema = _stored_schema(file.schema_arrow)
+    counted = whose_nulls_matter(schema, read, also)
     wanted = {
         number: owner
         for number, owner in enumerate(_leaves(file.schema_arrow))
-        if owner in read
-        and schema.get_field_index(owner) >= 0
-        and schema.field(owner).nullable
-        and (owner in also or nullable_dtype(schema.field(owner).type))
+        if owner in counted and schema.get_field_index(owner) >= 0  # else there are two of the name
+        if schema.field(owner).nullable
     }
     nulls = {each.name for each in schema if metadata.num_rows and pa.types.is_null(each.type)}
     uncounted: set[str] = set()
