@@ -35,6 +35,7 @@ from dataclasses import replace
 
 from mpi_prs.core.units import many_are
 from mpi_prs.engine.scheduler.affinity import Affinity
+from mpi_prs.engine.scheduler.bisection import Bisection
 from mpi_prs.engine.scheduler.copies import Copies
 from mpi_prs.engine.scheduler.events import (
     Assign,
@@ -75,14 +76,13 @@ from mpi_prs.engine.scheduler.states import (
     PENDING,
     RETRY,
     Counts,
-    InParts,
     JobPhase,
     Node,
     Policy,
     WorkerState,
 )
 from mpi_prs.wire.failure import FULL_DISKS, NO_RETRY, Failure, FailureKind
-from mpi_prs.wire.parts import FIRST_PART, WAYS, bounds, copy_of, halves, is_copy, is_part, mini_batch_of
+from mpi_prs.wire.parts import FIRST_PART, WAYS, copy_of, is_copy, is_part, mini_batch_of
 from mpi_prs.wire.record import RECORD
 
 
@@ -131,8 +131,7 @@ class Scheduler:
         self._attempts: dict[int, int] = {}  # failed tries so far, where there are any
         self._losses: dict[int, int] = {}  # how often its worker was lost
         self._copies = Copies() if policy.speculative_copies else None
-        self._in_parts: dict[int, InParts] = {}  # mini-batch → what is left of it
-        self._parts_more = 0  # parts that are left, beyond one for each of these mini-batches
+        self._bisection = Bisection()
         self._done = self._failed = self._items_done = self._items_failed = self._items_alone = self._retried = 0
         self._moved = now  # when a mini-batch was last done or failed
         self._mean_seconds = 0.0  # as Worker.mean_seconds, over all workers
@@ -228,12 +227,10 @@ class Scheduler:
         if self._states[number] >= IN_PARTS:
             return
         self._states[number] = IN_PARTS
-        found = self._in_parts[number] = InParts(items, self.policy.run_max_try, set(parts))
         if number < self._end:
-            self._parts_more += len(found.left) - 1
             nobody = WorkerState(0, Node(""), 0.0)
-            for part in sorted(found.left):
-                self._retries.add(part, nobody, last=self._is_of_one(part))
+            for part in self._bisection.restore(number, items, parts):
+                self._retries.add(part, nobody, last=self._bisection.is_of_one(part))
 
     def restore_attempts(self, number: int, attempts: int) -> None:
         """So many tries of this mini-batch have failed already; one more is always left."""
@@ -480,11 +477,7 @@ class Scheduler:
     def _next_attempt(self, number: int) -> int:
         if not is_part(number):
             return self._attempts.get(number, 0) + 1
-        return self.policy.run_max_try + 1 if self._is_of_one(number) else self._in_parts[mini_batch_of(number)].attempt
-
-    def _is_of_one(self, part: int) -> bool:
-        start, stop = bounds(part, self._in_parts[mini_batch_of(part)].items)
-        return stop - start == 1
+        return self.policy.run_max_try + self._bisection.is_of_one(number)
 
     def _take_pending(self, worker: int, known: WorkerState, room: int) -> Range | None:
         """The next mini-batches that nobody has started, as one range of equal attempts."""
@@ -550,7 +543,7 @@ class Scheduler:
             held, known.heard = known.held, now
             self._to_ask.add(worker)
             self._changed = True
-        states, failed, in_parts = self._states, self.nodes.failed, self._in_parts
+        states, failed, in_parts = self._states, self.nodes.failed, self._bisection.in_parts
         items_failed = known.items_failed if known is not None else {}
         pairs = self._copies.pairs if self._copies is not None else {}
         is_special = bool(items_failed or pairs or in_parts)
@@ -626,7 +619,7 @@ class Scheduler:
             self._commands.append(Excuse(worker, failure))
             self._try_again(number, known)
         elif is_part(number):
-            if self._is_of_one(number):
+            if self._bisection.is_of_one(number):
                 self._fail(worker, failure)
             else:
                 self._halve(worker, known, failure)
@@ -652,9 +645,8 @@ class Scheduler:
             self._commands.append(Fail(worker, failure))
             self._settle(number, FAILED)
             return
-        items = self._in_parts[mini_batch_of(number)].items
-        start, stop = bounds(number, items)
-        self._commands.append(FailItems(worker, failure, start, stop, items))
+        start, stop = self._bisection.bounds(number)
+        self._commands.append(FailItems(worker, failure, start, stop, self._bisection.items_in_all(number)))
         self._fail_alone(stop - start)
         self._part_is_settled(number)
 
@@ -666,31 +658,20 @@ class Scheduler:
     def _halve(self, worker: int, known: WorkerState, failure: Failure) -> None:
         """A mini-batch or part of more than one item has failed: its halves are tried, elsewhere if possible."""
         number = failure.mini_batch
-        if is_part(number):
-            found = self._in_parts[mini_batch_of(number)]
-            found.left.remove(number)
-        else:
+        if not is_part(number):
             self._states[number] = IN_PARTS
             self.nodes.is_given_up(number)  # how its parts fare says nothing of where it has failed
             self._losses.pop(number, None)
-            found = self._in_parts[number] = InParts(failure.items, self.policy.run_max_try, set())
-        self._commands.append(Halve(worker, failure, found.items))
-        self._parts_more += 1
-        for part in halves(number):
-            found.left.add(part)
+        parts = self._bisection.halve(number, failure.items)
+        self._commands.append(Halve(worker, failure, self._bisection.items_in_all(number)))
+        for part in parts:
             self._try_again(part, known)
 
     def _part_is_settled(self, part: int) -> None:
         """Its items are done or failed, for good. With the last part the mini-batch is done."""
-        number = mini_batch_of(part)
-        found = self._in_parts[number]
-        found.left.remove(part)
         self._losses.pop(part, None)
-        if found.left:
-            self._parts_more -= 1
-        else:
-            del self._in_parts[number]
-            self._settle(number, DONE)
+        if self._bisection.settle(part):
+            self._settle(mini_batch_of(part), DONE)
 
     def _heed_full_disk(self, known: WorkerState, failure: Failure) -> None:
         """Of the output: nobody can go on. Of a node's scratch: others go on without it, if there are any."""
@@ -727,11 +708,11 @@ class Scheduler:
     @property
     def _to_do(self) -> int:
         """Mini-batches that are neither done nor failed, and in place of one that is in parts these."""
-        return self._left + self._parts_more
+        return self._left + self._bisection.parts_more
 
     def items_in_all(self, part: int) -> int | None:
         """How many items the mini-batch has that this part is of; ``None``: none of its parts is left."""
-        found = self._in_parts.get(mini_batch_of(part))
+        found = self._bisection.in_parts.get(mini_batch_of(part))
         return None if found is None else found.items
 
     @property

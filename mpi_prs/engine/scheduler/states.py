@@ -135,21 +135,6 @@ class WorkerState:
         return not self.node.benched and len(self.held) < len(self.ready) * self.at_once
 
 
-@dataclass(eq=False)
-class InParts:
-    """A mini-batch of which some items are still to be done, in parts; see :mod:`mpi_prs.wire.parts`.
-
-    Attributes:
-        items: how many it has in all.
-        attempt: of its parts, but for those of one item.
-        left: the parts that are neither done nor failed.
-    """
-
-    items: int
-    attempt: int
-    left: set[int]
-
-
 @dataclass(frozen=True)
 class Counts:
     """Totals so far, of this start and the ones before.
