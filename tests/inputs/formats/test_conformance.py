@@ -10,6 +10,7 @@ import datetime
 import decimal
 import re
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,6 +309,7 @@ def many_rows() -> Any:
 
 
 _REPEATED = pa.table({"v": pa.RunEndEncodedArray.from_arrays([9, 20, ROWS], [BIG, None, 3])})
+_LISTED = pa.array([["a"], ["b"]]).cast(pa.list_(pa.dictionary(pa.int32(), pa.string())))
 _UNION = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])])})
 
 ORC = (
@@ -333,6 +335,11 @@ ARROW = (
         "a stream with categories",
         written_ipc(of_columns(["category"], nulls=False), stream=True),
         "column 'category' is of type dictionary.*, which is not read from a stream",
+    ),
+    Variant(
+        "a stream with categories in lists",
+        written_ipc(pa.table({"l": _LISTED}), stream=True),
+        "column 'l' is of type list.*, which is not read from a stream",
     ),
     Variant("Feather", lambda path: feather.write_feather(plain(), path, chunksize=7)),
     Variant(
@@ -370,6 +377,8 @@ def reference_arrow(path: Path) -> pd.DataFrame:
 
 # Avro
 
+_UUID = {"type": "string", "logicalType": "uuid"}
+_AN_UUID = "12345678-1234-5678-1234-567812345678"
 _AVRO: dict[str, tuple[Any, list[Any]]] = {
     "int": ("int", [-(2**31), 7]),
     "long": ("long", [BIG, -1]),
@@ -393,7 +402,8 @@ _AVRO: dict[str, tuple[Any, list[Any]]] = {
         [_MOMENT.replace(tzinfo=datetime.timezone.utc)],
     ),
     "decimal": ({"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 3}, [decimal.Decimal("1.234")]),
-    "uuid": ({"type": "string", "logicalType": "uuid"}, ["12345678-1234-5678-1234-567812345678"]),
+    "uuid": (_UUID, [_AN_UUID]),
+    "uuids": ({"type": "array", "items": ["null", _UUID]}, [[_AN_UUID, None], []]),
 }
 
 
@@ -439,6 +449,12 @@ AVRO = (
 )
 
 
+def _with_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_with_text, value))
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
 def reference_avro(path: Path) -> pd.DataFrame:
     """As fastavro reads it, in the types of its schema."""
     fastavro = pytest.importorskip("fastavro")
@@ -452,8 +468,7 @@ def reference_avro(path: Path) -> pd.DataFrame:
     }
     columns = {}
     for name in fields:
-        values = [str(row[name]) if name == "uuid" and row[name] is not None else row[name] for row in rows]
-        columns[name] = pa.array(values, types.get(name))
+        columns[name] = pa.array([_with_text(row[name]) for row in rows], types.get(name))
     return with_nullable_types(pa.table(columns))
 
 

@@ -70,20 +70,29 @@ class _Opened(GroupedFile):
             counted = field.name in wanted and any(batch.nulls[values] for batch in self._batches)
             if counted or (rows and pa.types.is_null(field.type)):
                 nulls.add(field.name)
-        named = [each for each in self._schema if pa.types.is_dictionary(each.type) and each.name in read]
+        if not self._is_file:
+            self._refuse_categories()
         categories = {}
-        if named and not self._is_file:
-            raise InputError(
-                f"{self.path}: column {named[0].name!r} is of type {named[0].type}, which is not read from a stream; "
-                "write it as a file: pyarrow.feather.write_feather(pyarrow.ipc.open_stream(FILE).read_all(), NEW)"
-            )
-        categorical = [each.name for each in named if each.name not in cast]
+        categorical = [
+            each.name
+            for each in self._schema
+            if pa.types.is_dictionary(each.type) and each.name in read and each.name not in cast
+        ]
         filled = [number for number, batch in enumerate(self._batches) if batch.rows]
         if categorical and filled:  # with any batch come all dictionaries of the file
             for batch in self.batches(filled[:1], categorical, 1):
                 columns_read = zip(batch.schema.names, batch.columns, strict=True)
                 categories = {name: column.dictionary for name, column in columns_read}
         return Footer(self.path, rows, self._schema, nulls, set(), categories)
+
+    def _refuse_categories(self) -> None:
+        """Of a stream with categories, no column can be read batch by batch. Raises InputError."""
+        for field in self._as_written:
+            if _has_categories(field.type):
+                raise InputError(
+                    f"{self.path}: column {field.name!r} is of type {field.type}, which is not read from a stream; "
+                    "write it as a file: pyarrow.feather.write_feather(pyarrow.ipc.open_stream(FILE).read_all(), NEW)"
+                )
 
     def batches(self, groups: Sequence[int], names: Sequence[str], _rows: int) -> Iterator[Any]:
         read = self._from_file(names) if self._is_file else self._from_stream(names)
@@ -107,6 +116,13 @@ class _Opened(GroupedFile):
             return pa.ipc.read_record_batch(message, self._as_written).select(list(names))
 
         return read
+
+
+def _has_categories(type: Any) -> bool:
+    if isinstance(type, pa.BaseExtensionType):
+        return _has_categories(type.storage_type)
+    inner = (type.field(number).type for number in range(type.num_fields))
+    return pa.types.is_dictionary(type) or any(map(_has_categories, inner))
 
 
 def _decoded_schema(schema: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -61,6 +62,7 @@ class _Opened(GroupedFile):
     def _look(self) -> None:
         reader = self._reader()
         self._schema = _schema_of(reader.writer_schema, self.path)
+        self._has_uuids = reader.has_uuids
         self._blocks = list(_blocks(self._raw, self._store.size(self.path), reader.metadata_sync))
 
     def _reader(self) -> _BlockReader:
@@ -86,11 +88,11 @@ class _Opened(GroupedFile):
                 raise ValueError("a block does not have the records that it should have")
             if not records:
                 continue
-            fields = [self._schema.field(name) for name in names]
-            columns = [
-                pa.array([_plain(record[field.name]) for record in records], field.type, from_pandas=False)
-                for field in fields
-            ]
+            columns = []
+            for name in names:
+                values = [record[name] for record in records]
+                values = _without_uuids(values) if self._has_uuids else values
+                columns.append(pa.array(values, self._schema.field(name).type, from_pandas=False))
             yield pa.RecordBatch.from_arrays(columns, names=list(names))
 
 
@@ -109,6 +111,7 @@ class _BlockReader:
             self._reader = fastavro.block_reader(file)
             self.writer_schema: Any = self._reader.writer_schema
             self.metadata_sync: bytes = self._reader._header["sync"]
+            self.has_uuids = "uuid" in self._reader.metadata["avro.schema"]
         except Exception as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -151,9 +154,13 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a block is torn")
 
 
-def _plain(value: Any) -> Any:
-    """A value as Arrow takes it: an UUID is text."""
-    return str(value) if type(value).__name__ == "UUID" else value
+def _without_uuids(value: Any) -> Any:
+    """A value as Arrow takes it: UUIDs in it are text."""
+    if isinstance(value, list):
+        return [_without_uuids(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_uuids(each) for key, each in value.items()}
+    return str(value) if isinstance(value, UUID) else value
 
 
 # Types
