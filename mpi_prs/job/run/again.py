@@ -23,7 +23,6 @@ from mpi_prs.child.rows.row_format import form_of
 from mpi_prs.core.environ import HERE
 from mpi_prs.core.errors import JobStopped, OutputError
 from mpi_prs.core.files import copy_atomically
-from mpi_prs.core.records import read_json
 from mpi_prs.core.run_directory import RunDirectory
 from mpi_prs.engine.scheduler.states import JobPhase
 from mpi_prs.engine.stop_signals import StopSignals
@@ -95,11 +94,10 @@ def run_again(config: JobConfig, share: float, processes: int, seed: int) -> Com
     while frames and (not taken or found.mini_batches < share * done):
         taken.append(frames.pop())
         found.mini_batches += len(taken[-1].records) // RECORD.size
-    run = str(read_json(directory.description, "the run").get("id", ""))
     scratch_of_node = scratch_folder(config.scratch, HERE)
     with tempfile.TemporaryDirectory(prefix="mpi_prs-again-", dir=scratch_of_node) as scratch:
         again = RunDirectory(Path(scratch, "out"))
-        rows, found.failed = _rows_of(config, directory, again, manifest, run, taken, processes)
+        rows, found.failed = _rows_of(config, directory, again, manifest, directory.run_id(), taken, processes)
     for frame in taken:
         numbers = _numbers(frame)
         if all(number in rows for number in numbers) and not _is_same(frame, rows):
