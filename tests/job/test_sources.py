@@ -41,6 +41,9 @@ FILES = (
 )
 
 
+WRITTEN = " (if the script writes that itself, name it in .amlignore)"
+
+
 class Project:
     """A source directory, and files elsewhere that the job config names; each holds its own name."""
 
@@ -124,8 +127,11 @@ def touch(name: str) -> Callable[[Project], object]:
 NOTICED: dict[str, tuple[Callable[[Project], object], str]] = {
     "a helper module": (edit("code/helper.py"), "source_directory: helper.py has changed"),
     "a helper module in a package": (edit("code/lib/deep.py"), "source_directory: lib/deep.py has changed"),
-    "data beside the code": (write("code/vocabulary.json"), "data in source_directory: vocabulary.json has changed"),
-    "settings of the script": (write("code/score.yaml"), "data in source_directory: score.yaml has changed"),
+    "data beside the code": (
+        write("code/vocabulary.json"),
+        f"data in source_directory: vocabulary.json has changed{WRITTEN}",
+    ),
+    "settings of the script": (write("code/score.yaml"), f"data in source_directory: score.yaml has changed{WRITTEN}"),
     "what was compiled": (write("code/lib/kernel.so"), "source_directory: lib/kernel.so has changed"),
     "a module that is gone": (remove("code/helper.py"), "source_directory: helper.py is gone"),
     "a module that is new": (write("code/numpy.py"), "source_directory: numpy.py is new"),
@@ -194,7 +200,7 @@ def test_what_the_launcher_of_the_job_prints_to_is_no_data(project: Project, mon
     ):
         log.write("again\n")
         log.flush()
-        assert changes(then, project.config()) == ["data in source_directory: run.txt has changed"]
+        assert changes(then, project.config()) == [f"data in source_directory: run.txt has changed{WRITTEN}"]
         monkeypatch.setattr("os.getpid", lambda: rank.pid)
         os.dup2(log.fileno(), 2)
         try:
@@ -267,5 +273,5 @@ def test_data_beside_the_code_that_changed_while_the_run_was_at_work_is_told_and
     assert changes(then, project.config(), at_work) == code_and_model
     assert "lib/kernel.so and vocabulary.json have changed while the run was at work" in caplog.text
     os.utime(project.folder / "code/vocabulary.json", ns=(at_work, at_work + 10**10))
-    data = "data in source_directory: vocabulary.json has changed"
+    data = f"data in source_directory: vocabulary.json has changed{WRITTEN}"
     assert changes(then, project.config(), at_work) == [code_and_model[0], data, code_and_model[1]]

@@ -157,7 +157,8 @@ def changes(then: Sources, config: JobConfig, written_until: int = 0) -> list[st
             _said([path for path in new if named[path] == key and path.endswith(".py")], "is new", "are new", config),
         ]
         if any(said):
-            lines.append(f"{key}: {'; '.join(filter(None, said))}")
+            hint = " (if the script writes that itself, name it in .amlignore)" if key == _OF_DATA else ""
+            lines.append(f"{key}: {'; '.join(filter(None, said))}{hint}")
     return lines
 
 
