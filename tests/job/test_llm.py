@@ -127,6 +127,7 @@ STAND_INS = {
         from types import SimpleNamespace
 
         def said(prompt):
+            assert prompt != "Sum up"
             return SimpleNamespace(outputs=[SimpleNamespace(text=prompt.upper())])
 
         class SamplingParams:
@@ -161,7 +162,10 @@ STAND_INS = {
     "transformers": """
         def pipeline(task, model, device_map, dtype):
             print("model", model, "on", 2)
-            return lambda prompts, **options: [[{"generated_text": prompt.upper()}] for prompt in prompts]
+            def generate(prompts, **options):
+                assert "Sum up" not in prompts
+                return [[{"generated_text": prompt.upper()}] for prompt in prompts]
+            return generate
         """,
 }
 
@@ -175,11 +179,13 @@ def test_the_code_of_the_page_generates_with_k_gpus_a_process(text: str, tmp_pat
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(stand_in))
     (config,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
     config["inputs"] = [{"table": str(REPOSITORY / "configs/prompts/*.jsonl")}]
-    config["mini_batch_size"] = "3rows"
+    config |= {"mini_batch_size": "3rows", "run_max_try": 1, "bisect_on_failure": True}
     config["slurm"]["gpus_per_process"] = 2
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
     out = tmp_path / "out"
-    assert run(tmp_path / "job.yaml", out, processes=2, CUDA_VISIBLE_DEVICES="0,1,2,3") == ANSWERS
+    assert run(tmp_path / "job.yaml", out, processes=2, CUDA_VISIBLE_DEVICES="0,1,2,3") == [
+        answer for answer in ANSWERS if answer["prompt"] != "Sum up"
+    ]
     logs = [path.read_text() for path in out.glob("_run/logs/user/stdout/*/*.txt")]
     assert len(logs) == 2
     # The other one may still load its model when all is done.
