@@ -79,15 +79,18 @@ def import_script(path: str, *, loads: bool = False, at_once: int = 1) -> Script
     sys.modules[name] = module
     _names[:] = [name]
     spec.loader.exec_module(module)
+    run, shutdown = getattr(module, "run", None), getattr(module, "shutdown", None) or _nothing
     if _is_streaming(sys.argv):
-        return _streaming(module, path, loads=loads, at_once=at_once)
-    run = getattr(module, "run", None)
+        # Not for the many scripts that are not: it imports asyncio
+        functions = _streaming_functions(module, path)
+        enqueued = resolve("mpi_prs.child.enqueue:Enqueued")(*functions, shutdown, at_once)
+        run, shutdown = enqueued.run, enqueued.shutdown
     if not callable(run):
         raise NoRunFunction(f"{path} has no function run(mini_batch); define it at the top level of the script")
     return ScriptFunctions(
         init=getattr(module, "init", None) or _nothing,
         run=run,
-        shutdown=getattr(module, "shutdown", None) or _nothing,
+        shutdown=shutdown,
         takes_context=_takes_second_positional(run),
         is_async=_is_async(run),
         load=_load_of(module, path) if loads else None,
@@ -102,7 +105,7 @@ def _is_streaming(arguments: Sequence[str]) -> bool:
     )
 
 
-def _streaming(module: types.ModuleType, path: str, *, loads: bool, at_once: int) -> ScriptFunctions:
+def _streaming_functions(module: types.ModuleType, path: str) -> list[Any]:
     functions = {name: getattr(module, name, None) for name in (*_MUST_STREAM, *_MAY_STREAM)}
     missing = [f"{name}()" for name in _MUST_STREAM if not callable(functions[name])]
     if missing:
@@ -110,11 +113,7 @@ def _streaming(module: types.ModuleType, path: str, *, loads: bool, at_once: int
             f"{path} has no {' and no '.join(missing)}, which --amlbi_async_mode True in its arguments asks for; "
             "define them at the top level of the script, or leave that argument out"
         )
-    shutdown = getattr(module, "shutdown", None) or _nothing
-    # Not for the many scripts that are not: it imports asyncio
-    enqueued = resolve("mpi_prs.child.enqueue:Enqueued")(*functions.values(), shutdown, at_once)
-    init, load = getattr(module, "init", None) or _nothing, _load_of(module, path) if loads else None
-    return ScriptFunctions(init, enqueued.run, enqueued.shutdown, takes_context=True, is_async=True, load=load)
+    return list(functions.values())
 
 
 _MUST_STREAM = ("enqueue", "get_finished_batch_result")
