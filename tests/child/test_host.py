@@ -34,9 +34,8 @@ from mpi_prs.wire.channel import (
 )
 from mpi_prs.wire.failure import NO_RETRY, RESTART, Failure, FailureKind, unpack_failures
 from mpi_prs.wire.record import RECORD, Record, unpack_records
-from tests.support.processes import process_settings
+from tests.support.processes import PLAIN, process_settings
 
-PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
 PROCESS = 3
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from mpi_prs.child.parallel_run import ParallelRunException
 from mpi_prs.child.script import ScriptFunctions
 from mpi_prs.wire.channel import ChannelLost, Frame, Kind, ProcessPhase, Slot
 from mpi_prs.wire.failure import Failure, FailureKind
-from tests.child.test_host import PLAIN, FakeChannel, User, work
-from tests.child.test_parallel_run_exceptions import Supervised
+from tests.child.test_host import FakeChannel, User, work
 from tests.support.jobs import wait_until
+from tests.support.processes import PLAIN
+from tests.support.supervised import Supervised
 
 CLEAR = Frame(Kind.CLEAR, 0, memoryview(b""))
 
@@ -321,16 +323,8 @@ async def shutdown():
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    made: list[Supervised] = []
-
-    def make(**changes: Any) -> Supervised:
-        made.append(Supervised(tmp_path, SCRIPT, mini_batches_in_flight=4, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+def supervised(supervised: Callable[..., Supervised]) -> Callable[..., Supervised]:
+    return partial(supervised, SCRIPT, mini_batches_in_flight=4)
 
 
 def test_answers_come_in_any_order_and_init_and_shutdown_may_be_async(supervised: Callable[..., Supervised]) -> None:

@@ -25,9 +25,10 @@ from mpi_prs.child.parallel_run import ParallelRunException
 from mpi_prs.child.script import NoLoadFunction, ScriptFunctions, import_script
 from mpi_prs.wire.channel import WORK_HEADER, Frame, Kind, ProcessPhase
 from mpi_prs.wire.failure import FailureKind
-from tests.child.test_host import PLAIN, User, work
-from tests.child.test_parallel_run_exceptions import Supervised
+from tests.child.test_host import User, work
 from tests.support.jobs import REPOSITORY, wait_until
+from tests.support.processes import PLAIN
+from tests.support.supervised import Supervised
 
 
 @pytest.fixture
@@ -355,19 +356,6 @@ def load(item):
 def run(mini_batch):
     return list(mini_batch)
 """
-
-
-@pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    made: list[Supervised] = []
-
-    def make(*args: Any, **changes: Any) -> Supervised:
-        made.append(Supervised(tmp_path, *args, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def test_a_load_that_hangs_costs_its_own_mini_batch_a_try(supervised: Callable[..., Supervised]) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,21 +16,16 @@ import pytest
 
 from mpi_prs.child.parallel_run import LONGEST_PAUSE, ParallelRunException, ParallelRunExceptionCode
 from mpi_prs.child.script import ScriptFunctions
-from mpi_prs.engine.awake import AwakeClock
 from mpi_prs.engine.scheduler.events import Fail
 from mpi_prs.engine.scheduler.states import JobPhase
-from mpi_prs.engine.worker.guard_client import Guard
-from mpi_prs.engine.worker.supervisor import UserProcess
-from mpi_prs.engine.worker.trust import Trust
-from mpi_prs.inputs.manifest import Loaded
 from mpi_prs.output.journal import read_journal
 from mpi_prs.wire.channel import Frame, Kind, ProcessPhase
-from mpi_prs.wire.failure import Failure
-from mpi_prs.wire.work import News, ProcessPlace, State
-from tests.child.test_host import PLAIN, User, work
+from mpi_prs.wire.work import State
+from tests.child.test_host import User, work
 from tests.support.jobs import Job, Mpi, assert_every_row_once, wait_until
-from tests.support.processes import process_settings
+from tests.support.processes import PLAIN
 from tests.support.scheduling import Job as Scheduling
+from tests.support.supervised import Supervised
 
 NewJob = Callable[..., Job]
 
@@ -240,78 +234,11 @@ def shutdown():
 """
 
 
-class Supervised:
-    """One user process, and all the news of it."""
-
-    def __init__(self, folder: Path, script: str = SCRIPT, **changes: Any) -> None:
-        path = folder / "script.py"
-        path.write_text(script)
-        files = {"entry_script": str(path), "source_directory": str(folder), "spill": str(folder)}
-        settings = process_settings(**files, columns=str(folder / "columns"), row_form=PLAIN, **changes)
-        logs = {name: folder / f"{name}.txt" for name in ("stdout", "stderr", "error")}
-        self.place = ProcessPlace(
-            number=0, scratch=folder / "scratch", environment=dict(os.environ), placement="here", **logs
-        )
-        self.guard = Guard(folder / "scratch")
-        self.process = UserProcess(settings, self.place, self.guard, Trust(), AwakeClock())
-        self.rows = b""
-        self.failures: list[Failure] = []
-        self.unstarted: list[tuple[int, int, int]] = []
-        self.rests = self.readies = self.suspects = 0
-        self.gone = False
-        self.wait(lambda: self.process.state is not State.STARTING)
-
-    def send(self, first: int, *mini_batches: str, attempt: int = 1) -> None:
-        payloads = [text.encode() for text in mini_batches]
-        count = len(payloads)
-        items = struct.pack(f"<{count}I", *[1] * count)
-        sizes = struct.pack(f"<{count}I", *map(len, payloads))
-        self.process.send(Loaded(first, count, items, sizes, b"".join(payloads)), attempt)
-
-    def look(self) -> News:
-        news = self.process.poll(time.monotonic())
-        self.rows += b"".join(news.rows)
-        self.failures += news.failures
-        self.unstarted += [(chunk.first, chunk.count, chunk.attempt) for chunk in news.unstarted]
-        self.rests += news.rests
-        self.suspects += news.suspects
-        self.readies += news.became_ready
-        self.gone |= news.gone
-        return news
-
-    @property
-    def failed(self) -> list[str]:
-        return [failure.code for failure in self.failures]
-
-    def wait(self, condition: Callable[[], object]) -> None:
-        wait_until(lambda: self.look() and condition(), 30, lambda: str(vars(self)))
-
-    def close(self) -> None:
-        if not self.gone:
-            self.process.kill()
-            self.wait(lambda: self.gone)
-        self.process.close()
-        self.guard.close()
-
-
-@pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    made: list[Supervised] = []
-
-    def make(*args: Any, **changes: Any) -> Supervised:
-        made.append(Supervised(tmp_path, *args, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 @pytest.mark.parametrize(("code", "is_replaced"), [("RestartProcess", True), ("StopProcess", False)])
 def test_the_supervisor_takes_back_what_was_not_started_before_an_end(
     supervised: Callable[..., Supervised], code: str, is_replaced: bool
 ) -> None:
-    one = supervised()
+    one = supervised(SCRIPT)
     one.send(0, "fine 0", f"{code} 0", "fine 2")
     one.send(3, "fine 3", attempt=2)
     one.wait(lambda: one.gone)
@@ -335,7 +262,7 @@ def test_a_process_that_hangs_in_the_end_it_asked_for_is_killed(supervised: Call
 
 
 def test_a_process_that_pauses_gives_back_what_it_has_and_comes_back(supervised: Callable[..., Supervised]) -> None:
-    one = supervised()
+    one = supervised(SCRIPT)
     one.send(0, "fine 0", "Sleep 0.3", "fine 2")
     one.send(3, "fine 3")
     one.wait(lambda: one.rests)
@@ -352,7 +279,7 @@ def test_a_process_that_pauses_gives_back_what_it_has_and_comes_back(supervised:
 def test_a_pause_is_no_timeout_and_an_end_of_the_job_is_not_kept_waiting(
     supervised: Callable[..., Supervised],
 ) -> None:
-    one = supervised(run_invocation_timeout=0.2, task_overhead_timeout=0.2)
+    one = supervised(SCRIPT, run_invocation_timeout=0.2, task_overhead_timeout=0.2)
     one.send(0, "Sleep 3000")
     one.wait(lambda: one.rests)
     until = time.monotonic() + 0.6
@@ -366,7 +293,7 @@ def test_a_pause_is_no_timeout_and_an_end_of_the_job_is_not_kept_waiting(
 
 
 def test_a_process_that_dies_in_its_pause_has_no_mini_batch_to_blame(supervised: Callable[..., Supervised]) -> None:
-    one = supervised()
+    one = supervised(SCRIPT)
     one.send(0, "Sleep 3000", "fine 1")
     one.wait(lambda: one.rests)
     os.kill(one.process.pid, signal.SIGSEGV)

@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 from mpi_prs.child.rows.columns import ColumnOrder
 from mpi_prs.child.rows.encoding import WrongReturnType, as_fields, encode_rows, header_line, prepare_to_encode
 from mpi_prs.child.rows.row_format import Form, default_to_csv, encoding, form_of
-
-PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
+from tests.support.processes import PLAIN
 
 
 def rows_of(result: Any, form: dict[str, Any] | None = PLAIN) -> bytes:

@@ -7,6 +7,9 @@ from typing import Any
 
 from mpi_prs.wire.settings import ProcessSettings
 
+PLAIN = {"form": "text", "sep": " ", "header": False, "index": False}
+"""How rows are written where nothing is said of it."""
+
 
 def process_settings(**changes: Any) -> ProcessSettings:
     """As a worker gets them, with patience and without files; ``changes`` replace any."""
