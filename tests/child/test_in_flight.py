@@ -76,10 +76,17 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
         loop.close()
 
 
-def serve(user: User, run: Callable[..., Any], *frames: Frame, takes_context: bool = False, **settings: Any) -> None:
+def serve(
+    user: User,
+    run: Callable[..., Any],
+    *frames: Frame,
+    takes_context: bool = False,
+    load: Callable[[str], Any] | None = None,
+    **settings: Any,
+) -> None:
     user.channel.work = list(frames)
-    user.host._settings = replace(user.settings, **{"mini_batches_in_flight": 3, **settings})
-    load = settings.pop("load", None)
+    settings = {"loaders": 2, "loaders_ahead": 2, "loaders_memory": 1 << 20, **settings}  # of use with a load alone
+    user.host._settings = replace(user.settings, mini_batches_in_flight=3, **settings)
     user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, takes_context, is_async=True, load=load))
 
 
@@ -243,10 +250,7 @@ def test_with_load_each_mini_batch_gets_its_own_items(user: User) -> None:
         await asyncio.sleep(0.001)
         return [f"{path} {item}" for path, item in zip(mini_batch.items, mini_batch, strict=True)]
 
-    settings = {"loaders": 2, "loaders_ahead": 2, "loaders_memory": 1 << 20}
-    user.channel.work = [work(0, 1, *([f"{number}a", f"{number}b"] for number in range(6)))]
-    user.host._settings = replace(user.settings, mini_batches_in_flight=3, **settings)
-    user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, False, is_async=True, load=load))
+    serve(user, run, work(0, 1, *([f"{number}a", f"{number}b"] for number in range(6))), load=load)
     expected = [f"{number}{letter} {number}{letter.upper()}" for number in range(6) for letter in "ab"]
     assert sorted(user.rows.decode().splitlines()) == expected
 
@@ -263,11 +267,8 @@ def test_with_load_what_is_skipped_is_not_taken_from_those_that_have_begun(user:
         if frame is frames[1]:
             user.slot.skip_unstarted()
 
-    user.channel.work = list(frames)
     user.host.expect = skip_with_the_second  # type: ignore[method-assign]
-    settings = {"loaders": 2, "loaders_ahead": 2, "loaders_memory": 1 << 20}
-    user.host._settings = replace(user.settings, mini_batches_in_flight=3, **settings)
-    user.host.serve(ScriptFunctions(lambda: None, run, lambda: None, False, is_async=True, load=str.upper))
+    serve(user, run, *frames, load=str.upper)
     rows = sorted(user.rows.decode().splitlines())
     assert rows in (["a A", "b B"], [])
     assert sum(count for kind, count, _ in user.channel.answers if kind == Kind.SKIPPED) == 4 - len(rows)
