@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_a_row_without_a_file_is_named(tmp_path: Path, value: Any, problem: str)
     with loading(manifest, tmp_path / "scratch") as loader, pytest.raises(InputError) as refused:
         loader.load(0)
     assert f"{tmp_path}/t.parquet, row 4, column 'image': {problem}; leave the row out" in str(refused.value)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "t.parquet", images(range(3)))
+    manifest = manifest_of(tmp_path, [dataset_of(tmp_path / "t.parquet")], BatchSize(rows=9))
+
+    def full(path: Path, _: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with loading(manifest, tmp_path / "scratch") as loader, pytest.raises(InputError, match="no space is left in"):
+        loader.load(0)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,9 @@ class RowFileLoader:
         try:
             header, _ = unpack(loaded.payload)
             with open(header["segment"], "r+b", buffering=0) as segment:
-                if loaded.items:
-                    with mmap.mmap(segment.fileno(), 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
-                        staged = self._staging.stage(number, _contents(header, view))
-                else:
-                    staged = self._staging.stage(number, [])
+                # Never closed here: an error on the way refers to views of it
+                view = memoryview(mmap.mmap(segment.fileno(), 0, prot=mmap.PROT_READ))
+                staged = self._staging.stage(number, _contents(header, view) if loaded.items else [])
                 segment.write(b"\1")  # as a user process lets go of it
         except (ValueError, LookupError, TypeError) as error:
             what = ", ".join(names(self._manifest, mini_batch_of(number)))
