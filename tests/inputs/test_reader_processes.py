@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.formats.format import BatchSize
+from mpi_prs.inputs.reader import process as reader_process
+from mpi_prs.inputs.reader.process import ReaderLost, ReaderProcess
 from mpi_prs.inputs.reader.survey import plan_apart
 from tests.support.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, wait_until
 
@@ -166,3 +169,38 @@ def is_busy(pid: int) -> bool:
     """Whether a process has computed for longer than its start takes."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) > 1.5 * os.sysconf("SC_CLK_TCK")
+
+
+SLEEPER = """
+import signal, threading, time
+def busy():
+    while True: pass
+signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=busy, daemon=True).start())
+open(__file__ + ".ready", "w").close()
+time.sleep(60)
+"""
+"""A reader that answers nobody; asked by a signal, another thread of it computes."""
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReaderProcess]:
+    monkeypatch.setattr(reader_process, "_PROGRAM", tmp_path / "sleeper.py")
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    with contextlib.closing(ReaderProcess({})) as process:
+        wait_until(lambda: (tmp_path / "sleeper.py.ready").exists() and process._look_at(0)[1])
+        yield process
+
+
+def test_a_survey_with_a_busy_thread_keeps_nobody_waiting(sleeper: ReaderProcess) -> None:
+    os.kill(sleeper.pid, signal.SIGUSR1)
+
+    def keeps_nobody_waiting() -> bool:
+        seconds, rests = sleeper._look_at(0)
+        return seconds > 0.3 and not rests
+
+    wait_until(keeps_nobody_waiting)
+
+
+def test_a_thread_that_is_gone_is_not_waited_for_for_ever(sleeper: ReaderProcess) -> None:
+    with pytest.raises(ReaderLost, match=r"did not answer within 1 s"):
+        sleeper.answer(sleeper.connections[0], lambda: 0.1, thread=2**22)  # above every number that the kernel gives

@@ -26,6 +26,7 @@ _STEP = 0.5  # seconds between two looks at what it does
 _SILENCE = 10  # times what it may compute: nobody answers, and nobody computes
 _ENDING_SECONDS = 5.0
 _LAST_WORDS = 4096
+_HEALTHY = {b"R", b"D"}  # computes, waits for a disk or for memory
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -108,14 +109,15 @@ class ReaderProcess:
 
     def _look_at(self, thread: int) -> tuple[float, bool]:
         """Seconds of the processor's time so far, of all threads where ``thread`` is 0; and whether it waits for
-        neither the processor nor a filesystem."""
-        path = f"/proc/{self.pid}/task/{thread}/stat" if thread else f"/proc/{self.pid}/stat"
-        try:
-            with open(path, "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] not in (b"R", b"D")
-        except (OSError, ValueError, IndexError):  # it has ended
-            return 0.0, False
+        neither the processor nor a filesystem; where ``thread`` is 0, with all threads."""
+        process = f"/proc/{self.pid}"
+        if thread:
+            seconds, *states = _stat(f"{process}/task/{thread}")
+        else:
+            seconds, *states = _stat(process)
+            with contextlib.suppress(OSError):  # it has ended
+                states += [_stat(f"{process}/task/{each}")[1] for each in os.listdir(f"{process}/task")]
+        return seconds, _HEALTHY.isdisjoint(states)
 
     def condemn(self, how: str) -> NoReturn:
         """Kill it for what it does. Raises ReaderLost."""
@@ -159,6 +161,16 @@ class ReaderProcess:
         os.close(self._words)
         while self.connections:
             self.connections.pop().close()
+
+
+def _stat(folder: str) -> tuple[float, bytes]:
+    """Seconds of the processor's time, and the state, of the process or thread that has this folder in ``/proc``."""
+    try:
+        with open(f"{folder}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0]
+    except (OSError, ValueError, IndexError):
+        return 0.0, b"X"  # it has ended
 
 
 def _how(code: int) -> str:

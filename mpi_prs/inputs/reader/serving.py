@@ -67,6 +67,8 @@ class LoadingThreads:
                 self._load(request["number"], connection)
         except ConnectionLost:
             pass
+        finally:
+            connection.close()  # of a fault of ours the rank is told, too
 
     def _load(self, number: int, connection: ReaderConnection) -> None:
         try:
