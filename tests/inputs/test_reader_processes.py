@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from mpi_prs.core.errors import InputError
+from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.inputs.datasets import InputTable
 from mpi_prs.inputs.formats.format import BatchSize
 from mpi_prs.inputs.reader import process as reader_process
 from mpi_prs.inputs.reader.process import ReaderLost, ReaderProcess
 from mpi_prs.inputs.reader.survey import plan_apart
+from mpi_prs.inputs.reader.tables import TableLoader
+from mpi_prs.storage.credentials import Storage
+from tests.inputs.test_planning import manifest_of
 from tests.support.jobs import REPOSITORY, Job, Mpi, assert_every_row_once, wait_until
 
 NewJob = Callable[..., Job]
@@ -204,3 +207,25 @@ def test_a_survey_with_a_busy_thread_keeps_nobody_waiting(sleeper: ReaderProcess
 def test_a_thread_that_is_gone_is_not_waited_for_for_ever(sleeper: ReaderProcess) -> None:
     with pytest.raises(ReaderLost, match=r"did not answer within 1 s"):
         sleeper.answer(sleeper.connections[0], lambda: 0.1, thread=2**22)  # above every number that the kernel gives
+
+
+@pytest.mark.parametrize(
+    ("python", "how"),
+    [
+        (sys.executable, r"it ended with exit code 1 \(ModuleNotFoundError: No module named 'nowhere_to_be_found'\)"),
+        ("/nowhere/python", r".* No such file or directory"),
+    ],
+)
+def test_no_file_is_blamed_for_a_process_that_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, how: str
+) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    manifest = manifest_of(tmp_path, [InputTable.from_delimited_files(f"{tmp_path}/t.csv")], BatchSize(rows=1))
+    monkeypatch.setattr(reader_process, "_PROGRAM", tmp_path / "broken.py")
+    monkeypatch.setattr(sys, "executable", python)
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    with (
+        contextlib.closing(TableLoader(manifest, tmp_path, [Storage()], 1, 60)) as loader,
+        pytest.raises(MpiPrsError, match=f"^the process that reads tables cannot be started: {how}"),
+    ):
+        loader.load(0)

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpi_prs.core.environ import HERE, PROCESS_FOLDER, without_rank
+from mpi_prs.core.errors import MpiPrsError
 from mpi_prs.inputs.reader.connection import ConnectionLost, MessageKind, ReaderConnection, ReaderMessage
+
+NOT_STARTED = "the process that reads tables cannot be started"
 
 _PROGRAM = Path(__file__).with_name("serving.py")
 _STEP = 0.5  # seconds between two looks at what it does
@@ -47,7 +50,7 @@ class ReaderProcess:
         is_condemned: whether it was killed because it computed for too long.
 
     Raises:
-        OSError: it cannot be started.
+        MpiPrsError: it cannot be started.
     """
 
     def __init__(self, settings: Mapping[str, Any], connections: int = 1, mark: Path | None = None) -> None:
@@ -67,11 +70,11 @@ class ReaderProcess:
                 pass_fds=theirs,
                 start_new_session=True,
             )
-        except OSError:
+        except OSError as error:
             os.close(self._words)
             for ours, _ in pairs:
                 ours.close()
-            raise
+            raise MpiPrsError(f"{NOT_STARTED}: {error}") from error
         finally:
             for _, end in pairs:
                 end.close()
@@ -108,8 +111,8 @@ class ReaderProcess:
         return connection.receive()
 
     def _look_at(self, thread: int) -> tuple[float, bool]:
-        """Seconds of the processor's time so far, of all threads where ``thread`` is 0; and whether it waits for
-        neither the processor nor a filesystem; where ``thread`` is 0, with all threads."""
+        """Of a thread, or of all where ``thread`` is 0: seconds of the processor's time so far, and whether none waits
+        for the processor or a filesystem."""
         process = f"/proc/{self.pid}"
         if thread:
             seconds, *states = _stat(f"{process}/task/{thread}")
@@ -149,8 +152,11 @@ class ReaderProcess:
         """What a library said before it ended the process, in a line."""
         size = os.fstat(self._words).st_size
         text = os.pread(self._words, _LAST_WORDS, max(0, size - _LAST_WORDS)).decode("utf-8", "replace")
-        said = [line.strip() for line in re.split(r"Fatal Python error|Traceback", text)[0].splitlines()]
-        return "; ".join(filter(None, said[-3:]))
+        said, *more = re.split(r"Fatal Python error|Traceback", text)
+        lines = [line.strip() for line in said.splitlines()][-3:]
+        if more and "Fatal Python error" not in text:
+            lines += more[-1].splitlines()[-1:]  # of a traceback the error
+        return "; ".join(filter(None, lines))
 
     def close(self) -> None:
         """Kill it; everything that it holds is free then. For any thread."""

@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpi_prs.core.errors import InputError
+from mpi_prs.core.errors import InputError, MpiPrsError
 from mpi_prs.inputs.loading import LoadedMiniBatch
 from mpi_prs.inputs.manifest import Manifest
 from mpi_prs.inputs.payload import names, pack, shared_group, unpack
 from mpi_prs.inputs.reader.connection import ConnectionLost, MessageKind, ReaderConnection
-from mpi_prs.inputs.reader.process import ReaderLost, ReaderProcess
+from mpi_prs.inputs.reader.process import NOT_STARTED, ReaderLost, ReaderProcess
 from mpi_prs.inputs.reader.survey import error_of, pass_on
 from mpi_prs.inputs.segment import Loans
 from mpi_prs.storage.credentials import Storage
@@ -36,7 +36,7 @@ _log = logging.getLogger("mpi_prs.loading")
 
 _MOST_ALONE = 4  # processes that try one mini-batch each, at the same time
 _STARTING_SECONDS = 60.0  # of computing, until it can be asked
-_ADVICE = "task_overhead_timeout, and a second for each MB of the file: raise it if the file is sound"
+_ADVICE = " (task_overhead_timeout, and a second for each MB of the file: raise it if the file is sound)"
 _SLOWEST = 2**20  # bytes of a file that a reader gets through in a second, at least
 
 
@@ -115,7 +115,7 @@ class TableLoader:
         self._shared: _Process | None = None
         try:
             self._shared = self._start(threads)  # at once: it is there when the first mini-batches are
-        except OSError as error:
+        except MpiPrsError as error:
             _log.warning("%s", error)
 
     def affinity(self, number: int) -> int | None:
@@ -127,7 +127,8 @@ class TableLoader:
 
         Raises:
             InputError: it cannot be read, or has killed the process that read it.
-            OSError: there is no memory left, or no such process can be started.
+            MpiPrsError: no such process can be started.
+            OSError: there is no memory left.
         """
         while number not in self._suspects:
             lane = self._lane()
@@ -136,7 +137,7 @@ class TableLoader:
             except ReaderLost as lost:
                 self._suspects.add(number)
                 self._leave_lost(lane)
-                raise self._failure(number, lane, f"{lost} ({_ADVICE})") from None
+                raise self._failure(number, lane, str(lost), _ADVICE) from None
             except ConnectionLost:
                 self._leave_lost(lane)
                 if not lane.owner.process.is_condemned:
@@ -150,7 +151,7 @@ class TableLoader:
             try:
                 loaded = self._load(number, lane)
             except ReaderLost as lost:
-                raise self._failure(number, lane, f"{lost} ({_ADVICE})") from None
+                raise self._failure(number, lane, str(lost), _ADVICE) from None
             except ConnectionLost:
                 raise self._failure(number, lane, lane.owner.process.end()) from None
             finally:
@@ -191,26 +192,25 @@ class TableLoader:
         release = partial(owner.loans.release, loan)
         return LoadedMiniBatch(fields["items"], pack(told), loan.capacity, release, fields["failed"])
 
-    def _failure(self, number: int, lane: _Lane, how: str) -> InputError:
+    def _failure(self, number: int, lane: _Lane, how: str, advice: str = "") -> MpiPrsError:
+        if not lane.thread:  # no file has been looked at
+            return MpiPrsError(f"{NOT_STARTED}: it {how}")
         what = names(self._manifest, mini_batch_of(number))[lane.part]
         return InputError(
-            f"{what}: the process that read it {how}: the file is damaged, or a library that reads such files has a "
-            "fault"
+            f"{what}: the process that read it {how}{advice}: the file is damaged, or a library that reads such files "
+            "has a fault"
         )
 
     # Processes
 
     def _start(self, connections: int) -> _Process:
-        """Under the lock. Raises OSError: it cannot be started, or all is over."""
+        """Under the lock. Raises MpiPrsError: it cannot be started, or all is over."""
         settings = dict(self._settings)
         if self._in_files:
             settings["folder"] = str(self._scratch / f"tables{next(self._numbers)}")
         if self._is_closed:
-            raise OSError("the worker ends")
-        try:
-            started = _Process(settings, connections, self._scratch)
-        except OSError as error:
-            raise OSError(f"the process that reads tables cannot be started: {error}") from error
+            raise MpiPrsError("the worker ends")
+        started = _Process(settings, connections, self._scratch)
         self._processes.append(started)
         return started
 
