@@ -16,24 +16,25 @@ import pyarrow.csv
 from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import nullable_dtype
 from mpi_prs.inputs.formats.compression import compression_of, decompressed
-from mpi_prs.inputs.formats.delimited.text import (
+from mpi_prs.inputs.formats.delimited.encoding import Encoding, encoding_of
+from mpi_prs.inputs.formats.delimited.records import (
     Dialect,
-    Encoding,
-    LongRecord,
-    Opener,
     Records,
-    Text,
     begins_inside,
-    bytes_between,
-    column_names,
-    count_line_breaks,
-    encoding_of,
     ends_of_values,
     inside_quotes,
     line_breaks,
-    lines_between,
     masked,
     records_of,
+)
+from mpi_prs.inputs.formats.delimited.text import (
+    LongRecord,
+    Opener,
+    Text,
+    bytes_between,
+    column_names,
+    count_line_breaks,
+    lines_between,
     squeezed_chunks,
     too_long,
 )

@@ -14,20 +14,17 @@ from mpi_prs.core.errors import InputError
 from mpi_prs.inputs.formats.arrow import pack_schema, unpack_schema
 from mpi_prs.inputs.formats.casting import casts
 from mpi_prs.inputs.formats.compression import COMPRESSED, compression_of
+from mpi_prs.inputs.formats.delimited.encoding import may_be_half_of_another, normal_name
 from mpi_prs.inputs.formats.delimited.reading import ColumnTypes, DelimitedReader
+from mpi_prs.inputs.formats.delimited.records import Dialect, record_ends, without_comments
 from mpi_prs.inputs.formats.delimited.survey import OddValue, SampleFindings, choose, sample
 from mpi_prs.inputs.formats.delimited.text import (
-    Dialect,
     Head,
     Opener,
     OpenQuote,
     column_names,
     count_line_breaks,
-    may_be_half_of_another,
-    normal_name,
-    record_ends,
     squeezed_chunks,
-    without_comments,
 )
 from mpi_prs.inputs.formats.format import (
     MAX_RECORD_SIZE,

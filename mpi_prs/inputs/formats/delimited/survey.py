@@ -9,26 +9,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpi_prs.inputs.formats.compression import compression_of, decompressed
+from mpi_prs.inputs.formats.delimited.encoding import Encoding
 from mpi_prs.inputs.formats.delimited.reading import field_counts, texts_of
-from mpi_prs.inputs.formats.delimited.text import (
+from mpi_prs.inputs.formats.delimited.records import (
     Dialect,
-    Encoding,
-    Head,
-    LongRecord,
-    Opener,
     Records,
-    bytes_between,
     closes_well,
-    count_line_breaks,
     ends_of_values,
     inside_quotes,
     line_breaks,
-    lines_between,
     masked,
     records_of,
+    without_comments,
+)
+from mpi_prs.inputs.formats.delimited.text import (
+    Head,
+    LongRecord,
+    Opener,
+    bytes_between,
+    count_line_breaks,
+    lines_between,
     squeezed_chunks,
     too_long,
-    without_comments,
 )
 from mpi_prs.inputs.formats.format import DamagedFile, Files, length_of, reading
 from mpi_prs.inputs.formats.inference import Mixture, look
