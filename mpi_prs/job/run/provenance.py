@@ -25,7 +25,7 @@ from typing import Any
 
 from mpi_prs import __version__
 from mpi_prs.core.contents import Content, Sources, content_of
-from mpi_prs.core.environ import HERE
+from mpi_prs.core.environ import HERE, without_rank
 from mpi_prs.core.errors import WorkspaceError
 from mpi_prs.core.files import replacing
 from mpi_prs.core.records import read_dataclass, read_json, write_dataclass
@@ -176,7 +176,7 @@ def _about_python(config: JobConfig) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**HERE, **config.environment_variables},
+            env={**without_rank(HERE), **config.environment_variables},
             timeout=_ASK_SECONDS,
             check=True,
         )
