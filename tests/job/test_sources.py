@@ -33,6 +33,7 @@ FILES = (
         "models/folder/a.pt",
         "models/results.csv",
         "models/saved.pb",
+        "models/preds/a.csv",
         "side/ref.fa",
         "side/folder/b.fa",
         "path/tool.py",
@@ -71,6 +72,7 @@ class Project:
                 *["--model", str(self.folder / "models/net.pt"), f"--more={self.folder / 'models/folder'}", "vocab"],
                 *["--results", str(self.folder / "models/results.csv"), "--data", str(self.folder / "code/in")],
                 *["--saved_model_dir", str(self.folder / "models/saved.pb")],
+                *["--predictions_dir", str(self.folder / "models/preds")],
             ],
             "environment_variables": {
                 "WEIGHTS": str(self.folder / "variable.bin"),
@@ -174,6 +176,7 @@ NO_MATTER: dict[str, Callable[[Project], object]] = {
     "another job config": lambda project: project.write("code/job-2.yaml", "entry_script: score.py\nnode_count: 2\n"),
     "an environment": write("code/venv/lib/six.py"),
     "what an argument names for results": write("models/results.csv"),
+    "what an argument names for predictions": write("models/preds/a.csv"),
     "what a variable names for a cache": write("extra.bin"),
     "what is ignored by now": lambda project: (
         [edit("code/helper.py")(project), write("code/.amlignore")(project)]

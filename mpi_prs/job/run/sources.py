@@ -53,7 +53,8 @@ _NO_MATTER = re.compile(
 """Names of files that programs write beside code, and that people read."""
 _OUTPUT_NAME = re.compile(
     r"(?i)(?<![a-z])(?!saved.?model|state.?dict|templat|outlier|logit|workflow)"
-    r"(out|result|log|save|dest|tmp|temp|cache|scratch|work|state|dump|export|report)|HOME\b"
+    r"(out|result|predictions|metrics|plots|figures|progress|log|save|write|dest"
+    r"|tmp|temp|cache|scratch|work|state|dump|export|report)|HOME\b"
 )
 """Options and variables whose value is where a script writes, or what is no business of this job; not TensorFlow's
 saved models and the like, which are read."""
