@@ -3,7 +3,7 @@
 ::
 
     environment, affinity ──► RankResources ──HELLO──► master: who shares what ──START──► Share ──► placement()
-    (Slurm, the launcher)    a rank's view     (node_share.py   )              of a rank   of a user process
+    (Slurm, the launcher)    a rank's view     (node_share.py)                 of a rank   of a user process
 
 A GPU here is what one entry of ``CUDA_VISIBLE_DEVICES`` names: an index, a UUID, a MIG slice.
 """

@@ -63,12 +63,12 @@ class Supply(Protocol):
 
     Attributes:
         queued: how many are here and not handed over.
-        names_bad_records: whether :meth:`bad_records` may have any.
+        has_bad_records: whether :meth:`bad_records` may have any.
         wake_descriptor: readable when more can be taken than before; ``None`` when that never happens by itself.
     """
 
     queued: int
-    names_bad_records: bool
+    has_bad_records: bool
     wake_descriptor: int | None
 
     def add(self, chunk: Chunk) -> None:
@@ -145,7 +145,7 @@ class FromManifest:
     """The manifest's payloads are what the user processes get. A take costs what :meth:`Manifest.load` costs."""
 
     wake_descriptor: int | None = None
-    names_bad_records = False
+    has_bad_records = False
 
     def __init__(self, manifest: Manifest) -> None:
         self.queued = 0
@@ -270,10 +270,9 @@ class LoadedAhead:
         processes: that should have work: until each could have one, the next one is loaded whatever the bounds.
     """
 
-    names_bad_records = True
-
     def __init__(self, loader: Loader, threads: int, most_loaded: int, most_bytes: int, processes: int) -> None:
         self.queued = 0
+        self.has_bad_records = False
         self.wake_descriptor: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()  # of the descriptor
         self._loader = loader
@@ -338,6 +337,7 @@ class LoadedAhead:
             if order.prepared is not None:
                 self._bytes += order.prepared.bytes
                 self._largest = max(self._largest, order.prepared.bytes)
+                self.has_bad_records |= bool(order.prepared.failed)
             if not order.withdrawn:
                 self._ready.append(order)
             elif order.prepared is not None:

@@ -363,7 +363,7 @@ class Worker:
             self._log.warning("user process %d is killed: %s", number, news.killed)
         if news.header is not None:
             self._send(Tag.HEADER, news.header)
-        if self._supply.names_bad_records:
+        if self._supply.has_bad_records:
             news.items_failed += self._bad_records(number, news)
         if news.items_failed:  # they go before what they are items of
             self._report_failed_items(number, news.items_failed)
