@@ -47,6 +47,12 @@ class Chunk:
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.first, self.first + self.count))
 
+    def without(self, mini_batch: int) -> list[Chunk]:
+        """What is before one of them, and what behind it; at most two, of which none is empty."""
+        before = Chunk(self.first, mini_batch - self.first, self.attempt)
+        behind = Chunk(mini_batch + 1, self.first + self.count - mini_batch - 1, self.attempt)
+        return [part for part in (before, behind) if part.count]
+
 
 @dataclass
 class News:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mpi_prs.output.journal import read_journal
-from tests.support.jobs import Job, Mpi
+from tests.support.jobs import Job, Mpi, assert_every_row_once
 
 NewJob = Callable[..., Job]
 
@@ -46,3 +46,32 @@ def test_who_has_nothing_to_do_does_what_hangs_elsewhere(new_job: NewJob, mpich:
     assert len(set(ended)) == len(ended)
     assert not [event for event in events if event["event"] in ("attempt_failed", "failed")]
     assert job.ledger().done == set(range(16))
+
+
+SHORT = """
+import os, time
+
+HERE = os.path.dirname(__file__)
+
+def run(mini_batch, context):
+    if context.minibatch_index == 200:
+        with open(os.path.join(HERE, "calls"), "a") as file:
+            file.write("x")
+        try:
+            os.mkdir(os.path.join(HERE, "begun"))
+        except FileExistsError:
+            pass
+        else:
+            time.sleep(1000)
+    time.sleep(0.001)
+    return [os.path.basename(path) for path in mini_batch]
+"""
+
+
+def test_what_was_done_elsewhere_is_not_begun_again_with_what_waited_behind_it(new_job: NewJob, mpich: Mpi) -> None:
+    """Of short mini-batches several go to a process at once, and come back together when it is ended."""
+    job = new_job(SHORT, items=400, mini_batch_size=1, speculative_copies=True, run_invocation_timeout=60)
+    done = job.under(mpich, ranks=3, timeout=50)
+    assert done.returncode == 0, done.stdout
+    assert_every_row_once(job)
+    assert (job.folder / "calls").read_text() == "xx"

@@ -297,12 +297,9 @@ class UserProcess:
         for place, chunk in enumerate(self.outstanding):
             if number in chunk:
                 self.outstanding_count -= 1
-                before = Chunk(chunk.first, number - chunk.first, chunk.attempt)
-                after = Chunk(number + 1, chunk.first + chunk.count - number - 1, chunk.attempt)
                 del self.outstanding[place]
-                for part in (after, before):
-                    if part.count:
-                        self.outstanding.insert(place, part)
+                for part in reversed(chunk.without(number)):
+                    self.outstanding.insert(place, part)
                 return Chunk(number, 1, chunk.attempt)
         raise KeyError(number)
 
@@ -521,9 +518,7 @@ class UserProcess:
             blamed = self.outstanding[0].first
         for chunk in self.outstanding:
             if blamed in chunk:
-                before = Chunk(chunk.first, blamed - chunk.first, chunk.attempt)
-                after = Chunk(blamed + 1, chunk.first + chunk.count - blamed - 1, chunk.attempt)
-                news.unstarted += [part for part in (before, after) if part.count]
+                news.unstarted += chunk.without(blamed)
                 failure = self._located(
                     Failure(verdict.kind, verdict.message, tail, blamed, chunk.attempt, seconds=seconds)
                 )

@@ -437,15 +437,23 @@ class Worker:
 
     def _put_back(self, chunks: list[Chunk]) -> None:
         """What a process had not started: for another one here, or back to the master."""
-        if self._ended:
-            ended = [chunk for chunk in chunks if chunk.count == 1 and (chunk.first, chunk.attempt) in self._ended]
-            self._supply.answered(chunk.first for chunk in ended)
-            chunks = [chunk for chunk in chunks if chunk not in ended]
+        chunks = self._without_ended(chunks)
         if self._drain_by is not None:
             self._supply.answered(number for chunk in chunks for number in chunk)
             self._give_back(chunks)
         else:
             self._supply.put_back(chunks)
+
+    def _without_ended(self, chunks: list[Chunk]) -> list[Chunk]:
+        """What others have not done first."""
+        left = list(chunks)
+        for number, attempt in self._ended:
+            for place, chunk in enumerate(left):
+                if number in chunk and attempt == chunk.attempt:
+                    left[place : place + 1] = chunk.without(number)
+                    self._supply.answered([number])
+                    break
+        return left
 
     def _rest(self, number: int) -> None:
         """A user process pauses."""
@@ -512,9 +520,8 @@ class Worker:
             portion = self._portion_for(process, 1 if self._suspects else most)
             if portion is None:
                 return
-            chunk = portion.chunk
-            if self._ended and chunk.count == 1 and (chunk.first, chunk.attempt) in self._ended:
-                supply.answered([chunk.first])
+            if self._ended and (left := self._without_ended([portion.chunk])) != [portion.chunk]:
+                supply.put_back(left)
                 continue
             process.is_alone = self._suspects > 0
             self._suspects = max(0, self._suspects - 1)
