@@ -57,7 +57,7 @@ def verify(*arguments: str) -> tuple[int, str]:
 
 def test_a_changed_byte_is_found_whatever_it_is_in(new_job: Callable[..., Job]) -> None:
     job = new_job(SCRIPT, arguments=["MODEL", "${side_inputs.side}"], side_inputs={"side": "side.bin"})
-    files = {"helper.py": "VERSION = 1", "model.bin": "m1", "side.bin": "s1"}
+    files = {"helper.py": "VERSION = 1", "model.bin": "m1", "side.bin": "s1", "unused.py": "NUMBER = 1"}
     for name, text in files.items():
         (job.folder / name).write_text(text)
     job.config.write_text(job.config.read_text().replace("MODEL", str(job.folder / "model.bin")))
@@ -71,7 +71,7 @@ def test_a_changed_byte_is_found_whatever_it_is_in(new_job: Callable[..., Job]) 
             code, said = verify(str(job.config))
         assert code == 1
         assert f": {name} has changed\n" in said
-        assert "other rows than on record: mini-batch" in said
+        assert ("other rows than on record: mini-batch" in said) == (name != "unused.py")
     with another_byte(job.output):
         code, said = verify(str(job.config), "--sample", "100%")
     assert code == 1
@@ -94,6 +94,14 @@ def test_a_sample_is_a_percentage(sample: str) -> None:
     done = CliRunner().invoke(commands, ["verify", "out", "--sample", sample], obj=Session(None))
     assert done.exit_code == 2
     assert "expected a percentage above 0 such as 1%" in done.output
+
+
+def test_without_an_output_file_numbers_of_rows_are_compared(new_job: Callable[..., Job]) -> None:
+    job = new_job("def run(mini_batch):\n    return mini_batch[:1]\n", output_action="summary_only", mini_batch_size=4)
+    assert job.local().returncode == 0
+    with another_byte(job.folder / "script.py"):
+        done = CliRunner().invoke(commands, ["verify", str(job.config)], obj=Session(None))
+    assert "other rows than on record: mini-batch" in done.output
 
 
 @pytest.mark.parametrize("given", ["nowhere", "job.yaml"])

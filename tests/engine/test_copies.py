@@ -134,6 +134,16 @@ def test_one_of_four_workers_ten_times_slower_holds_nobody_up() -> None:
     assert 0 < wasted <= 0.03 * 4 * world.now
 
 
+def test_who_is_slow_itself_gets_none() -> None:
+    world = World(200, [1.0] * 9 + [10.0])
+    world.odd = {(worker, number): 100.0 for worker in range(1, 10) for number in range(191, 200)}
+    world.run(until=60)
+    assert not world.running[10]
+    assert not world.waiting[10]
+    given: list[Assign] = world.of(Assign)  # type: ignore[assignment]
+    assert not [each for each in given if each.worker == 10 and is_copy(each.ranges[0][0])]
+
+
 def test_without_the_setting_there_are_none() -> None:
     world = World(20, [1.0, 1.0, 30.0], speculative_copies=False)
     world.run()

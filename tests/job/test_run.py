@@ -395,12 +395,28 @@ def test_debug_shows_what_load_returned(new_job: NewJob) -> None:
     assert "item-0003.txt" in done.stdout
 
 
+def test_debug_awaits_what_is_async(new_job: NewJob) -> None:
+    functions = ("init", ""), ("run", "mini_batch"), ("shutdown", "")
+    script = "".join(f"async def {name}({given}):\n    print('awaited')\n    return [1]\n" for name, given in functions)
+    job = new_job(script, 1)
+    done = command_line("debug", "job.yaml", folder=job.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("awaited") == 3
+
+
 @pytest.mark.parametrize(
     ("command", "settings", "script", "code", "said"),
     [
         ("debug", {"loaders": 2}, NAMES_SCRIPT, 1, "script.py has no function load(item), which `loaders`"),
         ("run --dry-run", {"loaders": 2}, NAMES_SCRIPT, 2, "script.py has no function load(item), which `loaders`"),
         ("run --dry-run", {}, LOADS, 0, "script.py defines load(), and nobody calls it: with `loaders: auto`"),
+        (
+            "debug",
+            {},
+            f"{LOADS}def run(mini_batch):\n    return mini_batch\n",
+            0,
+            "script.py defines load(), and nobody",
+        ),
     ],
 )
 def test_loaders_and_load_belong_together(
