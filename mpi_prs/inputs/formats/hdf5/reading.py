@@ -10,8 +10,8 @@ a group, or a list, with one such dataset         a dict with an array for each 
 nothing                                           as for the root group, or the only dataset of the file
 ================================================  ==============================================================
 
-Conventions above HDF5 are told at the start of a run, and not applied: netCDF's ``_FillValue``, ``missing_value``,
-``scale_factor`` and ``add_offset``, and MATLAB's order of dimensions and text.
+Conventions above HDF5 are told at the start of a run, as the first file has them, and not applied: netCDF's
+``_FillValue``, ``missing_value``, ``scale_factor`` and ``add_offset``, and MATLAB's order of dimensions and text.
 
 Scalars and subgroups of a group are left out of account. Text becomes ``str``, enums their numbers, bytes of variable
 length ``bytes``; big-endian numbers come in this machine's byte order. See :mod:`mpi_prs.inputs.formats.hdf5.columns`.
@@ -136,7 +136,7 @@ class Hdf5:
 
 
 def _doubts(path: str, file: Hdf5File, layout: Layout) -> list[Doubt]:
-    """What conventions say of the values, which come as they are stored."""
+    """What conventions say of the values of a file, which come as they are stored."""
     with file.asking():
         found = [(source.name, source.convention) for source in layout.sources]
     return [
