@@ -310,6 +310,7 @@ def many_rows() -> Any:
 
 _REPEATED = pa.table({"v": pa.RunEndEncodedArray.from_arrays([9, 20, ROWS], [BIG, None, 3])})
 _LISTED = pa.array([["a"], ["b"]]).cast(pa.list_(pa.dictionary(pa.int32(), pa.string())))
+_FAR = pa.table({"t": pa.array([datetime.datetime(9999, 12, 31)], pa.timestamp("s"))})
 _UNION = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])])})
 
 ORC = (
@@ -324,6 +325,9 @@ ORC = (
     Variant("the same with nulls", written_orc(of_columns(_IN_ORC, nulls=True))),
     Variant("a name with a dot", written_orc(pa.table({"a.b": [1, 2], "a": pa.array([{"b": 1}, None])}))),
     Variant("a column of two types", written_orc(_UNION), "column 'u' has values of type sparse_union"),
+    Variant(
+        "a time beyond nanoseconds", written_orc(_FAR), "out of range for nanosecond resolution; leave the column out"
+    ),
     Variant("cut off", lambda path: path.write_bytes(b"ORC"), "cannot be read as ORC"),
 )
 ARROW = (

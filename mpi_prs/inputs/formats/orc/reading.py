@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.orc
 
 from mpi_prs.inputs.formats.arrow_files.agreement import Footer, read_columns, whose_nulls_matter
-from mpi_prs.inputs.formats.arrow_files.reading import ArrowFiles, Group, GroupedFile
-from mpi_prs.inputs.formats.format import Files
+from mpi_prs.inputs.formats.arrow_files.reading import ArrowFiles, Group, GroupedFile, first_line
+from mpi_prs.inputs.formats.format import DamagedFile, Files
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ class _Opened(GroupedFile):
         for number in groups:
             if self._stripes[number].rows:
                 yield self._file.read_stripe(number, columns)
+
+    def damaged(self, error: Exception) -> DamagedFile:
+        why = first_line(error)
+        if "out of range for nanosecond" in why:
+            return DamagedFile(f"{self.path}: {why}; leave the column out: select the others with columns")
+        return super().damaged(error)
 
 
 class _Stripe(NamedTuple):
