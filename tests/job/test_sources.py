@@ -28,6 +28,7 @@ FILES = (
     ),
     *("code/weights.bin", "code/run.log", "code/.hidden", "code/in/a.png", "code/out/rows.txt", "code/other/rows.txt"),
     *("code/other/_run/journal", "code/job-2.yaml", "code/left_out.py", "code/venv/pyvenv.cfg", "code/venv/lib/six.py"),
+    "code/wandb/latest-run/score.py",
     *(
         "models/net.pt",
         "models/folder/a.pt",
@@ -175,6 +176,7 @@ NO_MATTER: dict[str, Callable[[Project], object]] = {
     "another job's output": remove("code/other/rows.txt"),
     "another job config": lambda project: project.write("code/job-2.yaml", "entry_script: score.py\nnode_count: 2\n"),
     "an environment": write("code/venv/lib/six.py"),
+    "code that a logger has copied": remove("code/wandb/latest-run/score.py"),
     "what an argument names for results": write("models/results.csv"),
     "what an argument names for predictions": write("models/preds/a.csv"),
     "what a variable names for a cache": write("extra.bin"),

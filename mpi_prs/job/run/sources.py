@@ -51,6 +51,8 @@ _NO_MATTER = re.compile(
     r".*(\.(log|out|err|lock|pid|tmp|part|swp|bak|prof|md|rst)|~)|core(\.\d+)?|#.*#|README.*|LICENSE.*"
 )
 """Names of files that programs write beside code, and that people read."""
+_LOG_FOLDERS = ("wandb", "mlruns", "lightning_logs")
+"""What loggers of experiments call their folders: with each run there are copies of code, and links to the latest."""
 _OUTPUT_NAME = re.compile(
     r"(?i)(?<![a-z])(?!saved.?model|state.?dict|templat|outlier|logit|workflow)"
     r"(out|result|predictions|metrics|plots|figures|progress|log|save|write|dest"
@@ -244,7 +246,7 @@ def _of_source(config: JobConfig, places: _Places) -> Iterator[str]:
             return True
         if name.endswith("/"):
             marks = (RUN_FOLDER, "pyvenv.cfg", "conda-meta")  # an output, an environment
-            return places.have(path) or any(os.path.lexists(f"{path}/{mark}") for mark in marks)
+            return last in _LOG_FOLDERS or places.have(path) or any(os.path.lexists(f"{path}/{mark}") for mark in marks)
         return not _is_code(last) and (_NO_MATTER.fullmatch(last) is not None or places.have(path))
 
     found: list[str] = []
