@@ -434,9 +434,10 @@ def written_avro(nulls: bool, **options: Any) -> Callable[[Path], object]:
 
 def union_avro(path: Path) -> None:
     fastavro = pytest.importorskip("fastavro")
-    schema = {"type": "record", "name": "T", "fields": [{"name": "u", "type": ["int", "string"]}]}
+    fields = [{"name": "u", "type": ["int", "string"]}, {"name": "id", "type": "long"}]
     with path.open("wb") as file:
-        fastavro.writer(file, fastavro.parse_schema(schema), [{"u": 1}, {"u": "x"}])
+        schema = fastavro.parse_schema({"type": "record", "name": "T", "fields": fields})
+        fastavro.writer(file, schema, [{"u": 1, "id": BIG}, {"u": "x", "id": -1}])
 
 
 def torn_avro(path: Path) -> None:
@@ -641,6 +642,12 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, monke
     path.write_bytes(b"Obj\x01")
     with pytest.raises(InputError, match=r"fastavro, which is not installed: pip install 'mpi_prs\[avro\]'"):
         list(mini_batches(tmp_path, InputTable.from_files(str(path), "avro"), SIZES[0]))
+
+
+def test_columns_beside_a_union_in_avro_can_be_selected(tmp_path: Path) -> None:
+    union_avro(tmp_path / "t.avro")
+    dataset = InputTable.from_files(str(tmp_path / "t.avro"), "avro", columns=("id",))
+    assert [frame["id"].tolist() for frame in mini_batches(tmp_path, dataset, SIZES[2])] == [[BIG, -1]]
 
 
 def page() -> str:

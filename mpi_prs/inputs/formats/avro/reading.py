@@ -61,7 +61,7 @@ class _Opened(GroupedFile):
 
     def _look(self) -> None:
         reader = self._reader()
-        self._schema = _schema_of(reader.writer_schema, self.path)
+        self._schema, self._without_type = _schema_of(reader.writer_schema, self.path)
         self._has_uuids = reader.has_uuids
         self._blocks = list(_blocks(self._raw, self._store.size(self.path), reader.metadata_sync))
 
@@ -73,7 +73,13 @@ class _Opened(GroupedFile):
         return [Group(block.rows, block.bytes) for block in self._blocks]
 
     def footer(self, columns: Sequence[str], cast: Sequence[str]) -> Footer:
-        wanted = whose_nulls_matter(self._schema, read_columns(self._schema, columns), cast)
+        read = read_columns(self._schema, columns)
+        if (name := next((each for each in read if each in self._without_type), None)) is not None:
+            raise InputError(
+                f"{self.path}: column {name!r} is a union of types, or holds itself, and no column of one type can "
+                "hold that; select the others with columns, or convert it to Parquet"
+            )
+        wanted = whose_nulls_matter(self._schema, read, cast)
         rows = sum(self.groups())
         nulls = {each.name for each in self._schema if rows and pa.types.is_null(each.type)}
         uncounted = {each.name for each in self._schema if each.nullable and each.name in wanted}
@@ -166,22 +172,19 @@ def _without_uuids(value: Any) -> Any:
 # Types
 
 
-def _schema_of(schema: Any, path: str) -> Any:
-    """Arrow's schema of a file's records. Raises InputError: there is none."""
+def _schema_of(schema: Any, path: str) -> tuple[Any, list[str]]:
+    """Arrow's schema of a file's records, and the columns for which it has no type. Raises InputError: no records."""
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise InputError(f"{path} holds values that are no records, so there are no columns; convert it to Parquet")
-    fields = []
+    fields, without_type = [], []
     for field in schema["fields"]:
         named: dict[str, Any] = {}
         _note(schema, named)
         found = _type_of(field["type"], named, ())
         if found is None:
-            raise InputError(
-                f"{path}: column {field['name']!r} is a union of types, or holds itself, and no column of one type can "
-                "hold that; convert it to Parquet without that column"
-            )
-        fields.append(pa.field(field["name"], found[0], found[1]))
-    return pa.schema(fields)
+            without_type.append(field["name"])
+        fields.append(pa.field(field["name"], *(found or (pa.null(), True))))
+    return pa.schema(fields), without_type
 
 
 def _note(schema: Any, named: dict[str, Any]) -> None:
