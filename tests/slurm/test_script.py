@@ -94,7 +94,7 @@ def test_whatever_is_in_an_argument_the_shell_hands_it_on_unchanged(arguments: l
         (["module load cuda"], 2, ["line of slurm.setup failed with exit code 127: module load cuda"]),
         (["for each in 1 2; do", "false; done"], 2, ["failed with exit code 1: false"]),
         (["source ./venv"], 0, ["ready"]),  # in which something fails that nobody minds
-        (["source ./none"], 2, ["failed with exit code 1: source ./none"]),
+        (["source ./none"], 2, ["failed with exit code 1: source ./none", "put || true behind it"]),
         (["if false; then", "exit 3; fi", "false || true"], 0, ["ready"]),
     ],
 )
